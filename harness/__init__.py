@@ -1,0 +1,1 @@
+"""Compose, plan, launch, measure, record: everything around a case, nothing inside one."""

@@ -1,0 +1,98 @@
+"""The shape of a configuration, a line of help for each key, and the checks that need no machine.
+
+Values live in conf/ alone; nothing here has a default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def option(text: str) -> Any:
+    """A required key with its line of help."""
+    return field(metadata={"help": text})
+
+
+@dataclass
+class ModelConfig:
+    name: str = option("how tables call the model")
+    weights: str = option("random (seeded N(0, 0.02)), a Hugging Face repository id, or a local folder")
+    dtype: str = option("float16, bfloat16 or float32")
+    vocab_size: int | None = option("null in a shape key: taken from the checkpoint's config.json")
+    hidden_size: int | None = option("width of the residual stream")
+    intermediate_size: int | None = option("width of the MLP")
+    num_hidden_layers: int | None = option("decoder layers")
+    num_attention_heads: int | None = option("query heads")
+    num_key_value_heads: int | None = option("key and value heads; fewer than query heads is grouped-query attention")
+    head_dim: int | None = option("width of one head")
+    max_position_embeddings: int | None = option("longest context the model allows, in tokens")
+    rope_theta: float | None = option("base of the rotary embedding")
+    rms_norm_eps: float | None = option("epsilon of RMSNorm")
+    tie_word_embeddings: bool | None = option("whether the head reuses the embedding matrix")
+
+
+@dataclass
+class DecodeConfig:
+    prompt_length: int = option("tokens in the prompt of a decode sequence")
+    context: int = option("context length at which a decode sequence ends")
+    sequences: int = option("decode sequences a block")
+
+
+@dataclass
+class EquivalenceConfig:
+    forced_tokens: int = option("teacher-forced tokens after each prompt whose logits are compared with baseline's")
+    tolerance: float = option("largest relative logit error that passes")
+
+
+@dataclass
+class SweepConfig:
+    prompt_lengths: list[int] = option("prompt lengths in tokens")
+    ttft_iterations: int = option("timed requests a length and block")
+    p99_iterations: int = option("requests a length and block that P99 is taken over (the first N of one stream)")
+    warmup_iterations: int = option("untimed requests a length and block before the timed ones")
+    blocks: int = option("fresh processes a case, in a seeded random order over all cases")
+    decode: DecodeConfig = option("the decode measurement")
+    context_ranges: list[list[int]] = option("ranges of context length, ends included, that decode.csv reports")
+    equivalence: EquivalenceConfig = option("the comparison with baseline")
+
+
+@dataclass
+class SamplingConfig:
+    strategy: str = option("greedy or sample")
+    temperature: float = option("divides the logits before sampling")
+    top_k: int = option("keep the k likeliest tokens; 0 is off")
+    top_p: float = option("keep the likeliest tokens up to this probability mass; 1.0 is off")
+
+
+@dataclass
+class ProtocolConfig:
+    name: str = option("how tables call the protocol")
+    sampling: SamplingConfig = option("how the next token is chosen, the same for every case")
+
+
+@dataclass
+class CaseConfig:
+    """What every case has; all other keys of its yaml are `options`, checked by the case itself."""
+
+    title: str = option("how tables call the case")
+    target: str = option("dotted name of the class")
+    transport: str = option("inproc, or unix: behind a Unix-socket server in a process of its own")
+    python: str | None = option("another interpreter for this case's worker; null is the harness's own")
+    timeout_s: float = option("a worker that takes longer is ended and its row says timeout")
+    options: dict[str, Any] = option("the case's own keys")
+
+
+@dataclass
+class RunConfig:
+    run: list[str] = option("the cases to run, in the order of the tables")
+    cases: dict[str, Any] = option("one entry a case, each a file of conf/case")
+    model: ModelConfig = option("the model; model=NAME picks a file of conf/model")
+    sweep: SweepConfig = option("what is measured how often; sweep=NAME picks a file of conf/sweep")
+    protocol: ProtocolConfig = option("the procedure; protocol=NAME picks a file of conf/protocol")
+    device: str = option("cuda or cpu; every cpu run is stamped smoke")
+    gpu: int = option("index of the GPU, as nvidia-smi counts")
+    seed: int = option("seed of weights, prompts, order and sampling")
+    output: str | None = option("folder of the run; null is results/<time>-<model>-<protocol>")
+    cache: str = option("folder for generated checkpoints; LATENCY_CACHE sets it too")
+    dry_run: bool = option("print the plan and run nothing")

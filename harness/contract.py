@@ -1,0 +1,153 @@
+"""What a case is, seen from the measuring loop: the loop never sees a tensor, a case never sees a clock.
+
+Standard library alone, so that a case may run under an interpreter of its own (`case.python`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
+
+Strategy = Literal["greedy", "sample"]
+Pacing = Literal["pull", "push"]
+
+
+class Unavailable(Exception):
+    """The engine that the case names is not here; the message says what is missing and how to get it."""
+
+
+class Unsupported(Exception):
+    """The engine is here but does not do what was asked; the message says what it does instead."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. `greedy` ignores the other three; `top_k=0` and `top_p=1.0` mean off."""
+
+    strategy: Strategy = "greedy"
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a case may know before its first request. It holds no prompt length: a case can't tune for the sweep.
+
+    `checkpoint` is a folder in the Hugging Face layout (config.json and *.safetensors); `context` is how many
+    positions, prompt and new tokens together, a request may take; `options` is the case's own part of the
+    configuration, already validated by the case's `check_options`.
+    """
+
+    case: str
+    checkpoint: str
+    device: Literal["cuda", "cpu"]
+    dtype: Literal["float16", "bfloat16", "float32"]
+    context: int
+    sampling: Sampling = field(default_factory=Sampling)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a case can do. They refuse and never adapt: what is asked beyond them is a row `unsupported`.
+
+    `pacing`: with `pull` the engine works when asked, with `push` it runs ahead of the client.
+    `gpu_time`: whether `stats().gpu_ns` grows. `logits`: whether `score` answers.
+    """
+
+    samplers: frozenset[Strategy] = frozenset({"greedy"})
+    pacing: Pacing = "pull"
+    gpu_time: bool = False
+    logits: bool = False
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """What answered, and what the set-up took, in seconds. `engine` names software, version and kernels."""
+
+    engine: str
+    load_s: float = 0.0
+    compile_s: float = 0.0
+    capture_s: float = 0.0
+
+
+class Stats(NamedTuple):
+    """Counters that only grow; the loop takes differences between requests.
+
+    `gpu_ns`: time between CUDA events around the engine's work. `server_ns`: time by the clock of the process
+    that holds the engine, when that is not the caller. `captures`: CUDA graphs captured. `replays`: forwards
+    answered by a graph. `ungraphed`: forwards that a case with graphs had to run without one.
+    """
+
+    gpu_ns: int = 0
+    server_ns: int = 0
+    captures: int = 0
+    replays: int = 0
+    ungraphed: int = 0
+
+
+class Footprint(NamedTuple):
+    """Device memory at its peak and held by graphs, in bytes, and how many graphs there are."""
+
+    peak_memory_bytes: int = 0
+    graph_pool_bytes: int = 0
+    graphs: int = 0
+
+
+class Case(ABC):
+    """One engine, one model, one sequence at a time.
+
+    Order of calls: `prepare` once; then any number of requests, each one `prefill` and then up to
+    `new_tokens - 1` times `decode`; `close` at any time. A returned token id is a host integer, so every
+    interval that the loop times ends with the token in host memory, whatever the engine.
+    """
+
+    capabilities: ClassVar[Capabilities]
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Refuse bad options with one sentence (ValueError), without importing anything heavy."""
+
+    @abstractmethod
+    def prepare(self, plan: Plan) -> SetUp:
+        """Load, compile, capture.
+
+        Raises:
+            Unavailable: the engine is not installed, or not usable on this machine.
+            Unsupported: the engine can't do what the plan asks.
+        """
+
+    @abstractmethod
+    def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
+        """Forget the last sequence, read `prompt` (token ids), return the first new token id.
+
+        `new_tokens` is the most that will be asked of this request, this one included.
+        """
+
+    @abstractmethod
+    def decode(self) -> int:
+        """Return the next token id of the sequence. An end-of-sequence id ends nothing."""
+
+    @abstractmethod
+    def stats(self) -> Stats:
+        """Counters since `prepare`."""
+
+    def footprint(self) -> Footprint:
+        """Memory and graphs now."""
+        return Footprint()
+
+    def score(self, prompt: Sequence[int], forced: Sequence[int]) -> list[array[float]]:
+        """Logits under teacher forcing: after the prompt, and after each of `forced`, by the engine's timed path.
+
+        Returns `len(forced) + 1` float32 arrays of vocabulary size. Not timed.
+        """
+        raise Unsupported("this engine does not hand out logits")
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give everything back. Idempotent, legal after a failed or missing `prepare`."""

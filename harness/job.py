@@ -1,0 +1,97 @@
+"""`job.json`: the frozen, resolved plan of a run, read by workers with the standard library alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.contract import Plan, Sampling
+
+
+@dataclass(frozen=True)
+class CaseJob:
+    """One case: what to load, where, with which options."""
+
+    title: str
+    target: str
+    transport: Literal["inproc", "unix"]
+    python: str | None
+    timeout_s: float
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """What is measured how often; keys as in conf/sweep."""
+
+    prompt_lengths: list[int]
+    ttft_iterations: int
+    p99_iterations: int
+    warmup_iterations: int
+    blocks: int
+    decode_prompt_length: int
+    decode_context: int
+    decode_sequences: int
+    forced_tokens: int
+    tolerance: float
+    context_ranges: list[list[int]]
+
+    @property
+    def iterations(self) -> int:
+        """Timed requests a length and block: one stream serves TTFT and P99."""
+        return max(self.ttft_iterations, self.p99_iterations)
+
+    @property
+    def decode_steps(self) -> int:
+        """Decode steps a sequence: the prompt's last position to the last context length."""
+        return self.decode_context - self.decode_prompt_length
+
+
+@dataclass(frozen=True)
+class Job:
+    """A whole run. `order` is the seeded random order of (case, block)."""
+
+    run_dir: str
+    seed: int
+    device: Literal["cuda", "cpu"]
+    dtype: Literal["float16", "bfloat16", "float32"]
+    checkpoint: str
+    vocab_size: int
+    context: int
+    sampling: dict[str, Any]
+    sweep: SweepJob
+    cases: dict[str, CaseJob]
+    order: list[tuple[str, int]]
+
+    def plan(self, case: str) -> Plan:
+        """What the case is told: everything but the prompts and how many there are."""
+        return Plan(
+            case=case,
+            checkpoint=self.checkpoint,
+            device=self.device,
+            dtype=self.dtype,
+            context=self.context,
+            sampling=Sampling(**self.sampling),
+            options=self.cases[case].options,
+        )
+
+    def block_dir(self, case: str, block: int) -> Path:
+        """Where the worker of this case and block writes."""
+        return Path(self.run_dir) / "blocks" / f"{case}-{block}"
+
+
+def write_job(job: Job, path: Path) -> None:
+    """Write `job` once; a file already there is an error (FileExistsError)."""
+    with path.open("x", encoding="utf-8") as file:
+        json.dump(asdict(job), file, indent=1)
+
+
+def read_job(path: Path) -> Job:
+    """Read what `write_job` wrote."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["sweep"] = SweepJob(**data["sweep"])
+    data["cases"] = {name: CaseJob(**case) for name, case in data["cases"].items()}
+    data["order"] = [(case, block) for case, block in data["order"]]
+    return Job(**data)

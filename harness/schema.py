@@ -1,0 +1,38 @@
+"""Names and columns of a run's files. Others read them: columns may be added at the right, never renamed or moved."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+State = Literal["ok", "unsupported", "unavailable", "failed", "timeout"]
+Metric = Literal["ttft", "cold", "decode"]
+
+STATUS = (
+    "case", "block", "state", "reason", "engine", "load_s", "compile_s", "capture_s",
+    "peak_memory_gib", "graph_pool_mib", "graphs", "exit_code",
+    "stage", "wall_s", "replays", "ungraphed",
+)  # fmt: skip
+SAMPLES = (
+    "case", "block", "metric", "prompt_length", "context_length", "iteration", "started_ns",
+    "host_ms", "gpu_ms", "server_ms", "token_id", "captures", "sm_clock_mhz", "throttle",
+    "ungraphed",
+)  # fmt: skip
+TTFT = (
+    "case", "prompt_length", "n", "cold_ms", "mean_ms", "std_ms", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms",
+    "gpu_p50_ms", "server_p50_ms", "floor_ms", "ratio_to_floor",
+    "captures", "ungraphed", "throttled",
+)  # fmt: skip
+P99 = (
+    "case", "prompt_length", "n", "p50_ms", "p90_ms", "p99_ms", "p99_low_ms", "p99_high_ms", "max_ms", "supported",
+)  # fmt: skip
+DECODE = (
+    "case", "context_from", "context_to", "n", "mean_ms", "std_ms", "p50_ms", "p99_ms", "floor_ms", "ratio_to_floor",
+    "gpu_p50_ms", "server_p50_ms",
+)  # fmt: skip
+EQUIVALENCE = (
+    "case", "prompt_length", "tokens_compared", "tokens_equal", "max_relative_logit_error", "passed",
+    "timed_tokens_compared", "timed_tokens_equal", "reason",
+)  # fmt: skip
+TELEMETRY = (
+    "time_ns", "sm_clock_mhz", "memory_clock_mhz", "power_w", "temperature_c", "throttle", "memory_used_mib",
+)  # fmt: skip
