@@ -1,0 +1,165 @@
+"""The measuring loop: host integers in, time stamps out. It never sees a tensor and aggregates nothing.
+
+Between two readings of the clock stands one call of the case and nothing else. Counters are read outside.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from harness.contract import Case, Stats
+from harness.job import Job
+from harness.prompts import prompt, timed_index
+from harness.schema import Metric
+
+Clock = Callable[[], int]
+"""Returns nanoseconds on a clock that all processes of the machine share and that never goes back."""
+
+
+class Timed(NamedTuple):
+    """One interval: host nanoseconds at its ends, the token that ended it, the counters around it."""
+
+    started_ns: int
+    ended_ns: int
+    token_id: int
+    before: Stats
+    after: Stats
+
+
+class Place(NamedTuple):
+    """Where a sample belongs."""
+
+    metric: Metric
+    prompt_length: int
+    context_length: int
+    iteration: int
+
+
+class Sink(Protocol):
+    """Takes what the loop measures, outside the intervals."""
+
+    def keep(self, samples: Sequence[tuple[Place, Timed]]) -> None:
+        """Store samples for good."""
+
+    def stage(self, name: str) -> None:
+        """A new stage begins."""
+
+    def progress(self, stage: str, prompt_length: int, done: int, total: int) -> None:
+        """So much of the stage is done."""
+
+
+def time_prefill(case: Case, ids: Sequence[int], clock: Clock) -> Timed:
+    """From the prompt's ids in host memory to the first new id in host memory."""
+    before = case.stats()
+    started = clock()
+    token = case.prefill(ids)
+    ended = clock()
+    return Timed(started, ended, token, before, case.stats())
+
+
+def time_decode(case: Case, ids: Sequence[int], steps: int, clock: Clock) -> Iterator[Timed]:
+    """One interval a new token after the first, `steps` of them."""
+    case.prefill(ids, steps + 1)
+    after = case.stats()
+    for _ in range(steps):
+        before = after
+        started = clock()
+        token = case.decode()
+        ended = clock()
+        after = case.stats()
+        yield Timed(started, ended, token, before, after)
+
+
+@contextmanager
+def quiet_collector() -> Iterator[None]:
+    """No garbage collection inside an interval: what lives is frozen, the rest is collected between rounds."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+@dataclass(frozen=True)
+class Block:
+    """All that one worker measures for one case."""
+
+    job: Job
+    case_name: str
+    block: int
+    case: Case
+    sink: Sink
+    clock: Clock = time.perf_counter_ns
+
+    def measure(self) -> None:
+        """Cold, then warm-up, then the timed requests, in this order."""
+        with quiet_collector():
+            self.cold()
+            self.warm_up()
+            self.ttft()
+            self.decode()
+
+    def cold(self) -> None:
+        """The very first request of the process; the length turns with the block, the same for every case."""
+        self.sink.stage("cold")
+        lengths = self._shuffled("cold")
+        length = lengths[self.block % len(lengths)]
+        ids = prompt(self.job, "cold", length, self.block)
+        self.sink.keep([(Place("cold", length, length, 0), time_prefill(self.case, ids, self.clock))])
+
+    def warm_up(self) -> None:
+        """Untimed requests at every length, and as many decode steps."""
+        self.sink.stage("warmup")
+        sweep = self.job.sweep
+        for iteration in range(sweep.warmup_iterations):
+            for length in sweep.prompt_lengths:
+                self.case.prefill(prompt(self.job, "warmup", length, iteration))
+        steps = min(sweep.warmup_iterations, sweep.decode_steps)
+        ids = prompt(self.job, "warmup", sweep.decode_prompt_length, 0)
+        for _ in time_decode(self.case, ids, steps, self.clock):
+            pass
+
+    def ttft(self) -> None:
+        """Rounds over all lengths, each in an order of its own: drift and heat fall on every length alike."""
+        self.sink.stage("ttft")
+        sweep = self.job.sweep
+        total = sweep.iterations * len(sweep.prompt_lengths)
+        done = 0
+        for iteration in range(sweep.iterations):
+            gc.collect()
+            for length in self._shuffled(f"ttft/{self.block}/{iteration}"):
+                ids = prompt(self.job, "ttft", length, timed_index(self.job, self.block, iteration))
+                timed = time_prefill(self.case, ids, self.clock)
+                done += 1
+                self.sink.keep([(Place("ttft", length, length, iteration), timed)])
+                self.sink.progress("ttft", length, done, total)
+
+    def decode(self) -> None:
+        """Whole sequences; a sample's context length is what the cache holds before the step."""
+        self.sink.stage("decode")
+        sweep = self.job.sweep
+        for sequence in range(sweep.decode_sequences):
+            gc.collect()
+            ids = prompt(self.job, "decode", sweep.decode_prompt_length, sequence)
+            samples: list[tuple[Place, Timed]] = []
+            try:
+                for step, timed in enumerate(time_decode(self.case, ids, sweep.decode_steps, self.clock)):
+                    place = Place("decode", len(ids), len(ids) + step, sequence)
+                    samples.append((place, timed))
+            finally:
+                self.sink.keep(samples)
+            self.sink.progress("decode", len(ids), sequence + 1, sweep.decode_sequences)
+
+    def _shuffled(self, purpose: str) -> list[int]:
+        lengths = list(self.job.sweep.prompt_lengths)
+        random.Random(f"{self.job.seed}/{purpose}").shuffle(lengths)
+        return lengths

@@ -1,0 +1,105 @@
+"""Where a worker's samples and events go: a CSV that is valid after every line, and a pipe to the parent."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harness.loop import Place, Timed
+from harness.schema import SAMPLES
+
+EVENT_PERIOD_S = 0.2
+MEDIAN_WINDOW = 101
+
+
+class Events:
+    """JSON lines on a file descriptor of their own: what a case prints can't pass for them."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "w", encoding="utf-8", buffering=1)
+
+    def send(self, event: str, **fields: Any) -> None:
+        """Send one line."""
+        self._file.write(json.dumps({"event": event, **fields}) + "\n")
+
+
+def set_aside(path: Path) -> None:
+    """Rename a file that an interrupted worker left, so that nothing measured is overwritten."""
+    if path.exists():
+        number = sum(1 for _ in path.parent.glob(f"{path.stem}.interrupted-*"))
+        path.rename(path.with_name(f"{path.stem}.interrupted-{number}{path.suffix}"))
+
+
+class BlockSink:
+    """Appends each sample to the block's samples.csv as soon as its interval is over."""
+
+    def __init__(self, folder: Path, case: str, block: int, events: Events) -> None:
+        path = folder / "samples.csv"
+        set_aside(path)
+        self._file = path.open("x", encoding="utf-8", newline="")
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(SAMPLES)
+        self._case, self._block, self._events = case, block, events
+        self._recent: dict[tuple[str, int], deque[float]] = defaultdict(lambda: deque(maxlen=MEDIAN_WINDOW))
+        self._next_event = 0.0
+        self.current_stage = ""
+
+    def keep(self, samples: Sequence[tuple[Place, Timed]]) -> None:
+        """Write samples, one line each, and hand them to the operating system."""
+        for place, timed in samples:
+            self._rows.writerow(self._row(place, timed))
+            milliseconds = (timed.ended_ns - timed.started_ns) / 1e6
+            self._recent[place.metric, place.prompt_length].append(milliseconds)
+        self._file.flush()
+
+    def stage(self, name: str) -> None:
+        """Tell the parent that a stage begins."""
+        self.current_stage = name
+        self._next_event = 0.0
+        self._events.send("stage", stage=name)
+
+    def progress(self, stage: str, prompt_length: int, done: int, total: int) -> None:
+        """Tell the parent how far the stage is, a few times a second and at its end."""
+        now = time.monotonic()
+        if now < self._next_event and done < total:
+            return
+        self._next_event = now + EVENT_PERIOD_S
+        running = round(median(self._recent[stage, prompt_length]), 4)
+        self._events.send(
+            "progress", stage=stage, prompt_length=prompt_length, done=done, total=total, median_ms=running
+        )
+
+    def close(self) -> None:
+        """Put the samples on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _row(self, place: Place, timed: Timed) -> list[object]:
+        before, after = timed.before, timed.after
+        gpu_ns = after.gpu_ns - before.gpu_ns
+        server_ns = after.server_ns - before.server_ns
+        return [
+            self._case,
+            self._block,
+            place.metric,
+            place.prompt_length,
+            place.context_length,
+            place.iteration,
+            timed.started_ns,
+            f"{(timed.ended_ns - timed.started_ns) / 1e6:.6f}",
+            f"{gpu_ns / 1e6:.6f}" if gpu_ns else "",
+            f"{server_ns / 1e6:.6f}" if server_ns else "",
+            timed.token_id,
+            after.captures - before.captures,
+            "",
+            "",
+            after.ungraphed - before.ungraphed,
+        ]

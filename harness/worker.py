@@ -1,0 +1,161 @@
+"""A child of the parent: `prepare` makes checkpoint and calibration, `block` measures one case once.
+
+It runs under whatever interpreter the case needs, so it uses the standard library alone, and speaks to the parent
+through a file descriptor of its own: one verdict, always the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from harness.contract import Case, SetUp, Unavailable, Unsupported
+from harness.job import CaseJob, Job, read_job
+from harness.loader import load, load_case
+from harness.loop import Block
+from harness.orphan import die_with_parent
+from harness.prompts import prompt
+from harness.sink import BlockSink, Events
+
+PROVISION = "cases.runtime.provision.provision"
+EXIT_CODES = {"ok": 0, "unsupported": 0, "unavailable": 0, "failed": 1}
+MIB, GIB = 2**20, 2**30
+
+
+def open_case(entry: CaseJob) -> Case:
+    """The case itself, or behind the Unix-socket server when its transport says so."""
+    if entry.transport == "unix":
+        remote: type[Case] = load("harness.ipc.client.RemoteCase")
+        return remote(entry.target)  # type: ignore[call-arg]
+    return load_case(entry.target)()
+
+
+def check_capabilities(entry: CaseJob, job: Job) -> None:
+    """Refuse what the case can't do, before anything is loaded. Raises Unsupported."""
+    known = load_case(entry.target).capabilities.samplers
+    wanted = job.sampling["strategy"]
+    if wanted not in known:
+        raise Unsupported(f"{entry.title} has no sampler '{wanted}', only {', '.join(sorted(known))}")
+
+
+def score(case: Case, job: Job, folder: Path) -> None:
+    """Write teacher-forced logits: float32 [prompt lengths, forced tokens + 1, vocabulary], little-endian."""
+    part = folder / "scores.part"
+    with part.open("wb") as file:
+        for length in job.sweep.prompt_lengths:
+            forced = prompt(job, "forced", job.sweep.forced_tokens, length)
+            for row in case.score(prompt(job, "ttft", length, 0), forced):
+                row.tofile(file)
+    part.replace(folder / "scores.f32")
+
+
+def measure_block(job: Job, name: str, block: int, events: Events) -> dict[str, Any]:
+    """Prepare the case, measure, and say what happened. The verdict names the stage at which a failure struck."""
+    entry = job.cases[name]
+    folder = job.block_dir(name, block)
+    folder.mkdir(parents=True, exist_ok=True)
+    sink = BlockSink(folder, name, block, events)
+    verdict: dict[str, Any] = {"state": "ok", "reason": "", "stage": "", "engine": ""}
+    case: Case | None = None
+    sink.stage("load")
+    try:
+        check_capabilities(entry, job)
+        case = open_case(entry)
+        verdict |= describe(case.prepare(job.plan(name)))
+        Block(job, name, block, case, sink).measure()
+        if block == 0 and case.capabilities.logits:
+            sink.stage("score")
+            score(case, job, folder)
+        verdict |= footprint(case)
+    except Unavailable as error:
+        verdict |= {"state": "unavailable", "reason": str(error), "stage": sink.current_stage}
+    except Unsupported as error:
+        verdict |= {"state": "unsupported", "reason": str(error), "stage": sink.current_stage}
+    except Exception as error:  # noqa: BLE001  the border of the process: whatever it was becomes a row
+        traceback.print_exc()
+        verdict |= {"state": "failed", "reason": one_line(error), "stage": sink.current_stage}
+    finally:
+        sink.close()
+        if case is not None:
+            case.close()
+    return verdict
+
+
+def describe(set_up: SetUp) -> dict[str, Any]:
+    """The part of a verdict that set-up gives."""
+    return {
+        "engine": set_up.engine,
+        "load_s": round(set_up.load_s, 3),
+        "compile_s": round(set_up.compile_s, 3),
+        "capture_s": round(set_up.capture_s, 3),
+    }
+
+
+def footprint(case: Case) -> dict[str, Any]:
+    """The part of a verdict that the end of the block gives."""
+    held, stats = case.footprint(), case.stats()
+    return {
+        "peak_memory_gib": round(held.peak_memory_bytes / GIB, 3),
+        "graph_pool_mib": round(held.graph_pool_bytes / MIB, 1),
+        "graphs": held.graphs,
+        "replays": stats.replays,
+        "ungraphed": stats.ungraphed,
+    }
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of an error, on one line of at most 500 characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+def prepare(spec: dict[str, Any], events: Events) -> dict[str, Any]:
+    """Make or find the checkpoint and calibrate the machine."""
+
+    def report(stage: str, detail: str) -> None:
+        events.send("stage", stage=stage, detail=detail)
+
+    try:
+        return {"state": "ok", "reason": "", **load(PROVISION)(spec, report)}
+    except (ValueError, Unavailable) as error:
+        return {"state": "failed", "reason": str(error)}
+    except Exception as error:  # noqa: BLE001  the border of the process
+        traceback.print_exc()
+        return {"state": "failed", "reason": one_line(error)}
+
+
+def arguments() -> argparse.Namespace:
+    """The command line, which only the parent writes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, required=True, help="file descriptor for events and the verdict")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="process that this one must not outlive")
+    modes = parser.add_subparsers(dest="mode", required=True)
+    preparing = modes.add_parser("prepare")
+    preparing.add_argument("spec", type=Path)
+    measuring = modes.add_parser("block")
+    measuring.add_argument("job", type=Path)
+    measuring.add_argument("case")
+    measuring.add_argument("block", type=int)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Do one piece of work, give one verdict."""
+    args = arguments()
+    die_with_parent(args.parent)
+    events = Events(args.events)
+    started = time.monotonic()
+    if args.mode == "prepare":
+        verdict = prepare(json.loads(args.spec.read_text(encoding="utf-8")), events)
+    else:
+        verdict = measure_block(read_job(args.job), args.case, args.block, events)
+    events.send("verdict", wall_s=round(time.monotonic() - started, 3), **verdict)
+    return EXIT_CODES[verdict["state"]]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
