@@ -130,13 +130,14 @@ def prepare(spec: dict[str, Any], events: Events) -> dict[str, Any]:
 
 def arguments() -> argparse.Namespace:
     """The command line, which only the parent writes."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--events", type=int, required=True, help="file descriptor for events and the verdict")
+    common.add_argument("--parent", type=int, default=os.getppid(), help="process that this one must not outlive")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, required=True, help="file descriptor for events and the verdict")
-    parser.add_argument("--parent", type=int, default=os.getppid(), help="process that this one must not outlive")
     modes = parser.add_subparsers(dest="mode", required=True)
-    preparing = modes.add_parser("prepare")
+    preparing = modes.add_parser("prepare", parents=[common])
     preparing.add_argument("spec", type=Path)
-    measuring = modes.add_parser("block")
+    measuring = modes.add_parser("block", parents=[common])
     measuring.add_argument("job", type=Path)
     measuring.add_argument("case")
     measuring.add_argument("block", type=int)
