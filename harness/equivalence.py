@@ -1,0 +1,111 @@
+"""Whether a case computes what the baseline computes: logits under teacher forcing, and the timed token ids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from harness.job import Job
+
+REFERENCE = "baseline"
+Logits = npt.NDArray[np.float32]
+Row = dict[str, Any]
+
+
+def rows(run_dir: Path, job: Job, samples: pd.DataFrame) -> Iterator[Row]:
+    """Rows of equivalence.csv: one a case other than the reference and prompt length.
+
+    A row's `passed` is None, and its reason says why, where there is nothing to compare.
+    """
+    timed = samples[samples["metric"] == "ttft"]
+    reference, reference_fault = load_scores(run_dir, job, REFERENCE)
+    for case in job.cases:
+        if case == REFERENCE or case not in set(samples["case"]):
+            continue
+        scores, fault = load_scores(run_dir, job, case)
+        tokens = timed_tokens(timed, case)
+        for index, length in enumerate(job.sweep.prompt_lengths):
+            row: Row = {"case": case, "prompt_length": length, **tokens.get(length, {})}
+            if scores is None or reference is None:
+                yield {**row, "reason": fault if scores is None else reference_fault}
+            else:
+                yield {**row, **compare(scores[index], reference[index], job.sweep.tolerance)}
+
+
+def load_scores(run_dir: Path, job: Job, case: str) -> tuple[Logits | None, str]:
+    """Logits of block 0 as float32 [length, step, vocabulary], or None and one sentence on what is wrong."""
+    path = run_dir / "blocks" / f"{case}-0" / "scores.f32"
+    if case not in job.cases:
+        return None, f"{case} is not part of this run"
+    if not path.is_file():
+        return None, f"no logits from block 0 of {case}: the engine hands none out, or the block did not get there"
+    shape = (len(job.sweep.prompt_lengths), job.sweep.forced_tokens + 1, job.vocab_size)
+    values = np.fromfile(path, dtype="<f4")
+    if values.size != math.prod(shape):
+        return None, f"{path.parent.name}/{path.name} holds {values.size} logits where the run plans {math.prod(shape)}"
+    return values.reshape(shape), ""
+
+
+def compare(logits: Logits, reference: Logits, tolerance: float) -> Row:
+    """Compare logits [step, vocabulary] with the reference's.
+
+    Passed: at every step ||a - b|| / ||b|| <= tolerance, and the likeliest ids agree, or are so close in the
+    reference (gap <= 2 * tolerance * RMS of its logits) that an error of that size may swap them.
+    """
+    a, b = logits.astype(np.float64), reference.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return failed(a, b, "logits hold NaN or infinity")
+    error = relative_error(a, b)
+    ids, reference_ids = a.argmax(axis=1), b.argmax(axis=1)
+    steps = np.arange(len(b))
+    gap = b[steps, reference_ids] - b[steps, ids]
+    near = gap <= 2.0 * tolerance * np.sqrt(np.mean(b**2, axis=1))
+    swapped = int((~((ids == reference_ids) | near)).sum())
+    return {
+        "tokens_compared": len(b),
+        "tokens_equal": int((ids == reference_ids).sum()),
+        "max_relative_logit_error": error,
+        "passed": error <= tolerance and swapped == 0,
+        "reason": fault_of(error, tolerance, swapped),
+    }
+
+
+def failed(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], reason: str) -> Row:
+    """The row of logits that can't be measured against each other: the ids are counted, the error is NaN."""
+    equal = int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
+    error = {"max_relative_logit_error": math.nan, "passed": False, "reason": reason}
+    return {"tokens_compared": len(b), "tokens_equal": equal, **error}
+
+
+def relative_error(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    """The largest ||a - b||_2 / ||b||_2 over steps; zero against zero is 0."""
+    difference, size = np.linalg.norm(a - b, axis=1), np.linalg.norm(b, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.where(difference == 0.0, 0.0, difference / size).max())
+
+
+def fault_of(error: float, tolerance: float, swapped: int) -> str:
+    """One sentence on why a comparison fails; empty when it passes."""
+    if error > tolerance:
+        return f"relative logit error {error:.2g} is above {tolerance:g}"
+    if swapped:
+        return f"{swapped} likeliest ids differ from {REFERENCE}'s by more than a near-tie"
+    return ""
+
+
+def timed_tokens(timed: pd.DataFrame, case: str) -> dict[int, Row]:
+    """How many timed requests gave the reference's token, by prompt length; the same key is the same prompt."""
+    keys = ["block", "prompt_length", "iteration"]
+    ours, reference = (timed.loc[timed["case"] == name, [*keys, "token_id"]] for name in (case, REFERENCE))
+    both = ours.merge(reference, on=keys, suffixes=("", "_reference"))
+    equal = (both["token_id"] == both["token_id_reference"]).groupby(both["prompt_length"])
+    return {
+        int(length): {"timed_tokens_compared": len(group), "timed_tokens_equal": int(group.sum())}
+        for length, group in equal
+    }
