@@ -1,4 +1,4 @@
-"""The shape of a configuration, a line of help for each key, and the checks that need no machine.
+"""The shape of a configuration, and a line of help for each key.
 
 Values live in conf/ alone; nothing here has a default.
 """
@@ -72,6 +72,15 @@ class ProtocolConfig:
 
 
 @dataclass
+class ExpectedConfig:
+    """Rough rates that only the plan's estimate uses; no measurement depends on them."""
+
+    setup_s: float = option("estimate: seconds from a worker's start to its first request")
+    prefill_ms: float = option("estimate: milliseconds of a request of one new token")
+    decode_ms: float = option("estimate: milliseconds of a decode step")
+
+
+@dataclass
 class CaseConfig:
     """What every case has; all other keys of its yaml are `options`, checked by the case itself."""
 
@@ -80,6 +89,7 @@ class CaseConfig:
     transport: str = option("inproc, or unix: behind a Unix-socket server in a process of its own")
     python: str | None = option("another interpreter for this case's worker; null is the harness's own")
     timeout_s: float = option("a worker that takes longer is ended and its row says timeout")
+    expected: ExpectedConfig = option("rough rates for the estimate of dry_run")
     options: dict[str, Any] = option("the case's own keys")
 
 
@@ -95,4 +105,5 @@ class RunConfig:
     seed: int = option("seed of weights, prompts, order and sampling")
     output: str | None = option("folder of the run; null is results/<time>-<model>-<protocol>")
     cache: str = option("folder for generated checkpoints; LATENCY_CACHE sets it too")
+    prepare_timeout_s: float = option("limit for making or downloading the checkpoint, and for the calibration")
     dry_run: bool = option("print the plan and run nothing")

@@ -1,0 +1,219 @@
+"""From command-line arguments to a typed configuration, with every mistake as one sentence.
+
+Hydra composes; what it raises on the way is translated here. Nothing here looks at the machine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
+
+from harness.config import CaseConfig, RunConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a configuration is composed from; `extra` is searched too (Hydra's --config-dir)."""
+
+    folder: Path = CONF
+    name: str = "config"
+    extra: Path | None = None
+
+    @classmethod
+    def from_arguments(cls, arguments: Namespace) -> Source:
+        """From Hydra's own flags --config-path, --config-name and --config-dir."""
+        folder = Path(arguments.config_path).resolve() if arguments.config_path else CONF
+        extra = Path(arguments.config_dir).resolve() if arguments.config_dir else None
+        for path in (folder, extra):
+            if path is not None and not path.is_dir():
+                raise ValueError(f"the configuration folder {path} does not exist")
+        return cls(folder, arguments.config_name or "config", extra)
+
+
+def compose_raw(overrides: Sequence[str], source: Source | None = None) -> DictConfig:
+    """The composed configuration, Hydra's own part included.
+
+    Raises:
+        ValueError: one sentence on the first mistake in `overrides`.
+    """
+    source = source or Source()
+    try:
+        return _compose(overrides, source)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_explain(error, source)) from error
+
+
+def _compose(overrides: Sequence[str], source: Source) -> DictConfig:
+    search = [f"hydra.searchpath=[file://{source.extra}]"] if source.extra else []
+    with initialize_config_dir(str(source.folder), job_name="harness", version_base="1.3"):
+        return compose(source.name, overrides=[*overrides, *search], return_hydra_config=True)
+
+
+def expand_sweeps(overrides: Sequence[str]) -> list[list[str]]:
+    """The override lists of every job of a --multirun command line. Raises ValueError on bad syntax."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    except HydraException as error:
+        raise ValueError(_explain(error, Source())) from error
+    return [list(job) for batch in batches for job in batch]
+
+
+def to_config(composed: DictConfig) -> RunConfig:
+    """Check the types of a composed configuration and freeze it; each of `cases` becomes a CaseConfig.
+
+    Raises:
+        ValueError: one sentence on a value of the wrong type, an unknown key, or one that is missing.
+    """
+    plain = resolved(composed)
+    config = _typed(RunConfig, plain, "")
+    if not isinstance(plain.get("cases"), dict):
+        raise ValueError("cases must be a mapping from a case's name to its settings")
+    config.cases = {str(name): _typed_case(str(name), case) for name, case in plain["cases"].items()}
+    return config
+
+
+def resolved(composed: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values with every interpolation resolved, without Hydra's own part."""
+    try:
+        plain = OmegaConf.to_container(
+            OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]),
+            resolve=True,
+            throw_on_missing=True,
+        )
+    except MissingMandatoryValue as error:
+        raise ValueError(f"{error.full_key} has no value: give it as {error.full_key}=...") from error
+    except OmegaConfBaseException as error:
+        raise ValueError(_first_line(error)) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of the leaves of nested mappings."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def nearest(word: str, allowed: Sequence[str]) -> str:
+    """`; did you mean 'X'?` when one of `allowed` is close to `word`, else an empty text."""
+    close = difflib.get_close_matches(word, allowed, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _typed_case(name: str, case: Any) -> CaseConfig:
+    if not isinstance(case, dict):
+        raise ValueError(f"cases.{name} must be a mapping, not {case!r}: choose a file with case@cases.{name}=NAME")
+    common = {field.name for field in fields(CaseConfig)} - {"options"}
+    missing = sorted(common - case.keys())
+    if missing:
+        raise ValueError(f"cases.{name}.{missing[0]} is missing: every file in conf/case needs it")
+    values: dict[str, Any] = {key: value for key, value in case.items() if key in common}
+    values["options"] = {key: value for key, value in case.items() if key not in common}
+    return _typed(CaseConfig, values, f"cases.{name}.")
+
+
+def _typed(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
+    """`values` as an instance of the dataclass `kind`; `prefix` stands before keys in error sentences."""
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
+    except ValidationError as error:
+        key = error.full_key or ""
+        where = f"item {key} of a list" if key.isdigit() else f"{prefix}{key}"
+        raise ValueError(f"{where}: {_wrong_type(error)}") from error
+    except ConfigKeyError as error:
+        allowed = [field.name for field in fields(error.object_type or kind)]
+        raise ValueError(
+            f"unknown key '{prefix}{error.full_key}'{nearest(str(error.key), allowed)} "
+            f"(keys beside it: {', '.join(allowed)})"
+        ) from error
+    except MissingMandatoryValue as error:
+        key = re.sub(r".*value: ", "", _first_line(error))
+        sentence = f"{prefix}{error.full_key or key} is missing: it can't be removed from the configuration"
+        raise ValueError(sentence) from error
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{prefix}{error.full_key or ''}: {_first_line(error)}") from error
+
+
+def _wrong_type(error: ValidationError) -> str:
+    line = _first_line(error)
+    if "is not a ListConfig" in line:
+        return "a list is needed, written [a,b]"
+    return line[:1].lower() + line[1:]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")
+
+
+def _explain(error: Exception, source: Source) -> str:
+    """One sentence for what Hydra or OmegaConf raised."""
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        return f"cannot read the override '{error.override}' ({_detail(text)}): write key=value, a list as key=[a,b]"
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(found[1], source)
+    if found := re.search(r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\s+(.*?)\n\S", text, re.S):
+        allowed = found[3].split()
+        return f"{found[1]}={found[2]}: no such choice; allowed: {', '.join(allowed)}{nearest(found[2], allowed)}"
+    if text.startswith("Ambiguous value"):
+        value = text.splitlines()[0].split("'")[1]
+        key, _, values = value.partition("=")
+        return f"'{value}' names several values: write {key}=[{values}] for a list, or add --multirun to run each"
+    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None and not text:
+        return _first_line(Exception(str(error.__cause__)))
+    return _first_line(error)
+
+
+def _detail(text: str) -> str:
+    lines = [line for line in text.splitlines() if not line.startswith(("See https", "Error parsing"))]
+    return lines[0] if lines else "syntax"
+
+
+def _unknown_key(key: str, source: Source) -> str:
+    base = resolved_keys(source)
+    groups = sorted(path.name for path in source.folder.iterdir() if path.is_dir())
+    allowed = [*base, *groups]
+    parent = _known_parent(key, base)
+    names = _children(parent, base) if parent else sorted({name.split(".")[0] for name in allowed})
+    where = f"keys of {parent}" if parent else "top-level keys and groups"
+    return f"unknown key '{key}'{nearest(key, allowed)} ({where}: {', '.join(names)})"
+
+
+def resolved_keys(source: Source) -> list[str]:
+    """Every dotted key of the configuration without overrides."""
+    composed = _compose([], source)
+    plain = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(plain, dict)
+    return [key for key, _ in flatten({str(k): v for k, v in plain.items() if k != "hydra"})]
+
+
+def _known_parent(key: str, base: Sequence[str]) -> str:
+    parts = key.split(".")[:-1]
+    while parts and not any(name.startswith(".".join(parts) + ".") for name in base):
+        parts.pop()
+    return ".".join(parts)
+
+
+def _children(parent: str, base: Sequence[str]) -> list[str]:
+    start = parent + "."
+    return list(dict.fromkeys(name[len(start) :].split(".")[0] for name in base if name.startswith(start)))
