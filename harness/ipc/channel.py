@@ -1,0 +1,128 @@
+"""One connected socket as a stream of messages, made for short round trips.
+
+A frame leaves in one `sendall` and normally arrives in one `recv_into` of a buffer that lives as long as the channel.
+Waiting begins with a bounded spin, because waking a sleeping thread costs more than the whole message; then it
+blocks in the kernel, and each idle second asks whether the other side still lives.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from harness.ipc.fields import WireError
+from harness.ipc.messages import Message
+from harness.ipc.wire import HEADER, checked_length, decode, encode
+
+IDLE_S = 1
+CAPACITY = 1 << 16
+CPUS_TO_SPIN = 4
+
+
+class Spin(NamedTuple):
+    """How long each side asks the socket again and again before it sleeps, in microseconds; 0 sleeps at once.
+
+    The server waits for the next request, which comes within microseconds of the last answer; the client waits for
+    the engine, which takes milliseconds.
+    """
+
+    client_us: int = 0
+    server_us: int = 0
+
+    def __str__(self) -> str:
+        """What a table shows."""
+        if not any(self):
+            return "unix, blocking"
+        return f"unix, spin {self.client_us} us (client) and {self.server_us} us (server)"
+
+
+SPIN = Spin(client_us=50_000, server_us=2_000)
+BLOCKING = Spin()
+
+
+def spin_here() -> Spin:
+    """`SPIN` where client, server and the engine's threads have a CPU each (four or more), else `BLOCKING`."""
+    return SPIN if len(os.sched_getaffinity(0)) >= CPUS_TO_SPIN else BLOCKING
+
+
+class Channel:
+    """Sends and receives messages on a connected stream socket; `on_idle` is called each second without a message."""
+
+    def __init__(self, connection: socket.socket, spin_us: int, on_idle: Callable[[], None]) -> None:
+        connection.setblocking(True)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", IDLE_S, 0))
+        self._connection = connection
+        self._spin_ns = spin_us * 1000
+        self.on_idle = on_idle
+        self._view = memoryview(bytearray(CAPACITY))
+        self._begin = self._end = 0
+
+    def send(self, message: Message) -> None:
+        """Send one message. Raises WireError when it can't be sent, OSError when nobody is there to take it."""
+        self.send_frame(encode(message))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send what `encode` made. Raises OSError when nobody is there to take it."""
+        self._connection.sendall(frame)
+
+    def receive(self) -> Message | None:
+        """The next message, or None when the other side has closed the connection between two messages.
+
+        Raises:
+            WireError: what came is no message, or ended inside one.
+            OSError: the connection broke.
+        """
+        while (end := self._frame_end()) > self._end:
+            self._make_room(end - self._begin)
+            count = self._read(self._view[self._end :])
+            if count:
+                self._end += count
+            elif self._begin == self._end:
+                return None
+            else:
+                raise WireError("the connection ended inside a frame")
+        body = self._view[self._begin + HEADER.size : end]
+        self._begin = end
+        return decode(body)
+
+    def close(self) -> None:
+        """Close the socket. Idempotent."""
+        self._connection.close()
+
+    def _frame_end(self) -> int:
+        """Where the frame at `_begin` ends, or its header as long as that is not here."""
+        body = self._begin + HEADER.size
+        if body > self._end:
+            return body
+        return body + checked_length(HEADER.unpack_from(self._view, self._begin)[0])
+
+    def _make_room(self, length: int) -> None:
+        """Have a frame of `length` bytes fit behind `_begin`, moving what is here to the front if it must be."""
+        if self._begin == self._end:
+            self._begin = self._end = 0
+        if self._begin + length <= len(self._view):
+            return
+        here = bytes(self._view[self._begin : self._end])
+        if length > len(self._view):
+            self._view = memoryview(bytearray(length))
+        self._begin, self._end = 0, len(here)
+        self._view[: len(here)] = here
+
+    def _read(self, room: memoryview) -> int:
+        """Wait for bytes; how many came, 0 at the end of the stream."""
+        if self._spin_ns:
+            until = time.perf_counter_ns() + self._spin_ns
+            while time.perf_counter_ns() < until:
+                try:
+                    return self._connection.recv_into(room, 0, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    continue
+        while True:
+            try:
+                return self._connection.recv_into(room)
+            except BlockingIOError:
+                self.on_idle()

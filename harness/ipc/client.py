@@ -1,0 +1,251 @@
+"""A case whose engine lives in a server process behind a Unix socket: the same contract, one round trip a token."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from harness.contract import Case, Footprint, Plan, SetUp, Stats, Unavailable, Unsupported
+from harness.ipc import messages as m
+from harness.ipc.channel import Channel, Spin, spin_here
+from harness.ipc.fields import WireError
+from harness.loader import load_case
+
+ROOT = Path(__file__).resolve().parents[2]
+LISTEN_S = 120
+"""Longest wait for the server to listen: the start of an interpreter, nothing of the case."""
+CLOSE_S = 10
+"""Longest wait for the server to end by itself before it is killed."""
+PATH_LIMIT = 107
+"""Bytes in the path of a Unix socket (sun_path is 108 with its end)."""
+
+Answer = TypeVar("Answer", bound=m.Message)
+
+
+class RemoteCase(Case):
+    """Serves the case `target` by a process of its own (under the interpreter `python`, else this one).
+
+    `prepare` must be called from a thread that lives as long as the case: the server ends with its parent.
+    `transport` says how both sides wait.
+    """
+
+    def __init__(self, target: str, python: str | None = None, spin: Spin | None = None) -> None:
+        # Per object and not per class, because it is the served class that knows.
+        self.capabilities = load_case(target).capabilities  # type: ignore[misc]
+        self._target = target
+        self._python = python or sys.executable
+        self._spin = spin_here() if spin is None else spin
+        self.transport = str(self._spin)
+        self._folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._stats = Stats()
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id while there is one."""
+        return self._process.pid if self._process else None
+
+    def prepare(self, plan: Plan) -> SetUp:
+        """Start the server and have it prepare the case.
+
+        Raises:
+            Unavailable, Unsupported: as the served case raised them, or the interpreter does not run.
+            RuntimeError: the case failed otherwise, or the server died.
+        """
+        if self._process is not None:
+            raise RuntimeError("prepare was called twice")
+        self._folder = private_folder()
+        self._start(self._folder / "s")
+        self._connect(self._folder / "s")
+        answer = self._ask(m.Prepare(plan), m.Ready)
+        # The server has unlinked the socket: nothing is left on disk while requests run.
+        self._remove_folder()
+        return answer.setup
+
+    def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
+        """One round trip; see Case.prefill."""
+        answer = self._ask(m.Prefill(prompt, new_tokens), m.Token)
+        self._stats = answer.stats
+        return answer.token_id
+
+    def decode(self) -> int:
+        """One round trip; see Case.decode."""
+        answer = self._ask(m.Decode(), m.Token)
+        self._stats = answer.stats
+        return answer.token_id
+
+    def stats(self) -> Stats:
+        """The counters that came with the last token: no round trip."""
+        return self._stats
+
+    def footprint(self) -> Footprint:
+        """Memory and graphs of the server. It collects its garbage before it answers."""
+        return self._ask(m.GetFootprint(), m.FootprintIs).footprint
+
+    def score(self, prompt: Sequence[int], forced: Sequence[int]) -> list[array[float]]:
+        """See Case.score; one frame a row."""
+        rows = [self._ask(m.Score(prompt, forced), m.Logits)]
+        rows += [self._receive("Score", m.Logits) for _ in forced]
+        return [array("f", row.row) for row in rows]
+
+    def close(self) -> None:
+        """End the server: asked to at first, killed after CLOSE_S seconds. Idempotent.
+
+        Raises:
+            RuntimeError: the case's own `close` failed; the server has ended all the same.
+        """
+        try:
+            if self._channel is not None:
+                self._say_close(self._channel)
+        finally:
+            if self._channel is not None:
+                self._channel.close()
+            if self._process is not None:
+                _end(self._process)
+            self._remove_folder()
+            self._channel = self._process = None
+
+    def _start(self, path: Path) -> None:
+        """Start the server and wait until it listens."""
+        ready, write_end = os.pipe()
+        arguments = ["--socket", str(path), "--target", self._target, "--parent", str(os.getpid())]
+        arguments += ["--ready-fd", str(write_end), "--spin-us", str(self._spin.server_us)]
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        try:
+            self._process = subprocess.Popen(
+                [self._python, "-m", "harness.ipc.server", *arguments],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                # What a case prints must not mix with what this process writes to its standard output.
+                stdout=2,
+                pass_fds=[write_end],
+            )
+        except OSError as error:
+            os.close(ready)
+            raise Unavailable(f"the interpreter {self._python} of case.python does not run: {error}") from error
+        finally:
+            os.close(write_end)
+        self._wait_for_listening(ready)
+
+    def _wait_for_listening(self, ready: int) -> None:
+        """The server writes one byte when it listens; an end of the pipe without one is its death."""
+        try:
+            if not select.select([ready], [], [], LISTEN_S)[0]:
+                raise RuntimeError(f"the server of {self._target} did not listen within {LISTEN_S} seconds")
+            if not os.read(ready, 1):
+                raise self._death("its start")
+        finally:
+            os.close(ready)
+
+    def _connect(self, path: Path) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(path))
+        except OSError:
+            connection.close()
+            raise
+        self._channel = Channel(connection, self._spin.client_us, self._check_alive)
+
+    def _check_alive(self) -> None:
+        """Each idle second: a forked child of a dead server may still hold the connection open."""
+        if self._process is not None and self._process.poll() is not None:
+            raise self._death("a request")
+
+    def _ask(self, request: m.Message, wanted: type[Answer]) -> Answer:
+        if self._channel is None:
+            raise RuntimeError("the case is not prepared")
+        stage = type(request).__name__
+        try:
+            self._channel.send(request)
+        except OSError as error:
+            raise self._death(stage) from error
+        return self._receive(stage, wanted)
+
+    def _receive(self, stage: str, wanted: type[Answer]) -> Answer:
+        assert self._channel is not None
+        try:
+            answer = self._channel.receive()
+        except OSError as error:
+            raise self._death(stage) from error
+        except WireError as error:
+            raise RuntimeError(f"the server of {self._target} sent no message in {stage}: {error}") from error
+        if type(answer) is wanted:
+            return answer
+        if answer is None:
+            raise self._death(stage)
+        if isinstance(answer, m.Failure):
+            raise _EXCEPTIONS[answer.kind](answer.message)
+        raise RuntimeError(f"the server of {self._target} answered {stage} with {type(answer).__name__}")
+
+    def _death(self, stage: str) -> RuntimeError:
+        """How the server ended, in one sentence."""
+        assert self._process is not None
+        try:
+            code = self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            return RuntimeError(f"the server of {self._target} hung up in {stage} but goes on running")
+        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+        return RuntimeError(f"the server of {self._target} ended in {stage} with {how}")
+
+    def _say_close(self, channel: Channel) -> None:
+        """Ask the server to close and wait for it, dropping answers that nobody read."""
+        deadline = time.monotonic() + CLOSE_S
+
+        def check_deadline() -> None:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+
+        channel.on_idle = check_deadline
+        answer: m.Message | None = None
+        # A server that is gone or hangs is ended by the caller: there is nobody left to say more.
+        with contextlib.suppress(OSError, WireError):
+            channel.send(m.Close())
+            while not isinstance(answer := channel.receive(), (m.Closed, m.Failure, type(None))):
+                continue
+        if isinstance(answer, m.Failure):
+            raise RuntimeError(f"close failed: {answer.message}")
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder)
+            self._folder = None
+
+
+_EXCEPTIONS: dict[str, type[Exception]] = {
+    "unavailable": Unavailable,
+    "unsupported": Unsupported,
+    "failed": RuntimeError,
+}
+
+
+def private_folder() -> Path:
+    """A new folder for a socket, mode 0700. Raises ValueError when the folder for temporary files lies too deep."""
+    folder = Path(tempfile.mkdtemp(prefix="llm-"))
+    if len(os.fsencode(folder / "s")) > PATH_LIMIT:
+        folder.rmdir()
+        raise ValueError(f"TMPDIR is too long for a Unix socket ({PATH_LIMIT} bytes): set it to a shorter path")
+    return folder
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the process to end, kill it after CLOSE_S seconds."""
+    try:
+        process.wait(CLOSE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,76 @@
+"""Messages as bytes: one msgpack array a message, its length before it.
+
+    frame = 4-byte big-endian length | msgpack [tag, field, ...]
+
+Nothing is executed on decoding; every field is checked for type and range, and every size has a limit. Token ids
+travel packed, as int32: this path lies inside a timed interval.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+
+from harness.contract import Footprint, Stats
+from harness.ipc import fields as f
+from harness.ipc import messages as m
+from harness.ipc.fields import WireError
+
+FRAME_LIMIT = 8 << 20
+"""Bytes in the body of one frame; a row of logits is one frame."""
+HEADER = struct.Struct(">I")
+"""The length of the body."""
+
+# A message's tag is its place in this table.
+_MESSAGES: tuple[tuple[Callable[..., m.Message], tuple[f.Field, ...]], ...] = (
+    (m.Prepare, (f.plan("plan"),)),
+    (m.Ready, (f.setup("setup"),)),
+    (m.Prefill, (f.ids("prompt", 1), f.integer("new_tokens", 1))),
+    (m.Decode, ()),
+    (m.Token, (f.integer("token_id", 0), f.counters("stats", Stats))),
+    (m.Score, (f.ids("prompt", 1), f.ids("forced", 0))),
+    (m.Logits, (f.row("row"),)),
+    (m.GetFootprint, ()),
+    (m.FootprintIs, (f.counters("footprint", Footprint),)),
+    (m.Close, ()),
+    (m.Closed, ()),
+    (m.Failure, (f.choice("kind", ("unavailable", "unsupported", "failed")), f.text("message"))),
+)
+_TAGS = {made: tag for tag, (made, _) in enumerate(_MESSAGES)}
+
+
+def encode(message: m.Message) -> bytes:
+    """The frame of `message`. Raises WireError when a field is out of its range or the frame over the limit."""
+    tag = _TAGS[type(message)]
+    values: list[Any] = [tag]
+    for name, pack, _ in _MESSAGES[tag][1]:
+        values.append(pack(getattr(message, name), name))
+    try:
+        body = msgpack.packb(values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise WireError(f"{type(message).__name__} holds what can't be sent: {error}") from error
+    return HEADER.pack(checked_length(len(body))) + body
+
+
+def decode(body: bytes | memoryview) -> m.Message:
+    """The message in the body of a frame. Raises WireError for everything that `encode` does not write."""
+    try:
+        values = msgpack.unpackb(body, strict_map_key=True)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise WireError(f"the frame is no msgpack array: {error}") from error
+    if type(values) is not list or not values or type(values[0]) is not int or not 0 <= values[0] < len(_MESSAGES):
+        raise WireError("the frame does not begin with a known tag")
+    made, parts = _MESSAGES[values[0]]
+    if len(values) != len(parts) + 1:
+        raise WireError(f"a message of tag {values[0]} has {len(parts)} fields, not {len(values) - 1}")
+    return made(*[parse(value, name) for (name, _, parse), value in zip(parts, values[1:], strict=True)])
+
+
+def checked_length(length: int) -> int:
+    """`length` of a body, if it is within the limit. Raises WireError."""
+    if not 0 < length <= FRAME_LIMIT:
+        raise WireError(f"a frame of {length} bytes is outside the limit of 1 to {FRAME_LIMIT} bytes")
+    return length

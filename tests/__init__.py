@@ -1,0 +1,1 @@
+"""Tests; a package, so that child processes can import what lies here."""

@@ -1,0 +1,137 @@
+"""A case without a model: tokens follow from the sequence by arithmetic, and it fails when told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from harness.contract import Capabilities, Case, Footprint, Plan, SetUp, Stats, Unavailable, Unsupported
+
+VOCABULARY = 1024
+DEFAULTS: dict[str, Any] = {
+    "vocabulary": VOCABULARY,
+    # How and where it fails: unavailable | unsupported | error | exit | kill | hang | print, at one of
+    # prepare | prefill | decode | score | footprint | close.
+    "fail": None,
+    "fail_at": "prepare",
+    # The failing call of that kind, counted from 0.
+    "fail_after": 0,
+    # Seconds that prefill and decode take.
+    "prefill_s": 0.0,
+    "decode_s": 0.0,
+    # Added to gpu_ns by each token, to captures by each prefill.
+    "gpu_ns": 1000,
+    "captures": 0,
+    # Returned by prefill instead of the right token.
+    "token": None,
+}
+
+
+def next_token(sequence: Sequence[int], vocabulary: int = VOCABULARY) -> int:
+    """The greedy token after `sequence`: a polynomial hash, so that every id before it counts."""
+    state = 1
+    for token in sequence:
+        state = (state * 31 + token + 7) % 1_000_003
+    return state % vocabulary
+
+
+class FakeCase(Case):
+    """Deterministic tokens, logits and counters; `options` as in DEFAULTS."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(gpu_time=True, logits=True)
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = dict(DEFAULTS)
+        self.calls: dict[str, int] = {}
+        self.sequence: list[int] = []
+        self.plan: Plan | None = None
+        self.counters = Stats()
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        unknown = sorted(set(options) - set(DEFAULTS))
+        if unknown:
+            raise ValueError(f"the fake case has no option {', '.join(unknown)}: it has {', '.join(DEFAULTS)}")
+
+    def prepare(self, plan: Plan) -> SetUp:
+        self.check_options(plan.options)
+        self.options |= plan.options
+        if plan.sampling.strategy not in self.capabilities.samplers:
+            raise Unsupported(f"the fake case has no sampler '{plan.sampling.strategy}'")
+        self._maybe_fail("prepare")
+        self.plan = plan
+        return SetUp("fake 1", load_s=0.25, compile_s=0.125, capture_s=0.5)
+
+    def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
+        self._maybe_fail("prefill")
+        self.sequence = list(prompt)
+        self.counters = self.counters._replace(captures=self.counters.captures + self.options["captures"])
+        token = self._next("prefill_s")
+        return token if self.options["token"] is None else self.options["token"]
+
+    def decode(self) -> int:
+        self._maybe_fail("decode")
+        return self._next("decode_s")
+
+    def stats(self) -> Stats:
+        return self.counters
+
+    def footprint(self) -> Footprint:
+        self._maybe_fail("footprint")
+        return Footprint(peak_memory_bytes=3 * 2**30, graph_pool_bytes=2**20, graphs=4)
+
+    def score(self, prompt: Sequence[int], forced: Sequence[int]) -> list[array[float]]:
+        self._maybe_fail("score")
+        return [self._logits([*prompt, *forced[:count]]) for count in range(len(forced) + 1)]
+
+    def close(self) -> None:
+        self._maybe_fail("close")
+
+    def _next(self, delay: str) -> int:
+        if self.options[delay]:
+            time.sleep(self.options[delay])
+        token = next_token(self.sequence, self.options["vocabulary"])
+        self.sequence.append(token)
+        gpu_ns, replays = self.counters.gpu_ns + self.options["gpu_ns"], self.counters.replays + 1
+        self.counters = self.counters._replace(gpu_ns=gpu_ns, replays=replays)
+        return token
+
+    def _logits(self, sequence: Sequence[int]) -> array[float]:
+        """Largest at the next token, and falling with the distance from it."""
+        vocabulary = self.options["vocabulary"]
+        best = next_token(sequence, vocabulary)
+        return array("f", [-float(abs(token - best)) for token in range(vocabulary)])
+
+    def _maybe_fail(self, place: str) -> None:
+        count = self.calls.get(place, 0)
+        self.calls[place] = count + 1
+        if self.options["fail_at"] == place and count == self.options["fail_after"]:
+            fail(self.options["fail"], place)
+
+
+def fail(how: str | None, place: str) -> None:
+    """Fail in one of the ways that DEFAULTS lists."""
+    if how == "unavailable":
+        raise Unavailable(f"the fake engine is missing in {place}: pip install it")
+    if how == "unsupported":
+        raise Unsupported(f"the fake engine does not do {place}")
+    if how == "error":
+        raise ArithmeticError(f"the fake case failed in {place}")
+    if how == "exit":
+        os._exit(3)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hang":
+        time.sleep(3600)
+    if how == "print":
+        print("a case prints")
+
+
+class TwoSamplers(FakeCase):
+    """The fake, said to sample as well."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(samplers=frozenset({"greedy", "sample"}), logits=True)
