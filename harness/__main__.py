@@ -1,0 +1,83 @@
+"""`python -m harness key=value ...`: compose, check everything, then run.
+
+Every command line is composed once up front, because Hydra's own handling of a mistake is a trace or several lines;
+here it is one sentence and exit code 2. Then hydra.main composes again and does what Hydra does: --cfg, --multirun,
+--info, shell completion, launchers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+from rich.console import Console
+
+from harness.compose import CONF, Source, compose_raw, expand_sweeps, resolved, to_config
+from harness.helptext import help_text
+
+USERS_MISTAKE = 2
+
+
+def check_command_line(arguments: Sequence[str]) -> str | None:
+    """Check all that needs no machine. Returns the text of --help when that was asked for.
+
+    Raises:
+        ValueError: one sentence on the first mistake.
+    """
+    from harness import validate  # after --help, which needs none of it
+
+    flags = get_args_parser().parse_args(list(arguments))
+    if flags.hydra_help or flags.shell_completion or flags.info is not None:
+        return None
+    source = Source.from_arguments(flags)
+    if flags.help:
+        return help_text(compose_raw(flags.overrides, source), source)
+    for overrides in expand_sweeps(flags.overrides) if flags.multirun else [flags.overrides]:
+        config = to_config(compose_raw(overrides, source))
+        if flags.cfg is None:
+            validate.check(config)
+    return None
+
+
+def run_composed(composed: DictConfig) -> int:
+    """One run of a composed configuration; its exit code."""
+    from harness import plan, validate
+
+    config = to_config(composed)
+    validate.check(config)
+    if config.dry_run:
+        plan.show(config, Console())
+        return 0
+    from harness.run import execute  # loads pandas and NVML: not for a dry run
+
+    return execute(config, resolved(composed))
+
+
+def main() -> int:
+    """0 when all went well, 1 when a case failed, 2 for a user's mistake, 130 when interrupted."""
+    codes: list[int] = []
+
+    def task(composed: DictConfig) -> None:
+        try:
+            codes.append(run_composed(composed))
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            codes.append(USERS_MISTAKE)
+
+    try:
+        text = check_command_line(sys.argv[1:])
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USERS_MISTAKE
+    if text is not None:
+        print(text)
+        return 0
+    hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
+    return max(codes, default=0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,91 @@
+"""The checks that look at the machine: GPU, memory, interpreters. Every mistake is a ValueError with one sentence."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.config import RunConfig
+from harness.gpu import Gpu, list_gpus, visible
+from harness.validate import SHAPE_KEYS, known_shape
+
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+GIB = 2**30
+MIB_IN_GIB = 1024
+SPARE_BYTES = 2 * GIB
+WEIGHT_FACTOR = 1.2
+"""Room beside the weights: KV cache, activations, graphs, the CUDA context."""
+
+
+def check_machine(config: RunConfig) -> Gpu | None:
+    """The GPU that the run uses, None on the CPU. Raises ValueError when the machine can't do what is asked."""
+    for name in config.run:
+        python = config.cases[name].python
+        if python is not None:
+            check_python(f"cases.{name}.python", python)
+    if config.device == "cpu":
+        return None
+    gpu = find_gpu(config.gpu)
+    check_memory(gpu, known_shape(config.model), config.model.dtype)
+    return gpu
+
+
+def check_python(key: str, python: str) -> None:
+    """Refuse an interpreter that does not start."""
+    path = str(Path(python).expanduser())
+    try:
+        done = subprocess.run([path, "-c", "import sys"], capture_output=True, text=True, timeout=60, check=False)
+    except OSError as error:
+        raise ValueError(f"{key}={python} does not run ({error.strerror}): give the path of a Python") from error
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"{key}={python} did not answer within 60 s: give the path of a Python") from error
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ValueError(f"{key}={python} does not run Python ({said}): give the path of a Python")
+
+
+def find_gpu(index: int) -> Gpu:
+    """GPU `index` in nvidia-smi's numbering, if it is here and visible."""
+    gpus, why = list_gpus()
+    if not gpus:
+        raise ValueError(
+            f"device=cuda, but this machine has no usable GPU ({why}): "
+            "run the CPU demonstration with experiment=smoke (or `make smoke`)"
+        )
+    if index not in {gpu.index for gpu in gpus}:
+        raise ValueError(f"gpu={index}: this machine has GPUs {', '.join(str(gpu.index) for gpu in gpus)}")
+    allowed = visible(gpus)
+    if index not in {gpu.index for gpu in allowed}:
+        names = ", ".join(f"gpu={gpu.index}" for gpu in allowed) or "none"
+        raise ValueError(f"gpu={index} is hidden by CUDA_VISIBLE_DEVICES, which allows {names}")
+    return gpus[index]
+
+
+def needed_bytes(shape: Mapping[str, Any], dtype: str) -> int:
+    """Estimate of the GPU memory that a Llama of this shape takes: weights times 1.2, and 2 GiB."""
+    return int(parameters(shape) * BYTES[dtype] * WEIGHT_FACTOR) + SPARE_BYTES
+
+
+def parameters(shape: Mapping[str, Any]) -> int:
+    """Number of weights: embedding, head unless tied, and for each layer attention, gated MLP and two norms."""
+    hidden = shape["hidden_size"]
+    heads = 2 * shape["num_attention_heads"] + 2 * shape["num_key_value_heads"]
+    head_dim = shape.get("head_dim") or hidden // shape["num_attention_heads"]
+    layer = hidden * (heads * head_dim + 3 * shape["intermediate_size"] + 2)
+    tables = 1 if shape.get("tie_word_embeddings") else 2
+    return int(tables * shape["vocab_size"] * hidden + shape["num_hidden_layers"] * layer + hidden)
+
+
+def check_memory(gpu: Gpu, shape: Mapping[str, Any], dtype: str) -> None:
+    """Refuse a model that does not fit into what is free now; a shape not known yet is checked after download."""
+    if any(key not in shape for key in SHAPE_KEYS if key not in ("head_dim", "max_position_embeddings")):
+        return
+    needed = needed_bytes(shape, dtype) / GIB
+    free = gpu.free_mib / MIB_IN_GIB
+    if needed > free:
+        raise ValueError(
+            f"the model in {dtype} needs about {needed:.1f} GiB, GPU {gpu.index} ({gpu.name}) has {free:.1f} GiB free: "
+            "free some, or choose another gpu or a smaller model"
+        )

@@ -1,0 +1,109 @@
+"""What a reader must know to believe a run: settings, code, versions, machine, weights, calibration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.compose import ROOT, flatten
+from harness.config import RunConfig
+from harness.gpu import Gpu
+from harness.job import Job
+from harness.prompts import digest
+from harness.record import write_json
+
+CODE = ("cases", "harness")
+NO_SETTING = ("output", "dry_run")
+FROM_PREPARE = ("read_bandwidth_tb_s", "matmul_tflop_s", "weight_bytes", "flops_per_token")
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def code_digest(root: Path = ROOT) -> str:
+    """SHA-256 over the names and contents of all Python files that a measurement passes through."""
+    total = hashlib.sha256()
+    for path in sorted(path for folder in CODE for path in (root / folder).rglob("*.py")):
+        total.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def settings(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs must share to be one: the resolved configuration and the code."""
+    kept = {key: value for key, value in resolved.items() if key not in NO_SETTING}
+    return {"config": kept, "code": code_digest()}
+
+
+def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """The first setting that differs, as `key: stored, now asked`; empty when none does."""
+    before, after = dict(flatten(stored)), dict(flatten(asked))
+    for key in [*before, *(key for key in after if key not in before)]:
+        old, new = before.get(key), after.get(key)
+        if old != new:
+            name = key.removeprefix("config.")
+            return "the code" if name == "code" else f"{name} is {json.dumps(old)} there and {json.dumps(new)} here"
+    return ""
+
+
+def git_state(root: Path = ROOT) -> dict[str, Any]:
+    """Commit and whether files differ from it; nulls outside a git checkout."""
+    sha, status = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
+    return {"sha": sha, "dirty": None if sha is None or status is None else bool(status)}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def build(
+    config: RunConfig, resolved: Mapping[str, Any], job: Job, prepared: Mapping[str, Any], gpu: Gpu | None
+) -> dict[str, Any]:
+    """manifest.json as it stands when the first block starts."""
+    return {
+        "run": Path(job.run_dir).name,
+        "protocol": config.protocol.name,
+        "smoke": config.device == "cpu",
+        "started": now(),
+        "finished": None,
+        "config": dict(resolved),
+        "code_digest": code_digest(),
+        "versions": prepared.get("versions", {}),
+        "git": git_state(),
+        "gpu": None
+        if gpu is None
+        else {
+            "index": gpu.index,
+            "name": gpu.name,
+            "driver": gpu.driver,
+            "memory_mib": gpu.memory_mib,
+            "free_mib": gpu.free_mib,
+            "other_processes": len(gpu.processes),
+        },
+        "device_name": prepared.get("device_name"),
+        "model": {
+            "name": config.model.name,
+            "weights": prepared.get("weights_source", config.model.weights),
+            "dtype": config.model.dtype,
+            "digest": prepared.get("digest"),
+            "shape": prepared.get("shape"),
+        },
+        "prompt_digest": digest(job),
+        **{key: prepared.get(key) for key in FROM_PREPARE},
+    }
+
+
+def finish(path: Path) -> None:
+    """Stamp the end of the run."""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**manifest, "finished": now()})

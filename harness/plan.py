@@ -1,0 +1,116 @@
+"""What will be run, in which order, and about how long it takes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.config import CaseConfig, RunConfig, SweepConfig
+from harness.job import CaseJob, Job, SweepJob
+
+CONTEXT_STEP = 256
+CONTEXT_LEAST = 512
+
+
+def order(config: RunConfig) -> list[tuple[str, int]]:
+    """All (case, block) pairs: block by block, the cases of each in a random order that `seed` fixes."""
+    draw = random.Random(config.seed)
+    pairs = []
+    for block in range(config.sweep.blocks):
+        names = list(config.run)
+        draw.shuffle(names)
+        pairs += [(name, block) for name in names]
+    return pairs
+
+
+def longest(sweep: SweepConfig) -> int:
+    """Positions that the longest request takes, prompt, forced and new tokens together."""
+    return max(max(sweep.prompt_lengths) + sweep.equivalence.forced_tokens + 1, sweep.decode.context)
+
+
+def kv_capacity(sweep: SweepConfig, positions: int) -> int:
+    """Positions of the KV cache: the need, at least 512, in steps of 256, within the model's `positions`."""
+    need = max(CONTEXT_LEAST, longest(sweep))
+    return min(-(-need // CONTEXT_STEP) * CONTEXT_STEP, positions)
+
+
+def requests(sweep: SweepConfig, block: int) -> int:
+    """Requests of one block: cold, warm-up, timed, decode sequences and, in block 0, the compared ones."""
+    timed = max(sweep.ttft_iterations, sweep.p99_iterations)
+    lengths = len(sweep.prompt_lengths)
+    compared = lengths if block == 0 else 0
+    return 1 + lengths * (sweep.warmup_iterations + timed) + sweep.decode.sequences + compared
+
+
+def expected_seconds(case: CaseConfig, sweep: SweepConfig, block: int) -> float:
+    """A rough estimate from the case's `expected` rates."""
+    steps = sweep.decode.sequences * (sweep.decode.context - sweep.decode.prompt_length)
+    rates = case.expected
+    return rates.setup_s + (requests(sweep, block) * rates.prefill_ms + steps * rates.decode_ms) / 1e3
+
+
+def show(config: RunConfig, console: Console) -> None:
+    """Print the plan as a table."""
+    table = Table(title=f"Plan: {config.model.name}, {config.model.dtype}, {config.device}, {config.protocol.name}")
+    for column in ("#", "case", "block", "requests", "expected s"):
+        table.add_column(column, justify="left" if column == "case" else "right")
+    total = 0.0
+    for number, (name, block) in enumerate(order(config), start=1):
+        seconds = expected_seconds(config.cases[name], config.sweep, block)
+        total += seconds
+        count = requests(config.sweep, block)
+        table.add_row(str(number), config.cases[name].title, str(block), str(count), f"{seconds:.0f}")
+    table.caption = f"about {total / 60:.1f} min; seconds are estimates from cases.*.expected, nothing was run"
+    console.print(table)
+
+
+def case_job(case: CaseConfig) -> CaseJob:
+    """The part of a job that describes one case."""
+    return CaseJob(
+        title=case.title,
+        target=case.target,
+        transport=cast(Any, case.transport),
+        python=str(Path(case.python).expanduser()) if case.python else None,
+        timeout_s=case.timeout_s,
+        options=case.options,
+    )
+
+
+def sweep_job(sweep: SweepConfig) -> SweepJob:
+    """The part of a job that says what is measured how often."""
+    return SweepJob(
+        prompt_lengths=sweep.prompt_lengths,
+        ttft_iterations=sweep.ttft_iterations,
+        p99_iterations=sweep.p99_iterations,
+        warmup_iterations=sweep.warmup_iterations,
+        blocks=sweep.blocks,
+        decode_prompt_length=sweep.decode.prompt_length,
+        decode_context=sweep.decode.context,
+        decode_sequences=sweep.decode.sequences,
+        forced_tokens=sweep.equivalence.forced_tokens,
+        tolerance=sweep.equivalence.tolerance,
+        context_ranges=sweep.context_ranges,
+    )
+
+
+def build_job(config: RunConfig, run_dir: Path, prepared: Mapping[str, Any], positions: int) -> Job:
+    """The frozen plan; `prepared` is what the prepare child found, `positions` the model's longest context."""
+    return Job(
+        run_dir=str(run_dir),
+        seed=config.seed,
+        device=cast(Any, config.device),
+        dtype=cast(Any, config.model.dtype),
+        checkpoint=str(prepared["checkpoint"]),
+        vocab_size=int(prepared["vocab_size"]),
+        context=kv_capacity(config.sweep, positions),
+        sampling={**asdict(config.protocol.sampling), "seed": config.seed},
+        sweep=sweep_job(config.sweep),
+        cases={name: case_job(config.cases[name]) for name in config.run},
+        order=order(config),
+    )

@@ -1,0 +1,99 @@
+"""What the parent writes: verdicts, status.csv and samples.csv. Everything is written aside and renamed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.job import Job
+from harness.launch import Outcome
+from harness.schema import SAMPLES, STATUS
+
+Conditions = Callable[[int], tuple[str, str]]
+"""From a time in nanoseconds to the SM clock and the throttle reasons at it."""
+
+DONE = ("ok", "unsupported", "unavailable")
+NOT_HERE = ("unsupported", "unavailable")
+BAD = ("failed", "timeout")
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Write a whole file or none of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8", newline="")
+    part.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, aside and renamed."""
+    write_aside(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
+
+
+def verdict_row(case: str, block: int, outcome: Outcome) -> dict[str, Any]:
+    """The row of status.csv for one block; a column that the worker did not fill is empty."""
+    known = {**outcome.payload, **asdict(outcome), "case": case, "block": block}
+    return {column: "" if known.get(column) is None else known[column] for column in STATUS}
+
+
+def read_verdict(job: Job, case: str, block: int) -> dict[str, Any] | None:
+    """The recorded row of a block, None when the block is not over."""
+    path = job.block_dir(case, block) / "verdict.json"
+    return read_json(path) if path.is_file() else None
+
+
+def record_block(job: Job, row: dict[str, Any], conditions: Conditions) -> None:
+    """Put a block's row and samples on record, and the run's status.csv and samples.csv with them."""
+    folder = job.block_dir(row["case"], row["block"])
+    folder.mkdir(parents=True, exist_ok=True)
+    join_conditions(folder / "samples.csv", conditions)
+    write_json(folder / "verdict.json", row)
+    write_status(job)
+    merge_samples(job)
+
+
+def join_conditions(path: Path, conditions: Conditions) -> None:
+    """Fill SM clock and throttle reasons into a block's samples; an unfinished last line is left out."""
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    rows = list(csv.DictReader(io.StringIO(whole, newline="")))
+    for row in rows:
+        row["sm_clock_mhz"], row["throttle"] = conditions(int(row["started_ns"]))
+    write_aside(path, _csv_text(SAMPLES, rows))
+
+
+def write_status(job: Job) -> None:
+    """status.csv from the verdicts so far, in the order of the plan."""
+    rows = [row for case, block in job.order if (row := read_verdict(job, case, block)) is not None]
+    write_aside(Path(job.run_dir) / "status.csv", _csv_text(STATUS, rows))
+
+
+def merge_samples(job: Job) -> None:
+    """samples.csv from every block that is over, in the order of the plan."""
+    parts = [",".join(SAMPLES) + "\n"]
+    for case, block in job.order:
+        path = job.block_dir(case, block) / "samples.csv"
+        if path.is_file() and read_verdict(job, case, block) is not None:
+            _, _, rows = path.read_text(encoding="utf-8").partition("\n")
+            parts.append(rows)
+    write_aside(Path(job.run_dir) / "samples.csv", "".join(parts))
+
+
+def _csv_text(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,230 @@
+"""A run from a checked configuration to its report: folder, checkpoint, one worker after the other, summaries."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from harness import manifest, record
+from harness.compose import ROOT
+from harness.config import RunConfig
+from harness.gpu import Gpu
+from harness.job import Job, read_job, write_job
+from harness.launch import WORKER, Outcome, child_environment, command, run_child
+from harness.machine import check_machine, check_memory
+from harness.plan import build_job
+from harness.progress import Watcher, watcher
+from harness.summary import summarise
+from harness.telemetry import Telemetry
+from harness.validate import check_positions
+
+RESULTS = ROOT / "results"
+
+
+class PrepareFailed(Exception):
+    """The checkpoint could not be made or loaded, so no block can run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run under way. `worker` is the module that children execute."""
+
+    config: RunConfig
+    resolved: Mapping[str, Any]
+    folder: Path
+    gpu: Gpu | None
+    console: Console
+    worker: str = WORKER
+
+    def environment(self) -> dict[str, str]:
+        """What the children of this run see."""
+        return child_environment(self.config.device, self.config.gpu)
+
+
+def execute(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) -> int:
+    """Do the whole run; the exit code is 0 when no case failed.
+
+    Raises:
+        ValueError: one sentence on what this machine or the output folder can't do; nothing was started.
+    """
+    gpu = check_machine(config)
+    settings = manifest.settings(resolved)
+    folder = choose_folder(config)
+    check_folder(folder, settings)
+    console = Console()
+    if gpu is not None and gpu.processes:
+        console.print(f"note: GPU {gpu.index} is also used by process {', '.join(map(str, gpu.processes))}")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "settings.json").exists():
+        record.write_json(folder / "settings.json", settings)
+    run = Run(config, resolved, folder, gpu, console, worker)
+    try:
+        with _terminate_as_interrupt():
+            return _carry_out(run)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; go on with the same overrides and output={folder}", soft_wrap=True)
+        return 130
+    except PrepareFailed as error:
+        console.print(f"failed: {error}", markup=False, soft_wrap=True)
+        return 1
+
+
+def choose_folder(config: RunConfig) -> Path:
+    """The folder of the run: `output`, or one of its own under results/."""
+    if config.output is not None:
+        return Path(config.output).expanduser().resolve()
+    slug = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in config.model.name)
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{slug}-{config.protocol.name}"
+    candidates = (RESULTS / (name if number == 1 else f"{name}-{number}") for number in range(1, 1000))
+    return next(path for path in candidates if not path.exists())
+
+
+def check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds anything but this very run. Raises ValueError."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output={folder} is a file: give a folder")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    stored = folder / "settings.json"
+    if not stored.is_file():
+        raise ValueError(f"output={folder} exists and holds no run: choose another folder")
+    difference = manifest.first_difference(record.read_json(stored), settings)
+    if difference:
+        raise ValueError(f"output={folder} holds a run with other settings ({difference}): choose another folder")
+
+
+def _carry_out(run: Run) -> int:
+    with watcher(run.console, len(run.config.run) * run.config.sweep.blocks) as watch:
+        job = _freeze(run, watch)
+        _run_blocks(run, job, watch)
+    manifest.finish(run.folder / "manifest.json")
+    summarise(run.folder)
+    sys.stdout.flush()
+    reported = subprocess.run([sys.executable, "-m", "reports", str(run.folder)], cwd=ROOT, check=False)
+    return _close(run, job, reported.returncode)
+
+
+def _freeze(run: Run, watch: Watcher) -> Job:
+    """Prepare, then write job.json and manifest.json; a resumed run keeps those it has."""
+    path = run.folder / "job.json"
+    prepared = _prepare(run, watch)
+    _check_model(run, prepared)
+    if path.exists():
+        _check_same_weights(run.folder, prepared)
+        return read_job(path)
+    job = build_job(run.config, run.folder, prepared, int(prepared["shape"]["max_position_embeddings"]))
+    record.write_json(run.folder / "manifest.json", manifest.build(run.config, run.resolved, job, prepared, run.gpu))
+    write_job(job, path)
+    return job
+
+
+def _prepare(run: Run, watch: Watcher) -> dict[str, Any]:
+    """Have a child make or load the checkpoint and calibrate the machine; what it found."""
+    spec = {
+        "model": asdict(run.config.model),
+        "device": run.config.device,
+        "cache": str(Path(run.config.cache).expanduser().resolve()),
+        "seed": run.config.seed,
+    }
+    path = run.folder / "prepare.json"
+    record.write_json(path, spec)
+    log = run.folder / "prepare.log"
+    watch.begin("Preparation")
+    call = command(None, run.worker, "prepare", str(path))
+    outcome = run_child(call, run.environment(), log, run.config.prepare_timeout_s, watch.event)
+    watch.end(f"{outcome.state} {outcome.reason}".strip(), counted=False)
+    if outcome.state != "ok":
+        raise PrepareFailed(f"preparation: {outcome.reason} (log: {log})")
+    return outcome.payload
+
+
+def _check_model(run: Run, prepared: Mapping[str, Any]) -> None:
+    """What could not be checked before the shape was known. Raises ValueError."""
+    check_positions(run.config.sweep, int(prepared["shape"]["max_position_embeddings"]))
+    if run.gpu is not None:
+        check_memory(run.gpu, prepared["shape"], run.config.model.dtype)
+
+
+def _check_same_weights(folder: Path, prepared: Mapping[str, Any]) -> None:
+    stored = record.read_json(folder / "manifest.json")["model"]["digest"]
+    if stored != prepared.get("digest"):
+        raise PrepareFailed(f"the run in {folder} measured other weights (digest {stored}): choose another output")
+
+
+def _run_blocks(run: Run, job: Job, watch: Watcher) -> None:
+    """Every block that is not done, whatever became of the others."""
+    gpu = None if run.gpu is None else run.gpu.index
+    with Telemetry(run.folder / "telemetry.csv", gpu) as telemetry:
+        for case, block in job.order:
+            title = f"{job.cases[case].title} {block + 1}/{job.sweep.blocks}"
+            watch.begin(title)
+            row = record.read_verdict(job, case, block)
+            if row is not None and row["state"] in record.DONE:
+                watch.end(f"{row['state']} before, skipped", counted=True)
+                continue
+            row = _absent_before(job, case, block) or _run_block(run, job, case, block, watch)
+            record.record_block(job, row, telemetry.nearest)
+            watch.end(f"{row['state']} {row['reason']}".strip(), counted=True)
+
+
+def _absent_before(job: Job, case: str, block: int) -> dict[str, Any] | None:
+    """The row of another block that found the case unavailable or unsupported, for this block."""
+    for other in range(job.sweep.blocks):
+        row = record.read_verdict(job, case, other)
+        if row is not None and row["state"] in record.NOT_HERE:
+            return {**row, "block": block}
+    return None
+
+
+def _run_block(run: Run, job: Job, case: str, block: int, watch: Watcher) -> dict[str, Any]:
+    entry = job.cases[case]
+    folder = job.block_dir(case, block)
+    call = command(entry.python, run.worker, "block", str(run.folder / "job.json"), case, str(block))
+    outcome = run_child(call, run.environment(), folder / "log.txt", entry.timeout_s, watch.event)
+    return record.verdict_row(case, block, _with_samples(outcome, folder))
+
+
+def _with_samples(outcome: Outcome, folder: Path) -> Outcome:
+    """An ok without samples is none."""
+    if outcome.state != "ok" or (folder / "samples.csv").is_file():
+        return outcome
+    return Outcome("failed", "said ok, but wrote no samples", "", outcome.exit_code, outcome.wall_s, outcome.payload)
+
+
+def _close(run: Run, job: Job, report_code: int) -> int:
+    """The last lines: what is absent, where the report lies, what failed."""
+    rows = [row for case, block in job.order if (row := record.read_verdict(job, case, block)) is not None]
+    absent = {row["case"]: row for row in rows if row["state"] in record.NOT_HERE}
+    for name, row in absent.items():
+        run.console.print(f"{row['state']}: {name}: {row['reason']}", markup=False, highlight=False, soft_wrap=True)
+    run.console.print(f"report: {run.folder / 'report' / 'report.html'}", soft_wrap=True, highlight=False)
+    failures = [f"{row['case']} block {row['block']} ({row['reason']})" for row in rows if row["state"] in record.BAD]
+    if report_code != 0:
+        failures.append(f"the report (exit code {report_code})")
+    if failures:
+        run.console.print(f"failed: {'; '.join(failures)}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if failures else 0
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """A request to end (SIGTERM) is treated like Ctrl-C, so that workers are ended too."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

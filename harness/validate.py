@@ -1,0 +1,197 @@
+"""The checks of a configuration that need no GPU. Every mistake is a ValueError with one sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import plan
+from harness.compose import nearest
+from harness.config import CaseConfig, ModelConfig, RunConfig, SamplingConfig, SweepConfig
+from harness.loader import load_case
+
+DTYPES = ("float16", "bfloat16", "float32")
+SHAPE_KEYS = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "max_position_embeddings",
+)  # fmt: skip
+
+
+def check(config: RunConfig) -> None:
+    """Refuse what could not be measured, before any worker starts."""
+    check_run(config)
+    check_sweep(config.sweep)
+    check_sampling(config.protocol.sampling)
+    check_model(config)
+    for name in config.run:
+        check_case(name, config.cases[name])
+
+
+def check_run(config: RunConfig) -> None:
+    """The list of cases, the device and the plain numbers."""
+    known = list(config.cases)
+    if not config.run:
+        raise ValueError(f"run is empty: name at least one case of {', '.join(known)}")
+    for name in config.run:
+        if name not in config.cases:
+            raise ValueError(f"run names the unknown case '{name}'; allowed: {', '.join(known)}{nearest(name, known)}")
+    _no_repeats("run", config.run)
+    _one_of("device", config.device, ("cuda", "cpu"))
+    _at_least("gpu", config.gpu, 0)
+    _at_least("seed", config.seed, 0)
+    _above_zero("prepare_timeout_s", config.prepare_timeout_s)
+    if not config.cache:
+        raise ValueError("cache is empty: set cache=FOLDER, or LATENCY_CACHE to a folder or not at all")
+    if config.output == "":
+        raise ValueError("output is empty: set output=FOLDER, or output=null for results/<time>-<model>-<protocol>")
+
+
+def check_sweep(sweep: SweepConfig) -> None:
+    """Lengths, counts and ranges, as far as they do not depend on the model."""
+    if not sweep.prompt_lengths:
+        raise ValueError("sweep.prompt_lengths is empty: give at least one length, as in [10,100]")
+    for length in sweep.prompt_lengths:
+        _at_least("sweep.prompt_lengths", length, 1)
+    _no_repeats("sweep.prompt_lengths", sweep.prompt_lengths)
+    for key, least in (("ttft_iterations", 1), ("p99_iterations", 1), ("warmup_iterations", 0), ("blocks", 1)):
+        _at_least(f"sweep.{key}", getattr(sweep, key), least)
+    _at_least("sweep.decode.prompt_length", sweep.decode.prompt_length, 1)
+    _at_least("sweep.decode.sequences", sweep.decode.sequences, 0)
+    if sweep.decode.context <= sweep.decode.prompt_length:
+        raise ValueError(
+            f"sweep.decode.context={sweep.decode.context} must be greater than "
+            f"sweep.decode.prompt_length={sweep.decode.prompt_length}"
+        )
+    _at_least("sweep.equivalence.forced_tokens", sweep.equivalence.forced_tokens, 0)
+    _above_zero("sweep.equivalence.tolerance", sweep.equivalence.tolerance)
+    for bounds in sweep.context_ranges:
+        _check_range(bounds, sweep)
+
+
+def _check_range(bounds: Sequence[int], sweep: SweepConfig) -> None:
+    """A range is [from, to] with both ends included, and must meet a context length that decode passes through."""
+    if len(bounds) != 2 or bounds[0] < 1 or bounds[0] > bounds[1]:
+        raise ValueError(f"sweep.context_ranges: {list(bounds)} is no range; write [from,to] with 1 <= from <= to")
+    first, last = sweep.decode.prompt_length, sweep.decode.context
+    if bounds[0] > last or bounds[1] < first:
+        raise ValueError(
+            f"sweep.context_ranges: {list(bounds)} lies outside the contexts that decode passes through, "
+            f"{first} to {last}: set sweep.context_ranges=[[{first},{last}]] or change sweep.decode"
+        )
+
+
+def check_sampling(sampling: SamplingConfig) -> None:
+    """The sampler's numbers."""
+    key = "protocol.sampling"
+    _one_of(f"{key}.strategy", sampling.strategy, ("greedy", "sample"))
+    _above_zero(f"{key}.temperature", sampling.temperature)
+    _at_least(f"{key}.top_k", sampling.top_k, 0)
+    if not 0 < sampling.top_p <= 1:
+        raise ValueError(f"{key}.top_p={sampling.top_p} must be above 0 and at most 1 (1 is off)")
+
+
+def check_model(config: RunConfig) -> None:
+    """Type, weights, shape, and whether every length fits."""
+    model = config.model
+    _one_of("model.dtype", model.dtype, DTYPES)
+    if config.device == "cpu" and model.dtype == "float16":
+        raise ValueError("model.dtype=float16 is not for device=cpu: set model.dtype=float32, or device=cuda")
+    folder = weights_folder(model)
+    if folder is None and model.weights != "random" and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model.weights):
+        raise ValueError(
+            f"model.weights={model.weights!r} is neither random, nor a folder, nor a repository id such as "
+            "meta-llama/Llama-2-7b-hf"
+        )
+    for key in SHAPE_KEYS:
+        value = getattr(model, key)
+        if value is None and model.weights == "random":
+            raise ValueError(f"model.{key} is null, but random weights need it: give a number, or set model.weights")
+        if value is not None:
+            _at_least(f"model.{key}", value, 1)
+    positions = known_shape(model).get("max_position_embeddings")
+    if positions is not None:
+        check_positions(config.sweep, int(positions))
+
+
+def check_positions(sweep: SweepConfig, positions: int) -> None:
+    """Refuse lengths beyond the model's positions."""
+    forced = sweep.equivalence.forced_tokens
+    for length in sweep.prompt_lengths:
+        if length + forced + 1 > positions:
+            raise ValueError(
+                f"sweep.prompt_lengths: {length} is too long for the model's {positions} positions; with "
+                f"{forced} forced tokens and a new one at most {positions - forced - 1} fit"
+            )
+    if sweep.decode.context > positions:
+        raise ValueError(f"sweep.decode.context={sweep.decode.context} exceeds the model's {positions} positions")
+    assert plan.kv_capacity(sweep, positions) >= plan.longest(sweep)
+
+
+def weights_folder(model: ModelConfig) -> Path | None:
+    """The local folder that `weights` names, or None. Raises ValueError for a folder without a checkpoint."""
+    path = Path(model.weights).expanduser()
+    if not (model.weights.startswith(("/", ".", "~")) or path.is_dir()):
+        return None
+    if not path.is_dir():
+        raise ValueError(f"model.weights={model.weights}: there is no such folder")
+    if not (path / "config.json").is_file():
+        raise ValueError(
+            f"model.weights={model.weights} holds no config.json: give a checkpoint as Hugging Face saves it"
+        )
+    return path
+
+
+def known_shape(model: ModelConfig) -> dict[str, Any]:
+    """Shape keys known before anything is downloaded: the configuration's, else those of a local config.json."""
+    shape = {key: getattr(model, key) for key in (*SHAPE_KEYS, "tie_word_embeddings")}
+    folder = weights_folder(model)
+    if folder is not None:
+        try:
+            stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{folder / 'config.json'} is not valid JSON: {error}") from error
+        shape = {key: stored.get(key) if value is None else value for key, value in shape.items()}
+    return {key: value for key, value in shape.items() if value is not None}
+
+
+def check_case(name: str, case: CaseConfig) -> None:
+    """The keys that every case has, then the case's own by its class."""
+    if not case.title.strip():
+        raise ValueError(f"cases.{name}.title is empty: tables need a name for the case")
+    _one_of(f"cases.{name}.transport", case.transport, ("inproc", "unix"))
+    _above_zero(f"cases.{name}.timeout_s", case.timeout_s)
+    for key, value in _rates(case):
+        if value < 0:
+            raise ValueError(f"cases.{name}.expected.{key}={value} must not be negative")
+    try:
+        load_case(case.target).check_options(case.options)
+    except ValueError as error:
+        raise ValueError(f"cases.{name}: {error}") from error
+
+
+def _rates(case: CaseConfig) -> Iterator[tuple[str, float]]:
+    yield from vars(case.expected).items()
+
+
+def _one_of(key: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{key}={value} is not allowed; choose {', '.join(allowed)}{nearest(value, allowed)}")
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{key}: {value} is too small, it must be at least {least}")
+
+
+def _above_zero(key: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{key}={value} must be a finite number above 0")
+
+
+def _no_repeats(key: str, values: Sequence[Any]) -> None:
+    repeated = [value for index, value in enumerate(values) if value in values[:index]]
+    if repeated:
+        raise ValueError(f"{key} names {repeated[0]} twice: give each once")
