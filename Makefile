@@ -1,0 +1,61 @@
+# `make` says what there is. PYTHON=/path/to/python uses that interpreter as it is and installs nothing.
+.DEFAULT_GOAL := help
+.PHONY: help setup bench smoke report lint test test-gpu clean wheels
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+ARGS ?=
+RUN ?=
+OFFLINE ?= hydra-core omegaconf antlr4-python3-runtime nvidia-ml-py msgpack rich markdown-it-py mdurl \
+	pytest pytest-timeout pluggy iniconfig hypothesis sortedcontainers
+
+ifeq ($(origin PYTHON),undefined)
+  KEY := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
+  READY := .venv/.ready-$(KEY)
+  PY := .venv/bin/python
+else
+  READY :=
+  PY := $(PYTHON)
+endif
+
+help: ## say what each target does
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  overrides: make bench ARGS="run=[baseline,jit] sweep.blocks=1"; all of them: make bench ARGS=--help'
+
+setup: $(READY) ## make .venv with the exact versions of constraints.txt, if it is not there
+
+.venv/.ready-%: pyproject.toml constraints.txt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: python3 is $$(python3 -V 2>&1), and Python 3.11 or newer is needed: put one first on PATH, or give PYTHON=/path/to/python with the packages installed" >&2; exit 2; }
+	test -x .venv/bin/python || python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	rm -f .venv/.ready-*
+	touch $@
+
+bench: $(READY) ## measure: the default run on a GPU with 20 GiB free, else the CPU smoke run
+	@preset="$$($(PY) -m harness.preset)"; $(PY) -m harness $$preset $(ARGS)
+
+smoke: $(READY) ## every stage on the CPU with a tiny model: shows that the chain works, measures nothing
+	@$(PY) -m harness experiment=smoke $(ARGS)
+
+report: $(READY) ## tables and plots of a run again: make report RUN=results/NAME
+	@test -n "$(RUN)" || { echo "error: name the run: make report RUN=results/NAME" >&2; exit 2; }
+	@$(PY) -m reports "$(RUN)" $(ARGS)
+
+lint: $(READY) ## formatting, lint and types
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+test: $(READY) ## all tests that need no GPU
+	$(PY) -m pytest -m "not gpu" $(ARGS)
+
+test-gpu: $(READY) ## the tests that need a CUDA GPU
+	$(PY) -m pytest -m gpu $(ARGS)
+
+wheels: $(READY) ## wheels of what an offline GPU machine lacks, into .whl/ (there: pip install --no-deps .whl/*.whl)
+	$(PY) -m pip wheel --quiet --no-deps -c constraints.txt -w .whl $(OFFLINE)
+
+clean: ## remove the environment, caches and wheels; results stay
+	rm -rf .venv .whl .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

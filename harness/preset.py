@@ -1,0 +1,35 @@
+"""What `make bench` runs on this machine: arguments on standard output, the reason on standard error."""
+
+from __future__ import annotations
+
+import sys
+
+from harness.gpu import Gpu, list_gpus, visible
+
+NEEDED_GIB = 20
+
+
+def choose(gpus: list[Gpu], why_none: str) -> tuple[list[str], str]:
+    """Overrides and one sentence on why: the first GPU with room for the default model, else the smoke run."""
+    if not gpus:
+        return ["experiment=smoke"], f"no usable GPU ({why_none}): running the CPU smoke run, which measures nothing"
+    for gpu in gpus:
+        free = gpu.free_mib / 1024
+        if free >= NEEDED_GIB:
+            return [f"gpu={gpu.index}"], f"GPU {gpu.index} ({gpu.name}) has {free:.0f} GiB free: running the default"
+    most = max(gpu.free_mib for gpu in gpus) / 1024
+    reason = f"no GPU has {NEEDED_GIB} GiB free (at most {most:.0f}): running the CPU smoke run, which measures nothing"
+    return ["experiment=smoke"], reason
+
+
+def main() -> None:
+    """Print the choice for this machine, within CUDA_VISIBLE_DEVICES."""
+    gpus, why = list_gpus()
+    allowed = visible(gpus)
+    arguments, reason = choose(allowed, why or "CUDA_VISIBLE_DEVICES hides all")
+    print(reason, file=sys.stderr)
+    print(" ".join(arguments))
+
+
+if __name__ == "__main__":
+    main()

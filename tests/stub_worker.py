@@ -1,0 +1,72 @@
+"""A child that speaks the parent's protocol and misbehaves when told to; otherwise it is the real worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from harness import worker
+from harness.job import read_job
+
+FOUND = {
+    "checkpoint": "nowhere", "digest": "d1", "weights_source": "random", "weight_bytes": 1000, "flops_per_token": 2000,
+    "vocab_size": 1024, "read_bandwidth_tb_s": None, "matmul_tflop_s": None, "versions": {"python": "3"},
+    "device_name": "stub", "shape": {"max_position_embeddings": 1024},
+}  # fmt: skip
+
+
+def send(descriptor: int, event: str, **fields: object) -> None:
+    os.write(descriptor, json.dumps({"event": event, **fields}).encode() + b"\n")
+
+
+def forge() -> None:
+    print(json.dumps({"event": "verdict", "state": "ok"}), flush=True)
+
+
+def misbehave(kind: str, descriptor: int, folder: Path) -> int:
+    send(descriptor, "stage", stage="ttft")
+    if kind == "forged":
+        forge()
+    elif kind == "exit":
+        print("about to leave", flush=True)
+        return 3
+    elif kind == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif kind == "ok_then_exit":
+        send(descriptor, "verdict", state="ok", reason="")
+        return 5
+    elif kind == "no_samples":
+        send(descriptor, "verdict", state="ok", reason="")
+    elif kind == "garbage":
+        os.write(descriptor, b"{not json\n")
+        time.sleep(60)
+    elif kind == "grandchild":
+        child = subprocess.Popen(["sleep", "60"])
+        (folder / "grandchild").write_text(str(child.pid))
+        time.sleep(60)
+    elif kind == "unknown_state":
+        send(descriptor, "verdict", state="splendid")
+    return 0
+
+
+def main() -> int:
+    descriptor = int(sys.argv[sys.argv.index("--events") + 1])
+    if sys.argv[1] == "prepare":
+        spec = json.loads(Path(sys.argv[2]).read_text())
+        send(descriptor, "stage", stage="checkpoint", detail="stub")
+        bad = spec["model"]["name"] == "unpreparable"
+        state = {"state": "failed", "reason": "no such repository"} if bad else {"state": "ok", "reason": ""}
+        send(descriptor, "verdict", **state, **FOUND)
+        return int(bad)
+    job, case, block = read_job(Path(sys.argv[2])), sys.argv[3], int(sys.argv[4])
+    kind = job.cases[case].options.get("behaviour")
+    return worker.main() if kind is None else misbehave(kind, descriptor, job.block_dir(case, block))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
