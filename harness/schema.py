@@ -28,6 +28,7 @@ P99 = (
 DECODE = (
     "case", "context_from", "context_to", "n", "mean_ms", "std_ms", "p50_ms", "p99_ms", "floor_ms", "ratio_to_floor",
     "gpu_p50_ms", "server_p50_ms",
+    "captures", "ungraphed", "throttled",
 )  # fmt: skip
 EQUIVALENCE = (
     "case", "prompt_length", "tokens_compared", "tokens_equal", "max_relative_logit_error", "passed",

@@ -109,10 +109,17 @@ def ttft_rows(job: Job, samples: pd.DataFrame, floor: Floor) -> Iterator[Row]:
             "cold_ms": cold.get((case, length), math.nan),
             **location(group, floor.milliseconds(length)),
             "min_ms": group["host_ms"].min(),
-            "captures": int((group["captures"] > 0).sum()),
-            "ungraphed": int((group["ungraphed"] > 0).sum()),
-            "throttled": int(throttled(group["throttle"]).sum()),
+            **flags(group),
         }
+
+
+def flags(group: pd.DataFrame) -> Row:
+    """How many samples of a group hold a capture, ran without a graph, or were taken on a slowed card."""
+    return {
+        "captures": int((group["captures"] > 0).sum()),
+        "ungraphed": int((group["ungraphed"] > 0).sum()),
+        "throttled": int(throttled(group["throttle"]).sum()),
+    }
 
 
 def location(group: pd.DataFrame, floor_ms: float) -> Row:
@@ -168,10 +175,7 @@ def decode_rows(job: Job, samples: pd.DataFrame, floor: Floor) -> Iterator[Row]:
                     "case": case,
                     "context_from": first,
                     "context_to": last,
-                    **{
-                        key: value
-                        for key, value in location(group, floor.milliseconds(1)).items()
-                        if key in schema.DECODE
-                    },
+                    **location(group, floor.milliseconds(1)),
                     "p99_ms": p99.value if p99.supported else math.nan,
+                    **flags(group),
                 }

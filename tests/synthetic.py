@@ -135,7 +135,7 @@ def make_samples(spec, rng):
 def block_rows(spec, case, block, latency, rng):
     rows = [sample(case, block, "cold", spec.lengths[0], spec.lengths[0], 0, 40 * latency, rng)]
     for length in spec.lengths:
-        base = max(latency, 1.2e-2 * length + latency / 4)
+        base = max(latency, 1.7e-2 * length + latency / 4)
         for iteration in range(spec.iterations):
             rows.append(sample(case, block, "ttft", length, length, iteration, base, rng))
     for context in range(10, spec.context):

@@ -1,0 +1,83 @@
+"""`python -m reports results/<run>`: tables, plots and a page from the files of a run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+
+from reports import latency, markup, overview, page, plots, readme, style, terminal
+from reports.run import Run, load
+from reports.table import Table
+
+
+def tables_of(run: Run) -> list[Table]:
+    """All tables of a run, in the order of the report."""
+    makers = (
+        latency.ttft_table,
+        latency.ratio_table,
+        latency.p99_table,
+        latency.decode_table,
+        overview.summary_table,
+        overview.speedup_table,
+        overview.equivalence_table,
+        overview.status_table,
+    )
+    return [make(run) for make in makers]
+
+
+def write_report(run: Run, tables: list[Table]) -> Path:
+    """Write report/ in the run's folder and return the path of the page."""
+    folder = run.path / "report"
+    folder.mkdir(exist_ok=True)
+    for table in tables:
+        (folder / f"{table.name}.md").write_text(markup.markdown(table), encoding="utf-8")
+        (folder / f"{table.name}.tex").write_text(markup.latex(table), encoding="utf-8")
+        (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
+    (folder / "tables.tex").write_text(markup.latex_document(tables), encoding="utf-8")
+    drawn = plots.plots(run)
+    with mpl.rc_context(style.RC):
+        for plot in drawn:
+            for suffix in ("png", "pdf"):
+                target = folder / f"{plot.name}.{suffix}"
+                target.unlink(missing_ok=True)
+                if plot.figure is not None:
+                    plot.figure.savefig(target, dpi=page.DPI)
+        (folder / "report.html").write_text(page.render(run, tables, drawn), encoding="utf-8")
+    return folder / "report.html"
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run, such as results/<run>")
+    parser.add_argument("--terminal", action="store_true", help="print all tables and write nothing")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the tables between the markers of this file")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; 2 and one sentence on stderr when the input is not what it should be."""
+    options = arguments(argv)
+    console = terminal.console()
+    try:
+        run = load(options.run)
+        tables = tables_of(run)
+        if options.readme:
+            readme.update(options.readme, run, tables)
+        written = None if options.terminal or options.readme else write_report(run, tables)
+    except (ValueError, OSError) as error:
+        print(f"reports: {error}", file=sys.stderr)
+        return 2
+    for table in tables if options.terminal else tables[:1]:
+        terminal.show(table, console)
+    if written:
+        console.print(f"Report: {written}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

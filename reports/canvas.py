@@ -1,0 +1,97 @@
+"""What all figures share: margins, title, facts, watermark, axes and labels at the ends of lines."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from reports import style
+from reports.run import SMOKE, Run
+from reports.table import DAGGER
+
+SIZE = (7.6, 4.6)
+CHARACTERS_PER_INCH = 15.5  # of the small print under a figure
+LINE_IN = 0.165
+WIDE_SPREAD = 12.0  # above this ratio of the largest to the smallest value a linear axis hides the small ones
+
+
+def label(run: Run, case: str) -> str:
+    """A case's title, with a dagger when its computation is not the baseline's."""
+    return run.cases[case] + (DAGGER if run.failed_equivalence(case) else "")
+
+
+def canvas(run: Run, title: str, caption: str, counts: pd.Series, right: float = 0.82) -> tuple[Figure, Axes]:
+    """A figure of one panel with room at the right for labels."""
+    figure = Figure(figsize=SIZE)
+    axes = figure.subplots()
+    frame_of(run, figure, title, caption, counts, right)
+    return figure, axes
+
+
+def frame_of(
+    run: Run, figure: Figure, title: str, caption: str, counts: pd.Series, right: float, top_in: float = 0.55,
+    bottom_in: float = 0.68,
+) -> None:  # fmt: skip
+    """Title above, caption and facts below, a watermark across a smoke run; margins in inches."""
+    height = figure.get_figheight()
+    if any(run.failed_equivalence(case) for case in run.cases):
+        caption += f" {DAGGER} fails the comparison with the baseline."
+    width = int(CHARACTERS_PER_INCH * figure.get_figwidth())
+    lines = [*textwrap.wrap(caption, width), *textwrap.wrap(run.facts(counts), width)]
+    bottom = LINE_IN * len(lines) + bottom_in
+    figure.subplots_adjust(left=0.09, right=right, top=1 - top_in / height, bottom=bottom / height)
+    figure.text(0.015, 1 - 0.12 / height, title, fontsize=11.5, fontweight="bold", va="top")
+    for place, line in enumerate(reversed(lines)):
+        figure.text(0.015, (0.08 + LINE_IN * place) / height, line, fontsize=7.5, color=style.FAINT, va="bottom")
+    if run.smoke:
+        spot: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 24, "fontweight": "bold", "zorder": 10}
+        figure.text(0.47, 0.53, SMOKE, fontsize=27, color="#b00020", alpha=0.28, **spot)
+
+
+def scale(axes: Axes, values: pd.Series, text: str = "Latency (ms)") -> None:
+    """A linear axis from zero, or a logarithmic one when the values lie far apart."""
+    wide = values.max() / values.min() > WIDE_SPREAD
+    if wide:
+        log_axis(axes, "y")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_ylabel(text + (", log scale" if wide else ""))
+
+
+def log_axis(axes: Axes, which: str) -> None:
+    """A logarithmic axis with plain figures at 1, 2 and 5 of each decade."""
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def end_labels(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Names at the right end of lines, pushed apart where lines end close together."""
+    ends = sorted(ends)
+    pixels = [axes.transData.transform((1, value)) for value, _, _ in ends]
+    heights = [float(axes.transAxes.inverted().transform(pixel)[1]) for pixel in pixels]
+    places = spread(heights, 0.055)
+    for (_, text, colour), place in zip(ends, places, strict=True):
+        axes.text(
+            1.015, place, text, transform=axes.transAxes, color=colour, va="center", fontsize=9, fontweight="bold"
+        )
+
+
+def spread(places: list[float], gap: float) -> list[float]:
+    """Sorted places moved as little as need be for neighbours to be `gap` apart: pools of neighbours share a shift."""
+    pools: list[tuple[float, int]] = []  # mean of (place - rank * gap) over the pool, and its size
+    for rank, place in enumerate(places):
+        mean, size = place - rank * gap, 1
+        while pools and pools[-1][0] > mean:
+            earlier, count = pools.pop()
+            mean, size = (earlier * count + mean * size) / (count + size), count + size
+        pools.append((mean, size))
+    starts = [mean for mean, size in pools for _ in range(size)]
+    return [start + rank * gap for rank, start in enumerate(starts)]

@@ -1,0 +1,212 @@
+"""The tables of latencies: TTFT, its ratio to the floor, P99 and decode, each by row and case, with the winner."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from reports.run import Run
+from reports.table import DASH, Cell, Column, Notes, Table, number
+
+FLAGS = {
+    "throttled": "taken while the card was throttled",
+    "captures": "with a graph captured inside the interval",
+    "ungraphed": "answered without a graph",
+}
+AVERAGED = ("mean_ms", "p50_ms", "p99_ms", "floor_ms", "ratio_to_floor")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a table of latencies is made of: `frame` has a row for each `case` and `row`, in ms."""
+
+    name: str
+    title: str
+    head: str
+    rows: list[str]
+    frame: pd.DataFrame
+    value: str
+    average: bool
+    floor: bool = True
+
+    def pivot(self, run: Run) -> pd.DataFrame:
+        """Values by row and case; NaN where there is none."""
+        wide = self.frame.pivot(index="row", columns="case", values=self.value)
+        return wide.reindex(index=self.rows, columns=list(run.cases)).astype(float)
+
+
+def by_length(frame: pd.DataFrame) -> pd.DataFrame:
+    """Sorted by prompt length, which becomes the label of the row."""
+    frame = frame.sort_values("prompt_length", kind="stable")
+    return frame.assign(row=[f"{length:.0f}" for length in frame["prompt_length"]])
+
+
+def lengths(run: Run) -> list[str]:
+    """The rows of a table by prompt length: those that the run planned, whether or not a case got there."""
+    return [str(length) for length in sorted(run.sweep["prompt_lengths"])]
+
+
+def ranges(run: Run) -> list[str]:
+    """The rows of a table by context range: those that a case reached, or the whole range when none got there."""
+    first, last = run.whole
+    return list(dict.fromkeys(by_range(run)["row"])) or [f"{first}–{last} (whole)"]
+
+
+def by_range(run: Run) -> pd.DataFrame:
+    """decode.csv sorted by context range, the whole range last."""
+    ends = list(zip(run.decode["context_from"], run.decode["context_to"], strict=True))
+    labels = [f"{first:.0f}–{last:.0f}" + (" (whole)" if (first, last) == run.whole else "") for first, last in ends]
+    frame = run.decode.assign(row=labels, whole=[pair == run.whole for pair in ends])
+    return frame.sort_values(["whole", "context_from", "context_to"], kind="stable")
+
+
+def ttft_table(run: Run) -> Table:
+    """Median TTFT by prompt length and case."""
+    title = "Time to first token (TTFT), median in ms"
+    return build(run, Grid("ttft", title, "Prompt tokens", lengths(run), by_length(run.ttft), "p50_ms", average=True))
+
+
+def ratio_table(run: Run) -> Table:
+    """Median TTFT over the floor by prompt length and case."""
+    title = "Time to first token as a multiple of the floor"
+    grid = Grid(
+        "ttft_ratio",
+        title,
+        "Prompt tokens",
+        lengths(run),
+        by_length(run.ttft),
+        "ratio_to_floor",
+        average=True,
+        floor=False,
+    )
+    return build(run, grid)
+
+
+def p99_table(run: Run) -> Table:
+    """P99 of TTFT by prompt length and case."""
+    title = "99th percentile (P99) of the time to first token, in ms"
+    return build(
+        run, Grid("p99", title, "Prompt tokens", lengths(run), by_length(run.p99), "p99_ms", average=True, floor=False)
+    )
+
+
+def decode_table(run: Run) -> Table:
+    """Median decode latency by context range and case."""
+    title = "Decode latency by context length, median in ms a token"
+    return build(run, Grid("decode", title, "Context tokens", ranges(run), by_range(run), "p50_ms", average=False))
+
+
+def winners(run: Run, values: pd.DataFrame) -> dict[str, str]:
+    """The case with the lowest value in each row, among those that did not fail the comparison with the baseline."""
+    eligible = values[[case for case in run.cases if not run.failed_equivalence(case)]]
+    return {str(row): str(line.idxmin()) for row, line in eligible.iterrows() if line.notna().any()}
+
+
+def build(run: Run, grid: Grid) -> Table:
+    """Rows, an average where asked for, the floor, and the winner in bold."""
+    notes = Notes()
+    values = grid.pivot(run)
+    if grid.average:
+        values.loc["Average"] = values.mean(skipna=False)
+    best = winners(run, values)
+    floors = grid.frame.drop_duplicates("row").set_index("row")["floor_ms"] if grid.floor else pd.Series(dtype=float)
+    columns = [Column(Cell(grid.head)), *(Column(case_head(run, grid, case, notes)) for case in run.cases)]
+    rows = []
+    for row in values.index:
+        cells = [value_cell(run, grid, values, case, row, best, notes) for case in run.cases]
+        tail = [Cell(number(floors.get(row, floors.mean())))] if grid.floor else []
+        rows.append([Cell(row), *cells, *tail, Cell(run.cases[best[row]] if row in best else DASH)])
+    columns += [Column(Cell("Floor"))] if grid.floor else []
+    columns.append(Column(Cell("Winner"), "left"))
+    return Table(
+        name=grid.name,
+        title=grid.title,
+        columns=columns,
+        rows=rows,
+        notes=notes,
+        facts=run.facts(grid.frame["n"]),
+        smoke=run.smoke,
+        frame=long_frame(run, grid, values, best),
+        totals=1,  # the average, or the whole range
+    )
+
+
+def at(values: pd.DataFrame, row: str, case: str) -> float:
+    """One value of a pivot."""
+    return float(values[case].to_numpy(dtype=float)[list(values.index).index(row)])
+
+
+def case_head(run: Run, grid: Grid, case: str, notes: Notes) -> Cell:
+    """A case's title, marked when its samples need a word of caution."""
+    marks = list(case_marks(run, case, notes))
+    flags = grid.frame if "throttled" in grid.frame else by_length(run.ttft)
+    if caution := flag_note(run, case, flags):
+        marks.append(notes.mark(caution))
+    return Cell(run.cases[case], tuple(marks))
+
+
+def case_marks(run: Run, case: str, notes: Notes) -> tuple[str, ...]:
+    """A dagger for a failed comparison with the baseline, a number where some blocks are missing."""
+    marks = []
+    title = run.cases[case]
+    if reason := run.failed_equivalence(case):
+        marks.append(notes.dagger(f"{title} fails the comparison with the baseline and can't win: {reason}."))
+    blocks = run.status[run.status["case"] == case]
+    done = int((blocks["state"] == "ok").sum())
+    if 0 < done < len(blocks):
+        text = f"{title}: {done} of {len(blocks)} blocks ended well; {run.why_missing(case)}."
+        marks.append(notes.mark(text))
+    return tuple(marks)
+
+
+def flag_note(run: Run, case: str, frame: pd.DataFrame) -> str:
+    """How many samples behind a case's values are flagged; empty when none is. The whole range counts once."""
+    rows = frame[frame["case"] == case]
+    if "whole" in rows and rows["whole"].any():
+        rows = rows[rows["whole"]]
+    counts = {text: int(rows[column].sum()) for column, text in FLAGS.items()}
+    parts = [f"{count} {text}" for text, count in counts.items() if count]
+    return f"{run.cases[case]}: of {int(rows['n'].sum())} samples, {', '.join(parts)}; all are kept." if parts else ""
+
+
+def value_cell(
+    run: Run, grid: Grid, values: pd.DataFrame, case: str, row: str, best: dict[str, str], notes: Notes
+) -> Cell:
+    """A figure; or the maximum where n can't support the quantile; or a dash with the reason."""
+    value = at(values, row, case)
+    if not math.isnan(value):
+        return Cell(number(value), bold=best.get(row) == case)
+    found = grid.frame[(grid.frame["case"] == case) & (grid.frame["row"] == row)]
+    if found.empty and (row != "Average" or case not in set(grid.frame["case"])):
+        return Cell(DASH, (notes.mark(f"{run.cases[case]}: {run.why_missing(case)}."),))
+    if row == "Average":
+        return Cell(DASH, (notes.mark("No average, because not every row has a value."),))
+    if "supported" in found and not found["supported"].iloc[0]:
+        return Cell(f"max {number(found['max_ms'].iloc[0])} (n={found['n'].iloc[0]:.0f})")
+    return Cell(DASH, (notes.mark("The machine was not calibrated in this run."),))
+
+
+def long_frame(run: Run, grid: Grid, values: pd.DataFrame, best: dict[str, str]) -> pd.DataFrame:
+    """The rows of the run's file with title and winner, and the averages as rows of their own."""
+    frame = grid.frame.drop(columns=["row", "whole"], errors="ignore")
+    won = [best.get(row) == case for row, case in zip(grid.frame["row"], grid.frame["case"], strict=True)]
+    frame = frame.assign(title=frame["case"].map(run.cases), winner=won)
+    if "Average" not in values.index:
+        return frame
+    key = "prompt_length"
+    frame = frame.assign(**{key: frame[key].map("{:.0f}".format)})
+    means = grid.frame.groupby("case")[[c for c in AVERAGED if c in frame]].mean()
+    averages = [
+        {
+            "case": case,
+            key: "average",
+            **means.loc[case],
+            "title": run.cases[case],
+            "winner": best.get("Average") == case,
+        }
+        for case in run.cases
+        if not math.isnan(at(values, "Average", case))
+    ]
+    return pd.concat([frame, pd.DataFrame(averages, columns=frame.columns)], ignore_index=True) if averages else frame

@@ -1,0 +1,197 @@
+"""The tables that compare whole cases: the summary, speed-ups of each over each, equivalence and status."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from reports.latency import case_marks
+from reports.run import Run
+from reports.table import DASH, Cell, Column, Notes, Table, heads, number
+
+METRICS = {"TTFT": ("ttft", "p50_ms"), "P99": ("p99", "p99_ms"), "Decode": ("decode", "p50_ms")}
+
+
+def whole_decode(run: Run) -> pd.DataFrame:
+    """The rows of decode.csv over the whole range."""
+    first, last = run.whole
+    return run.decode[(run.decode["context_from"] == first) & (run.decode["context_to"] == last)]
+
+
+def values_of(run: Run, metric: str, case: str) -> pd.Series:
+    """A case's values in ms, by prompt length; decode has one value, that of the whole range. NaN are left out."""
+    name, column = METRICS[metric]
+    frame = whole_decode(run) if name == "decode" else getattr(run, name)
+    key = "context_from" if name == "decode" else "prompt_length"
+    return frame[frame["case"] == case].set_index(key)[column].dropna()
+
+
+def speed_up(run: Run, metric: str, case: str, over: str) -> float:
+    """How many times faster `case` is than `over`: the geometric mean of the ratios over all planned rows.
+
+    NaN unless both have every row: a mean over fewer rows would be another quantity.
+    """
+    ours, theirs = values_of(run, metric, case), values_of(run, metric, over)
+    planned = 1 if metric == "Decode" else len(run.sweep["prompt_lengths"])
+    if len(ours) != planned or len(theirs) != planned:
+        return math.nan
+    return float(np.exp(np.log(theirs / ours).mean()))
+
+
+def summary_frame(run: Run) -> pd.DataFrame:
+    """One row a case: averages over lengths, decode over the whole range, cold start, set-up and memory."""
+    rows = []
+    for case, title in run.cases.items():
+        blocks = run.status[(run.status["case"] == case) & (run.status["state"] == "ok")]
+        cold = run.samples[(run.samples["case"] == case) & (run.samples["metric"] == "cold")]["host_ms"]
+        rows.append(
+            {
+                "case": case,
+                "title": title,
+                "ttft_ms": average(run, "TTFT", case),
+                "p99_ms": average(run, "P99", case),
+                "decode_ms": average(run, "Decode", case),
+                "cold_ms": cold.median(),
+                "set_up_s": blocks[["load_s", "compile_s", "capture_s"]].sum(axis=1, min_count=1).median(),
+                "peak_memory_gib": blocks["peak_memory_gib"].max(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def average(run: Run, metric: str, case: str) -> float:
+    """The mean over all planned rows in ms, NaN when one is missing."""
+    values = values_of(run, metric, case)
+    planned = 1 if metric == "Decode" else len(run.sweep["prompt_lengths"])
+    return float(values.mean()) if len(values) == planned else math.nan
+
+
+def summary_table(run: Run) -> Table:
+    """One row a case; the best of each column in bold, failed comparisons excepted."""
+    notes, frame = Notes(), summary_frame(run)
+    digits = {"ttft_ms": 2, "p99_ms": 2, "decode_ms": 2, "cold_ms": 1, "set_up_s": 1, "peak_memory_gib": 1}
+    eligible = frame[[not run.failed_equivalence(case) for case in frame["case"]]]
+    best = {column: eligible[column].min() for column in digits}
+    rows = []
+    for record in frame.to_dict("records"):
+        case = str(record["case"])
+        marks = case_marks(run, case, notes)
+        cells = []
+        for column, places in digits.items():
+            value, won = float(record[column]), case in set(eligible["case"]) and record[column] == best[column]
+            why = () if not math.isnan(value) else (notes.mark(why_dash(run, column, case)),)
+            cells.append(Cell(number(value, places), why, won))
+        rows.append([Cell(run.cases[case], marks), *cells])
+    head = heads(
+        "Case", "Avg TTFT (ms)", "Avg P99 (ms)", "Decode (ms/token)", "Cold TTFT (ms)", "Set-up (s)",
+        "Peak memory (GiB)", left=("Case",),
+    )  # fmt: skip
+    title = "Summary: averages over prompt lengths, decode over the whole range"
+    return Table("summary", title, head, rows, notes, run.facts(run.ttft["n"]), run.smoke, frame)
+
+
+def why_dash(run: Run, column: str, case: str) -> str:
+    """Why a case has no value in a column of the summary."""
+    title = run.cases[case]
+    if case not in set(run.samples["case"]):
+        return f"{title}: {run.why_missing(case)}."
+    if column == "p99_ms" and not run.p99["supported"].any():
+        return "P99 needs n of at least 368 for a two-sided 95 % interval."
+    if column == "peak_memory_gib":
+        return "No device memory was reported."
+    return f"{title}: not every row has a value; {run.why_missing(case)}."
+
+
+def speedup_table(run: Run) -> Table:
+    """How many times faster the row's case is than the column's, by metric."""
+    notes = Notes()
+    head = [
+        *heads("Metric", "Case", left=("Metric", "Case")),
+        *(Column(Cell(f"over {title}", case_marks(run, case, notes))) for case, title in run.cases.items()),
+    ]
+    rows, records = [], []
+    for metric in METRICS:
+        for case, title in run.cases.items():
+            ratios = {over: speed_up(run, metric, case, over) for over in run.cases if over != case}
+            cells = [speedup_cell(run, metric, case, over, ratios, notes) for over in run.cases]
+            rows.append([Cell(metric), Cell(title, case_marks(run, case, notes)), *cells])
+            records += [{"metric": metric, "case": case, "over": over, "speed_up": x} for over, x in ratios.items()]
+    title = "Speed-up of each case over each other: geometric mean over prompt lengths, ratio of medians for decode"
+    frame = pd.DataFrame(records, columns=["metric", "case", "over", "speed_up"])
+    return Table("speedup", title, head, rows, notes, run.facts(run.ttft["n"]), run.smoke, frame)
+
+
+def speedup_cell(run: Run, metric: str, case: str, over: str, ratios: dict[str, float], notes: Notes) -> Cell:
+    """A ratio; nothing for a case over itself; a dash with the reason for a case without values."""
+    if over == case:
+        return Cell("")
+    if not math.isnan(ratios[over]):
+        return Cell(f"{ratios[over]:.2f}×")
+    lacking = case if math.isnan(average(run, metric, case)) else over
+    column = {"TTFT": "ttft_ms", "P99": "p99_ms", "Decode": "decode_ms"}[metric]
+    return Cell(DASH, (notes.mark(why_dash(run, column, lacking)),))
+
+
+def equivalence_table(run: Run) -> Table:
+    """One row a case: tokens that agree with the baseline, the worst logit error, the verdict. The csv has lengths."""
+    notes, rows = Notes(), []
+    for case, title in run.cases.items():
+        found = run.equivalence[run.equivalence["case"] == case]
+        if case == "baseline":
+            rows.append([Cell(title), Cell("reference"), *[Cell("")] * 3])
+        elif found.empty:
+            rows.append([Cell(title), Cell("not compared"), *[Cell(DASH, (notes.mark(lacking(run, case)),))] * 3])
+        else:
+            rows.append([Cell(title, case_marks(run, case, notes)), *equivalence_cells(run, case, found, notes)])
+    head = heads(
+        "Case", "Verdict", "Largest relative logit error", "Teacher-forced tokens equal", "Timed tokens equal",
+        left=("Case", "Verdict"),
+    )  # fmt: skip
+    tolerance = run.sweep.get("equivalence", {}).get("tolerance")
+    limit = f", at most {tolerance:g} passes" if tolerance is not None else ""
+    title = f"Equivalence with the baseline{limit}"
+    return Table("equivalence", title, head, rows, notes, run.facts(), run.smoke, run.equivalence)
+
+
+def lacking(run: Run, case: str) -> str:
+    """Why a case was not compared at all."""
+    return f"{run.cases[case]}: {run.why_missing(case)}."
+
+
+def equivalence_cells(run: Run, case: str, found: pd.DataFrame, notes: Notes) -> list[Cell]:
+    """Verdict, error and the two counts of one case, over all prompt lengths."""
+    error = found["max_relative_logit_error"].max(skipna=False)
+    if found["passed"].isna().any():
+        why = found.loc[found["passed"].isna(), "reason"].iloc[0]
+        verdict = Cell("not compared", (notes.mark(f"{run.cases[case]}: {why}."),))
+    else:
+        verdict = Cell("passed" if found["passed"].all() else "FAILED")
+    forced = counts(found["tokens_equal"], found["tokens_compared"])
+    timed = counts(found["timed_tokens_equal"], found["timed_tokens_compared"])
+    return [verdict, Cell(DASH if math.isnan(error) else f"{error:.1e}"), Cell(forced), Cell(timed)]
+
+
+def counts(equal: pd.Series, compared: pd.Series) -> str:
+    """`equal / compared`, a dash where nothing was compared."""
+    return f"{equal.sum():.0f} / {compared.sum():.0f}" if compared.sum() else DASH
+
+
+def status_table(run: Run) -> Table:
+    """One row a case and block: state, engine, set-up in parts, reason."""
+    order = {case: index for index, case in enumerate(run.cases)}
+    frame = run.status.sort_values(["case", "block"], key=lambda c: c.map(order) if c.name == "case" else c)
+    rows = [
+        [
+            Cell(run.cases[str(r["case"])]), Cell(f"{r['block']:.0f}"), Cell(str(r["state"])),
+            *(Cell(number(float(r[part]), 1)) for part in ("load_s", "compile_s", "capture_s")),
+            Cell(number(float(r["graphs"]), 0)), Cell(str(r["engine"])), Cell(str(r["reason"])),
+        ]
+        for r in frame.to_dict("records")
+    ]  # fmt: skip
+    head = heads(
+        "Case", "Block", "State", "Load (s)", "Compile (s)", "Capture (s)", "Graphs", "Engine", "Reason",
+        left=("Case", "State"), wide=("Engine", "Reason"),
+    )  # fmt: skip
+    return Table("status", "Status of every case and block", head, rows, Notes(), run.facts(), run.smoke, frame)

@@ -1,0 +1,60 @@
+"""The page of a run: one HTML file that needs nothing else, neither network nor files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from reports.plots import Plot
+from reports.run import SMOKE, Run
+from reports.table import Table
+
+DPI = 192  # twice the 96 dots of an inch on a page
+DEFINITIONS = {
+    "TTFT": "time to first token: from the prompt's token ids in host memory to the first new token id in host memory, "
+    "by the client's clock, at batch size 1; tables show the median of the warm requests.",
+    "Cold TTFT": "the very first request of a fresh process, one sample a block, never among the warm samples.",
+    "Decode": "time of one further token, host to host, by the number of tokens already in the cache.",
+    "P99": "the 99th percentile by rank over the requests of all blocks pooled; given only where the exact two-sided "
+    "95 % interval has both ends, which takes 368 samples, and the maximum is shown otherwise.",
+    "Median interval": "the exact, distribution-free 95 % interval between two order statistics.",
+    "Floor": "the longer of reading every weight once at the measured read bandwidth and of the arithmetic of the "
+    "prompt at the measured matmul rate; nothing on this card can be faster.",
+    "Ratio to the floor": "median over floor: 1 is the limit of the hardware.",
+    "Equivalence": "under teacher forcing each case's logits stay within the tolerance of the baseline's, relative in "
+    "the 2-norm, and its likeliest token is the baseline's or a near-tie; a case that fails keeps its row, marked.",
+    "Speed-up": "latency of the other case over that of this one: geometric mean over prompt lengths, or the ratio of "
+    "medians over the whole range for decode.",
+}
+
+
+def render(run: Run, tables: list[Table], plots: list[Plot]) -> str:
+    """The page as text. Titles and reasons are escaped, images are inside."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("template.html").render(
+        run=run,
+        smoke=SMOKE if run.smoke else "",
+        tables={table.name: table for table in tables},
+        plots=[(plot, png(plot)) for plot in plots],
+        definitions=DEFINITIONS,
+        manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
+    )
+
+
+def png(plot: Plot) -> str:
+    """The figure as base64 of a PNG, empty where there is none."""
+    if plot.figure is None:
+        return ""
+    buffer = io.BytesIO()
+    plot.figure.savefig(buffer, format="png", dpi=DPI)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

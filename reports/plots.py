@@ -1,0 +1,184 @@
+"""The figures of a run, as matplotlib figures without a display."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from reports import style
+from reports.canvas import canvas, end_labels, frame_of, label, log_axis, scale
+from reports.overview import METRICS, speed_up, whole_decode
+from reports.run import Run
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure, or in `reason` why there is none."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure | None
+    reason: str = ""
+
+
+def plots(run: Run) -> list[Plot]:
+    """All figures of a run, in the order of the report."""
+    with mpl.rc_context(style.RC):
+        return [ttft(run), p99(run), decode(run), speedup(run), ecdf(run)]
+
+
+def ttft(run: Run) -> Plot:
+    """Median TTFT by prompt length with its interval, and the floor."""
+    caption = "Bands: exact 95 % intervals of the median. Dashed: the floor that memory and arithmetic allow."
+    columns = ("p50_ms", "p50_low_ms", "p50_high_ms")
+    return by_length(run, "ttft", "Time to first token by prompt length (median)", run.ttft, columns, caption)
+
+
+def p99(run: Run) -> Plot:
+    """P99 of TTFT by prompt length with its interval; the maximum, dotted and hollow, where n can't support it."""
+    caption = "Bands: exact 95 % intervals of the 99th percentile."
+    frame, columns = run.p99, ("p99_ms", "p99_low_ms", "p99_high_ms")
+    title = "99th percentile of the time to first token"
+    if len(frame) and not frame["supported"].all():
+        caption = "Hollow and dotted: the maximum, where n is below the 368 that a P99 needs. " + caption
+        frame = frame.assign(p99_ms=frame["p99_ms"].where(frame["supported"].astype(bool), frame["max_ms"]))
+        title += "" if frame["supported"].any() else ": maxima only, n is too small"
+    return by_length(run, "p99", title, frame, columns, caption)
+
+
+def by_length(
+    run: Run, name: str, title: str, frame: pd.DataFrame, columns: tuple[str, str, str], caption: str
+) -> Plot:
+    """A line a case over prompt length, labelled at its end."""
+    value, low, high = columns
+    if frame[value].isna().all():
+        return Plot(name, title, caption, None, "no case has a value")
+    figure, axes = canvas(run, title, caption, frame["n"])
+    ends = []
+    for case, look in style.looks(run.cases).items():
+        rows = frame[frame["case"] == case].sort_values("prompt_length")
+        if rows.empty:
+            continue
+        x, sure = rows["prompt_length"], rows.get("supported", pd.Series(True, rows.index)).astype(bool).all()
+        if sure:
+            axes.fill_between(x, rows[low], rows[high], color=look.colour, alpha=0.18, linewidth=0)
+        fill, dash = (look.colour, "-") if sure else ("white", ":")
+        axes.plot(x, rows[value], color=look.colour, marker=look.marker, markerfacecolor=fill, linestyle=dash)
+        ends.append((rows[value].iloc[-1], label(run, case), look.colour))
+    if "floor_ms" in frame and frame["floor_ms"].notna().any():
+        floors = frame.drop_duplicates("prompt_length").sort_values("prompt_length")
+        axes.plot(floors["prompt_length"], floors["floor_ms"], color=style.FLOOR, linestyle="--", linewidth=1.2)
+        ends.append((floors["floor_ms"].iloc[-1], "Floor", style.FLOOR))
+    axes.set_xticks(sorted(frame["prompt_length"].unique()))
+    axes.set_xlabel("Prompt length (tokens)")
+    scale(axes, frame[value])
+    end_labels(axes, ends)
+    return Plot(name, title, caption, figure)
+
+
+def decode(run: Run) -> Plot:
+    """Decode latency against context: the median of each bin of contexts."""
+    title = "Decode latency by context length"
+    steps = run.samples[run.samples["metric"] == "decode"]
+    if steps.empty:
+        return Plot("decode", title, "", None, "no case has decode samples")
+    span = steps["context_length"].max() - steps["context_length"].min() + 1
+    width = max(1, math.ceil(span / 40))
+    caption = f"Median over bins of {width} context length{'s' if width > 1 else ''}. Dashed: the floor."
+    figure, axes = canvas(run, title, caption, whole_decode(run)["n"])
+    ends, drawn = [], []
+    for case, look in style.looks(run.cases).items():
+        rows = steps[steps["case"] == case]
+        if rows.empty:
+            continue
+        bins = (rows["context_length"] // width * width + (width - 1) / 2).rename("bin")
+        medians = rows.groupby(bins)["host_ms"].median()
+        axes.plot(medians.index, medians, color=look.colour, marker=look.marker, markevery=(0.02, 0.12))
+        ends.append((medians.iloc[-1], label(run, case), look.colour))
+        drawn.append(medians)
+    floor = run.decode["floor_ms"].dropna()
+    if len(floor):
+        axes.axhline(floor.iloc[0], color=style.FLOOR, linestyle="--", linewidth=1.2)
+        ends.append((floor.iloc[0], "Floor", style.FLOOR))
+    axes.set_xlabel("Context length (tokens in the cache)")
+    scale(axes, pd.concat(drawn), "Latency (ms a token)")
+    end_labels(axes, ends)
+    return Plot("decode", title, caption, figure)
+
+
+def speedup(run: Run) -> Plot:
+    """Speed-up over the baseline: bars by metric and case."""
+    title, reference = "Speed-up over the baseline", "baseline"
+    caption = "Geometric mean over prompt lengths for TTFT and P99, ratio of medians over the whole range for decode."
+    found = {case: look for case, look in style.looks(run.cases).items() if case != reference}
+    ratios = {
+        c: [speed_up(run, m, c, reference) if reference in run.cases else math.nan for m in METRICS] for c in found
+    }
+    found = {case: look for case, look in found.items() if not np.isnan(ratios[case]).all()}
+    metrics = [i for i, m in enumerate(METRICS) if any(not math.isnan(ratios[case][i]) for case in found)]
+    if not found:
+        return Plot("speedup", title, caption, None, "there is no case to compare with the baseline")
+    figure, axes = canvas(run, title, caption, run.ttft["n"], right=0.97)
+    width = 0.8 / len(found)
+    for position, (case, look) in enumerate(found.items()):
+        x = [place - 0.4 + width * (position + 0.5) for place in range(len(metrics))]
+        heights = [ratios[case][i] for i in metrics]
+        bars = axes.bar(x, heights, 0.88 * width, color=look.colour, label=label(run, case))
+        axes.bar_label(bars, [f"{h:.2f}×" if h == h else "–" for h in heights], fontsize=8, padding=2, color="#333333")
+    axes.axhline(1.0, color=style.LOOKS[reference].colour, linewidth=1.0)
+    axes.set_xticks(range(len(metrics)), [list(METRICS)[i] for i in metrics])
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel(f"Times faster than {run.cases[reference]}")
+    axes.margins(y=0.12)
+    axes.legend(frameon=False, ncols=len(found), loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
+    absent = [metric for i, metric in enumerate(METRICS) if i not in metrics]
+    caption += f" Not shown, for want of values: {', '.join(absent)}." if absent else ""
+    return Plot("speedup", title, caption, figure)
+
+
+def ecdf(run: Run) -> Plot:
+    """The distribution of TTFT: share of requests answered within a time, a panel a prompt length."""
+    title, caption = (
+        "Distribution of the time to first token",
+        "Empirical distribution of all timed requests; log axis.",
+    )
+    timed = run.samples[(run.samples["metric"] == "ttft")]
+    timed = timed[timed["iteration"] < run.sweep["ttft_iterations"]]
+    lengths = sorted(timed["prompt_length"].unique())
+    if not lengths:
+        return Plot("ttft_ecdf", title, caption, None, "no case has timed requests")
+    shown = [lengths[round(i)] for i in np.linspace(0, len(lengths) - 1, min(9, len(lengths)))]
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure = Figure(figsize=(max(4.5, 2.55 * columns), 1.25 + 1.75 * rows), layout=None)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    for axes, length in zip(grid, shown, strict=False):
+        panel(run, axes, timed[timed["prompt_length"] == length], f"{length:.0f} tokens")
+    for axes in list(grid)[len(shown) :]:
+        axes.set_visible(False)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, ncols=len(names), loc="upper left", fontsize=8.5,
+                  bbox_to_anchor=(0.06, 1 - 0.38 / figure.get_figheight()))  # fmt: skip
+    figure.supxlabel("Time to first token (ms)", fontsize=9.5, y=0.48 / figure.get_figheight())
+    figure.supylabel("Share of requests", fontsize=9.5)
+    frame_of(run, figure, title, caption, run.ttft["n"], right=0.97, top_in=0.88, bottom_in=0.6)
+    return Plot("ttft_ecdf", title, caption, figure)
+
+
+def panel(run: Run, axes: Axes, samples: pd.DataFrame, title: str) -> None:
+    """One panel of the distribution."""
+    for case, look in style.looks(run.cases).items():
+        values = samples.loc[samples["case"] == case, "host_ms"]
+        if len(values):
+            axes.ecdf(values, color=look.colour, label=label(run, case), linewidth=1.4)
+    log_axis(axes, "x")
+    axes.grid(visible=True, axis="both")
+    axes.set_ylim(0, 1.04)
+    axes.set_title(title, fontsize=9, fontweight="normal", pad=4)

@@ -1,0 +1,178 @@
+"""The files of one run, read and checked: everything that tables and plots are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import schema
+
+SMOKE = "SMOKE RUN, not a measurement"
+TEXT = {"case", "state", "reason", "engine", "stage", "metric", "throttle"}
+TRUTH = {"supported", "passed"}
+MANIFEST = ("run", "protocol", "smoke", "started", "config", "model", "gpu")
+KEYS = {
+    "ttft.csv": ["case", "prompt_length"],
+    "p99.csv": ["case", "prompt_length"],
+    "decode.csv": ["case", "context_from", "context_to"],
+    "equivalence.csv": ["case", "prompt_length"],
+    "status.csv": ["case", "block"],
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run. Frames have the columns of harness/schema.py; latencies in ms; `cases` maps name to title, in order."""
+
+    path: Path
+    manifest: dict[str, Any]
+    cases: dict[str, str]
+    status: pd.DataFrame
+    samples: pd.DataFrame
+    ttft: pd.DataFrame
+    p99: pd.DataFrame
+    decode: pd.DataFrame
+    equivalence: pd.DataFrame
+
+    @property
+    def smoke(self) -> bool:
+        """Whether nothing here counts as a measurement."""
+        return bool(self.manifest["smoke"])
+
+    @property
+    def sweep(self) -> dict[str, Any]:
+        """The sweep of the resolved configuration."""
+        return self.manifest["config"]["sweep"]
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """The whole range of context lengths that was decoded."""
+        return self.sweep["decode"]["prompt_length"], self.sweep["decode"]["context"]
+
+    @property
+    def gpu(self) -> str:
+        """The name of the GPU, or that there was none."""
+        return self.manifest["gpu"]["name"] if self.manifest["gpu"] else "CPU, no GPU"
+
+    @property
+    def model(self) -> str:
+        """Model, type and where the weights come from."""
+        model = self.manifest["model"]
+        weights = "random weights" if model["weights"] == "random" else f"weights of {model['weights']}"
+        return f"{model['name']}, {model['dtype']}, {weights}"
+
+    def facts(self, counts: Iterable[float] = ()) -> str:
+        """What must stand under every table and figure; `counts` are the samples behind its values."""
+        sizes = sorted({int(count) for count in counts})
+        n = [] if not sizes else [f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}"]
+        date = str(self.manifest["started"])[:10]
+        return (
+            "; ".join([*n, self.gpu, date, f"protocol {self.manifest['protocol']}", self.model, "batch size 1"]) + "."
+        )
+
+    def why_missing(self, case: str) -> str:
+        """The reason, from status.csv, that a case has no value."""
+        rows = self.status[self.status["case"] == case]
+        bad = rows[rows["state"] != "ok"]
+        if rows.empty:
+            return "not in status.csv: the run ended before this case"
+        if bad.empty:
+            return "ran, but left no such samples"
+        return f"{bad['state'].iloc[0]}: {bad['reason'].iloc[0] or 'no reason given'}"
+
+    def failed_equivalence(self, case: str) -> str:
+        """Why the comparison with the baseline failed, empty when it passed or could not be made."""
+        rows = self.equivalence[(self.equivalence["case"] == case) & self.equivalence["passed"].eq(False)]
+        if rows.empty:
+            return ""
+        return f"{rows['reason'].iloc[0] or 'no reason given'} (at {rows['prompt_length'].iloc[0]:.0f} tokens)"
+
+
+def load(path: Path) -> Run:
+    """Read results/<run>.
+
+    Raises:
+        ValueError: one sentence on what is missing or malformed.
+    """
+    if not path.is_dir():
+        raise ValueError(f"there is no folder {path}: name the folder of a run, such as results/<run>")
+    manifest = load_manifest(path / "manifest.json")
+    config = manifest["config"]
+    frames = {
+        name: load_table(path / f"{name}.csv", columns)
+        for name, columns in (
+            ("status", schema.STATUS),
+            ("samples", schema.SAMPLES),
+            ("ttft", schema.TTFT),
+            ("p99", schema.P99),
+            ("decode", schema.DECODE),
+            ("equivalence", schema.EQUIVALENCE),
+        )
+    }
+    cases = {name: str(config["cases"][name]["title"]) for name in config["run"]}
+    for name, frame in frames.items():
+        if stray := sorted(set(frame["case"]) - set(cases)):
+            raise ValueError(
+                f"{path / name}.csv names the case {stray[0]}, which the run of manifest.json does not have"
+            )
+    return Run(path=path, manifest=manifest, cases=cases, **frames)
+
+
+def load_manifest(path: Path) -> dict[str, Any]:
+    """manifest.json with all keys that a report needs. Raises ValueError with one sentence."""
+    try:
+        manifest = json.loads(read(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    if absent := [key for key in MANIFEST if key not in manifest]:
+        raise ValueError(f"{path} has no {', '.join(absent)}: was it written by this version of the harness?")
+    if absent := [key for key in ("run", "cases", "sweep") if key not in manifest["config"]]:
+        raise ValueError(f"{path} has no config.{absent[0]}: was it written by this version of the harness?")
+    return manifest
+
+
+def read(path: Path) -> str:
+    """A text file. Raises ValueError with one sentence when it is not there."""
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is missing: the run did not get as far as its summaries, or this is not a run's folder"
+        )
+    return path.read_text(encoding="utf-8")
+
+
+def load_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A CSV with these columns, numbers as float with NaN for empty. Raises ValueError with one sentence."""
+    read(path)
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path} is not a readable CSV: {str(error).strip()}") from error
+    if absent := [column for column in columns if column not in frame]:
+        raise ValueError(f"{path} has no column {', '.join(absent)}")
+    for column in frame.columns.difference(list(TEXT)):
+        frame[column] = truths(frame[column]) if column in TRUTH else numbers(frame[column], path)
+    keys = KEYS.get(path.name, [])
+    if keys and frame.duplicated(keys).any():
+        raise ValueError(f"{path} has two rows with the same {', '.join(keys)}")
+    return frame
+
+
+def truths(column: pd.Series) -> pd.Series:
+    """True, False, or None where the field is empty."""
+    return column.map({"True": True, "False": False, "": None}).astype(object)
+
+
+def numbers(column: pd.Series, path: Path) -> pd.Series:
+    """Floats, NaN for empty. Raises ValueError with one sentence on the first field that is neither."""
+    found = pd.to_numeric(column.where(column != ""), errors="coerce")
+    bad = column[found.isna() & ~column.str.lower().isin(["", "nan"])]
+    if len(bad):
+        raise ValueError(f"{path} line {int(bad.index[0]) + 2}: {column.name} is '{bad.iloc[0]}', not a number")
+    return found.astype(float)

@@ -1,0 +1,62 @@
+"""How a case looks in every figure: colour, marker and place, fixed by its name."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+
+class Look(NamedTuple):
+    """A colour of the Okabe-Ito set, told apart by people with any colour vision, and a marker for print."""
+
+    colour: str
+    marker: str
+
+
+LOOKS = {
+    "baseline": Look("#4d4d4d", "o"),
+    "eager": Look("#e69f00", "v"),
+    "jit": Look("#cc79a7", "^"),
+    "cuda_graph": Look("#0072b2", "s"),
+    "jit_cuda_graph": Look("#d55e00", "D"),
+    "tensorrt_llm": Look("#009e73", "P"),
+}
+SPARE = (Look("#56b4e9", "X"), Look("#332288", "<"), Look("#999933", ">"), Look("#882255", "h"), Look("#6699cc", "p"))
+FLOOR = "#8c8c8c"
+FAINT = "#6b6b6b"
+
+RC: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.size": 9.5,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#444444",
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 5,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "pdf.fonttype": 42,
+}
+
+
+def looks(cases: Iterable[str]) -> dict[str, Look]:
+    """Looks by name in drawing order; a case unknown here gets a spare look that its name decides."""
+    names = list(cases)
+    found = {name: look for name, look in LOOKS.items() if name in names}
+    for name in sorted(set(names) - set(LOOKS)):
+        start = zlib.crc32(name.encode())
+        turn = [SPARE[(start + step) % len(SPARE)] for step in range(len(SPARE))]
+        found[name] = next((look for look in turn if look not in found.values()), turn[0])
+    return found

@@ -1,0 +1,43 @@
+"""Tables on a terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from reports.run import SMOKE
+from reports.table import Cell, Table
+
+PIPE_WIDTH = 200
+
+
+def console() -> Console:
+    """A console as wide as the terminal; a file or pipe has no width, so nothing is wrapped to fit one."""
+    found = Console()
+    return found if found.is_terminal else Console(width=PIPE_WIDTH, soft_wrap=True)
+
+
+def show(table: Table, console: Console) -> None:
+    """Print a table with its facts and footnotes; what it says is never read as markup."""
+    title = Text(table.title, style="bold")
+    if table.smoke:
+        title = Text.assemble((f"{SMOKE}: ", "bold red"), title)
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in table.columns:
+        grid.add_column(text_of(column.head), justify=column.align, overflow="fold")
+    for place, row in enumerate(table.rows):
+        last_before_totals = place == len(table.rows) - table.totals - 1
+        grid.add_row(*map(text_of, row), end_section=last_before_totals)
+    console.print(title)
+    console.print(grid)
+    for line in (table.facts, *(f"[{mark}] {text}" for mark, text in table.notes.lines())):
+        console.print(Text(line, style="dim"))
+    console.print()
+
+
+def text_of(cell: Cell) -> Text:
+    """A cell, bold where it won, its marks in brackets."""
+    marks = f" [{','.join(cell.marks)}]" if cell.marks else ""
+    return Text.assemble((cell.text, "bold green" if cell.bold else ""), (marks, "dim"))
