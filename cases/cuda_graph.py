@@ -1,0 +1,33 @@
+"""CUDA Graph: our lean Llama in plain PyTorch, its forward replayed from a rolling pool of CUDA graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cases.runtime.buckets import GraphOptions
+from cases.runtime.lean import LeanCase
+from harness.contract import Plan
+
+if TYPE_CHECKING:
+    from cases.runtime.llama import Llama
+    from cases.runtime.runner import Runner
+
+
+class CudaGraph(LeanCase):
+    """Graphs around whatever kernels the case has."""
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """See harness.contract.Case."""
+        super().check_options(options)
+        GraphOptions.read(options)
+
+    def make_runner(self, plan: Plan, model: Llama) -> Runner:
+        """The rolling pool."""
+        from cases.runtime.capture import CudaCapture, EagerCapture
+        from cases.runtime.runner import GraphRunner
+
+        graph = GraphOptions.read(plan.options)
+        capture = CudaCapture() if plan.device == "cuda" else EagerCapture()
+        return GraphRunner(model, graph.make(plan.context), graph.max_graphs, capture)

@@ -1,0 +1,56 @@
+"""JIT-Only: our lean Llama with JIT-compiled kernels and dynamic ops, no graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cases.runtime.lean import LeanCase
+from cases.runtime.shape import LlamaShape
+from harness.contract import Plan, Unsupported
+
+if TYPE_CHECKING:
+    from cases.runtime.dynamic_ops import DynamicOps
+    from cases.runtime.llama import Blocks
+
+BACKENDS = ("triton", "torchscript")
+
+
+class Jit(LeanCase):
+    """Compiled kernels under whatever runner the case has."""
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """See harness.contract.Case."""
+        super().check_options(options)
+        backend = options["jit"].get("backend")
+        if backend not in BACKENDS:
+            raise ValueError(f"jit.backend must be {' or '.join(BACKENDS)}, not {backend!r}")
+
+    def make_blocks(self, plan: Plan, shape: LlamaShape) -> Blocks:
+        """Kernels by the backend that the configuration names."""
+        if backend_of(plan) == "triton":
+            from cases.runtime.kernels.blocks import TritonBlocks
+
+            return TritonBlocks(shape)
+        from cases.runtime.scripted import scripted_blocks
+
+        return scripted_blocks(shape)
+
+    def make_ops(self, plan: Plan, shape: LlamaShape) -> DynamicOps:
+        """Dynamic ops by the same backend."""
+        if backend_of(plan) == "triton":
+            from cases.runtime.kernels.dynamic_ops import TritonOps
+
+            return TritonOps(plan.sampling, plan.device, shape.vocab_size)
+        from cases.runtime.scripted import ScriptedOps
+
+        return ScriptedOps(plan.sampling, plan.device, shape.vocab_size)
+
+
+def backend_of(plan: Plan) -> str:
+    """The backend that the configuration names. Raises Unsupported for Triton without a GPU."""
+    backend = str(plan.options["jit"]["backend"])
+    if backend == "triton" and plan.device != "cuda":
+        raise Unsupported(f"jit.backend=triton needs a GPU: set cases.{plan.case}.jit.backend=torchscript")
+    return backend

@@ -1,0 +1,74 @@
+"""The blocks of a layer from Triton kernels: fused matrix-vector products for one row, cuBLAS between them for more."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+import triton
+from torch import Tensor
+
+from cases.runtime.kernels.attention import Scratch, attend_one
+from cases.runtime.kernels.gemv import empty_like_rows, gemv
+from cases.runtime.kernels.rowwise import rms_norm, rotate_rows, silu_times
+from cases.runtime.llama import State
+from cases.runtime.shape import LlamaShape
+from cases.runtime.weights import LayerWeights, LlamaWeights
+
+
+class TritonBlocks:
+    """Five kernels a layer for one token; nine for a prefill, its four matrix products by cuBLAS."""
+
+    def __init__(self, shape: LlamaShape, device: str = "cuda") -> None:
+        self.shape = shape
+        self.eps = shape.rms_norm_eps
+        self.grouped = shape.num_attention_heads != shape.num_key_value_heads
+        self.scratch = Scratch.make(shape, device)
+        self.name = f"Triton {triton.__version__} kernels, prefill matrix products by cuBLAS, prefill attention by SDPA"
+
+    def norm_qkv(self, residual: Tensor, layer: LayerWeights) -> Tensor:
+        """See Blocks."""
+        if residual.shape[0] == 1:
+            out = empty_like_rows(layer.qkv)
+            return gemv(layer.qkv, residual, out, norm=layer.attention_norm, eps=self.eps).unsqueeze(0)
+        return F.linear(rms_norm(residual, layer.attention_norm, self.eps), layer.qkv)
+
+    def attend(self, qkv: Tensor, state: State, layer: int) -> Tensor:
+        """See Blocks."""
+        rows, width = qkv.shape[0], self.shape.head_dim
+        keys, values = state.keys[layer], state.values[layer]
+        queries = rotate_rows(qkv, state.words, (state.cosines, state.sines), (keys, values), self.shape)
+        found = F.scaled_dot_product_attention(
+            queries.view(rows, -1, width).transpose(0, 1).unsqueeze(0),
+            keys[:, :rows].unsqueeze(0),
+            values[:, :rows].unsqueeze(0),
+            is_causal=True,
+            enable_gqa=self.grouped,
+        )
+        return found.squeeze(0).transpose(0, 1).reshape(rows, -1)
+
+    def attend_last(self, qkv: Tensor, state: State, layer: int) -> Tensor:
+        """See Blocks."""
+        tables, cache = (state.cosines, state.sines), (state.keys[layer], state.values[layer])
+        fresh = qkv.shape[0] == 1
+        rows = qkv if fresh else rotate_rows(qkv, state.words, tables, cache, self.shape)
+        return attend_one(rows, state.words, tables, cache, self.scratch, self.shape, fresh=fresh)
+
+    def add_out(self, residual: Tensor, attended: Tensor, layer: LayerWeights) -> Tensor:
+        """See Blocks. Writes in place."""
+        if residual.shape[0] == 1:
+            gemv(layer.out, attended, residual, residual=residual)
+            return residual
+        return residual.addmm_(attended, layer.out.t())
+
+    def add_mlp(self, residual: Tensor, layer: LayerWeights) -> Tensor:
+        """See Blocks. Writes in place."""
+        if residual.shape[0] == 1:
+            inner = empty_like_rows(layer.gate_up, gated=True)
+            gemv(layer.gate_up, residual, inner, norm=layer.mlp_norm, eps=self.eps, gated=True)
+            gemv(layer.down, inner, residual, residual=residual)
+            return residual
+        normed = rms_norm(residual, layer.mlp_norm, self.eps)
+        return residual.addmm_(silu_times(F.linear(normed, layer.gate_up)), layer.down.t())
+
+    def head(self, residual: Tensor, weights: LlamaWeights, logits: Tensor) -> None:
+        """See Blocks."""
+        gemv(weights.head, residual, logits, norm=weights.norm, eps=self.eps)

@@ -1,0 +1,119 @@
+"""Matrix times vector at the speed of memory: the linears of a decode step, with what stands around them fused in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra import cuda as tl_cuda
+
+
+@triton.jit
+def _tile(base, cols, K: tl.constexpr, EVEN: tl.constexpr):
+    """One [rows, block] tile of a weight matrix, read once and not kept in L2."""
+    if EVEN:
+        return tl.load(base + cols[None, :], eviction_policy="evict_first")
+    return tl.load(base + cols[None, :], mask=cols[None, :] < K, other=0.0, eviction_policy="evict_first")
+
+
+@triton.jit
+def _gemv(
+    weight, x, norm, residual, out, eps,
+    N: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr,
+):  # fmt: skip
+    """out[N] = weight[N, K] @ x[K], optionally of RMSNorm(x), gated by SiLU, or added to a residual.
+
+    Before `gdc_wait` only weights are read, which never change: the kernel before may still be running.
+    """
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.minimum(rows, N - 1).to(tl.int64)
+    cols = tl.arange(0, BLOCK)
+    base = weight + row[:, None] * K
+    up_base = base + N * K
+    EVEN: tl.constexpr = K % BLOCK == 0
+    tile = _tile(base, cols, K, EVEN)
+    if GATED:
+        up_tile = _tile(up_base, cols, K, EVEN)
+    tl_cuda.gdc_launch_dependents()
+    tl_cuda.gdc_wait()
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
+    up_total = tl.zeros((ROWS, BLOCK), tl.float32)
+    squares = tl.zeros((BLOCK,), tl.float32)
+    for start in tl.static_range(0, K, BLOCK):
+        at = start + cols
+        values = tl.load(x + at, mask=at < K, other=0.0).to(tl.float32)
+        if NORM:
+            squares += values * values
+            values *= tl.load(norm + at, mask=at < K, other=0.0).to(tl.float32)
+        if start > 0:
+            tile = _tile(base, at, K, EVEN)
+            if GATED:
+                up_tile = _tile(up_base, at, K, EVEN)
+        total += tile.to(tl.float32) * values[None, :]
+        if GATED:
+            up_total += up_tile.to(tl.float32) * values[None, :]
+    result = tl.sum(total, 1)
+    if NORM:
+        scale = tl.rsqrt(tl.sum(squares, 0) / K + eps)
+        result *= scale
+    if GATED:
+        up = tl.sum(up_total, 1)
+        if NORM:
+            up *= scale
+        result = result * tl.sigmoid(result) * up
+    if ADD:
+        result += tl.load(residual + row).to(tl.float32)
+    tl.store(out + rows, result.to(out.dtype.element_ty), mask=rows < N)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows of the matrix and columns of one step that a program holds, and its warps."""
+
+    rows: int
+    block: int
+    warps: int
+
+
+DEFAULT_TILE = Tile(4, 1024, 4)
+
+
+def gemv(
+    weight: Tensor,
+    x: Tensor,
+    out: Tensor,
+    *,
+    norm: Tensor | None = None,
+    eps: float = 0.0,
+    gated: bool = False,
+    residual: Tensor | None = None,
+    tile: Tile = DEFAULT_TILE,
+) -> Tensor:
+    """Launch one fused matrix-vector product; returns `out`.
+
+    Args:
+        weight: [N, K], or [2N, K] with `gated`: gate rows, then up rows.
+        x: [K].
+        out: [N]; may be `residual` itself.
+        norm: weight [K] of an RMSNorm of `x` with `eps`.
+        gated: SiLU(gate @ x) * (up @ x).
+        residual: [N], added.
+    """
+    outputs, inputs = weight.shape
+    outputs = outputs // 2 if gated else outputs
+    _gemv[(triton.cdiv(outputs, tile.rows),)](
+        weight, x, weight if norm is None else norm, x if residual is None else residual, out, eps,
+        N=outputs, K=inputs, ROWS=tile.rows, BLOCK=min(tile.block, triton.next_power_of_2(inputs)),
+        NORM=norm is not None, GATED=gated, ADD=residual is not None,
+        num_warps=tile.warps, launch_pdl=True,
+    )  # fmt: skip
+    return out
+
+
+def empty_like_rows(weight: Tensor, gated: bool = False) -> Tensor:
+    """A fresh output [N] for `gemv`."""
+    return torch.empty(weight.shape[0] // (2 if gated else 1), dtype=weight.dtype, device=weight.device)

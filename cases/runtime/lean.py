@@ -1,0 +1,146 @@
+"""The frame of the lean cases: which kernels and which runner it is made of, a subclass says.
+
+Nothing heavy is imported before `prepare`, so that the configuration can be checked without torch.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from cases.runtime.shape import LlamaShape, read_shape
+from harness.contract import Capabilities, Case, Footprint, Plan, SetUp, Stats, Unavailable, Unsupported
+
+if TYPE_CHECKING:
+    from cases.runtime.dynamic_ops import DynamicOps
+    from cases.runtime.llama import Blocks, Llama
+    from cases.runtime.runner import Runner
+    from cases.runtime.session import Session
+
+
+class LeanCase(Case):
+    """Our lean Llama with plain PyTorch and no graphs, unless a subclass says otherwise."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        samplers=frozenset({"greedy", "sample"}), pacing="pull", gpu_time=True, logits=True
+    )
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._runner: Runner | None = None
+
+    def make_blocks(self, plan: Plan, shape: LlamaShape) -> Blocks:
+        """The kernels of the model."""
+        from cases.runtime.plain import PlainBlocks
+
+        return PlainBlocks(shape)
+
+    def make_ops(self, plan: Plan, shape: LlamaShape) -> DynamicOps:
+        """The dynamic operations around the model."""
+        from cases.runtime.dynamic_ops import PlainOps
+
+        return PlainOps(plan.sampling, plan.device, shape.vocab_size)
+
+    def make_runner(self, plan: Plan, model: Llama) -> Runner:
+        """How a forward is run."""
+        from cases.runtime.runner import DirectRunner
+
+        return DirectRunner(model)
+
+    def prepare(self, plan: Plan) -> SetUp:
+        """See harness.contract.Case."""
+        import torch
+
+        from cases.runtime.session import Session
+
+        check_device(plan)
+        started = time.perf_counter()
+        model = self._load(plan)
+        if plan.device == "cuda":
+            torch.cuda.synchronize()
+        loaded = time.perf_counter()
+        ops = self.make_ops(plan, model.shape)
+        ops.compile()
+        self._runner = self.make_runner(plan, model)
+        self._session = Session(model, self._runner, ops, plan.device)
+        warm_kernels(model, ops)
+        compiled = time.perf_counter()
+        self._runner.capture()
+        captured = time.perf_counter()
+        engine = (
+            f"lean Llama, torch {torch.__version__}; model: {model.blocks.name}; dynamic ops: {ops.name}; "
+            f"{self._runner.name}"
+        )
+        return SetUp(engine, loaded - started, compiled - loaded, captured - compiled)
+
+    def _load(self, plan: Plan) -> Llama:
+        import torch
+
+        from cases.runtime.llama import Llama, State
+        from cases.runtime.weights import load_weights
+
+        dtype = getattr(torch, plan.dtype)
+        folder = Path(plan.checkpoint)
+        shape = read_shape(folder)
+        blocks = self.make_blocks(plan, shape)
+        weights = load_weights(folder, shape, dtype, plan.device)
+        return Llama(shape, weights, State(shape, plan.context, dtype, plan.device), blocks)
+
+    def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
+        """See harness.contract.Case."""
+        return self._open().prefill(prompt, new_tokens)
+
+    def decode(self) -> int:
+        """See harness.contract.Case."""
+        return self._open().decode()
+
+    def stats(self) -> Stats:
+        """See harness.contract.Case."""
+        return self._session.stats() if self._session else Stats()
+
+    def footprint(self) -> Footprint:
+        """See harness.contract.Case."""
+        import torch
+
+        peak = torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0
+        graphs, held = self._runner.held() if self._runner else (0, 0)
+        return Footprint(peak, held, graphs)
+
+    def score(self, prompt: Sequence[int], forced: Sequence[int]) -> list[array[float]]:
+        """See harness.contract.Case."""
+        return self._open().score(prompt, forced)
+
+    def close(self) -> None:
+        """See harness.contract.Case."""
+        if self._runner is not None:
+            self._runner.close()
+        self._runner = self._session = None
+
+    def _open(self) -> Session:
+        if self._session is None:
+            raise RuntimeError("prepare() comes before the first request")
+        return self._session
+
+
+def check_device(plan: Plan) -> None:
+    """Refuse a device that is not there, or a dtype that it does not compute."""
+    import torch
+
+    if plan.device == "cuda" and not torch.cuda.is_available():
+        raise Unavailable("torch sees no CUDA GPU: use device=cpu, or install a CUDA build of torch")
+    if plan.device == "cpu" and plan.dtype == "float16":
+        raise Unsupported("float16 on a CPU is not offered: use model.dtype=float32")
+
+
+def warm_kernels(model: Llama, ops: DynamicOps) -> None:
+    """Run prefill, decode and a choice once, so that all that compiles has compiled; leave the state at position 0."""
+    capacity = model.state.capacity
+    for count in (min(64, capacity), 1):
+        ops.load_prompt([1] * count, count, model.state)
+        model.forward(count)
+        ops.choose(model.state)
+    model.state.words.zero_()
+    ops.reseed()

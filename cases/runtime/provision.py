@@ -1,0 +1,61 @@
+"""What a run needs before its first block: weights on the disk, and the machine's ceilings."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cases.runtime.calibration import calibrate
+from cases.runtime.checkpoint import digest, resolve
+from harness.contract import Unavailable
+
+PACKAGES = ("torch", "transformers", "triton", "safetensors", "numpy", "tensorrt_llm")
+
+Report = Callable[[str, str], None]
+"""Takes the name of a stage and a detail for the progress line."""
+
+
+def provision(spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    """Make or find the checkpoint of `spec["model"]`, digest it, calibrate `spec["device"]`.
+
+    Raises:
+        ValueError: a wrong folder, repository or shape, in one sentence.
+        Unavailable: the device is not there.
+    """
+    model, device = spec["model"], spec["device"]
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Unavailable("torch sees no CUDA GPU: install a CUDA build of torch, or run experiment=smoke on the CPU")
+    report("checkpoint", f"{model['name']}, weights {model['weights']}")
+    folder, shape = resolve(model, Path(spec["cache"]).expanduser(), int(spec["seed"]))
+    report("digest", str(folder.name))
+    found = digest(folder)
+    report("calibrate", device)
+    return {
+        "checkpoint": str(folder),
+        "digest": found,
+        "weights_source": model["weights"],
+        "weight_bytes": shape.weight_bytes(model["dtype"]),
+        "flops_per_token": shape.flops_per_token,
+        "vocab_size": shape.vocab_size,
+        "shape": asdict(shape),
+        "versions": versions(),
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
+        **{name: round(rate, 4) for name, rate in calibrate(device, model["dtype"]).items()},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes; a package that is not here is left out."""
+    found = {"python": platform.python_version(), "cuda": str(torch.version.cuda)}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
