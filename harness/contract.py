@@ -110,7 +110,7 @@ class Case(ABC):
     capabilities: ClassVar[Capabilities]
 
     @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> None:
+    def check_options(cls, options: Mapping[str, Any]) -> None:  # noqa: B027  most cases have none
         """Refuse bad options with one sentence (ValueError), without importing anything heavy."""
 
     @abstractmethod
