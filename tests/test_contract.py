@@ -1,0 +1,272 @@
+"""The contract of harness/contract.py, held by every case of conf/case and by the fake, over both transports.
+
+A new case is here as soon as its yaml is. On the CPU, with a tiny checkpoint: what is checked is behaviour, not speed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+import subprocess
+import sys
+from array import array
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from harness.config import CaseConfig
+from harness.contract import Case, Footprint, Plan, Sampling, SetUp, Stats, Unavailable, Unsupported
+from harness.ipc.client import RemoteCase
+from harness.loader import load_case
+
+ROOT = Path(__file__).resolve().parent.parent
+VOCABULARY = 1024
+CONTEXT = 96
+FORCED = 5
+TRANSPORTS = ("inproc", "unix")
+COMMON_KEYS = {field.name for field in dataclasses.fields(CaseConfig)}
+
+
+class Entry(NamedTuple):
+    """A case as its yaml describes it, with the options that a CPU needs."""
+
+    name: str
+    target: str
+    options: dict[str, Any]
+
+    def plan(self, checkpoint: str, sampling: Sampling | None = None) -> Plan:
+        return Plan(self.name, checkpoint, "cpu", "float32", CONTEXT, sampling or Sampling(), self.options)
+
+    def new(self, transport: str) -> Case:
+        return RemoteCase(self.target) if transport == "unix" else load_case(self.target)()
+
+
+def read_entry(path: Path) -> Entry:
+    keys = yaml.safe_load(path.read_text(encoding="utf-8"))
+    options = {key: value for key, value in keys.items() if key not in COMMON_KEYS}
+    if "jit" in options:
+        options["jit"] = {**options["jit"], "backend": "torchscript"}
+    return Entry(path.stem, keys["target"], options)
+
+
+FAKE = Entry("fake", "tests.fakes.FakeCase", {})
+CONFIGURED = [read_entry(path) for path in sorted((ROOT / "conf/case").glob("*.yaml"))]
+ABSENT = [entry for entry in CONFIGURED if entry.name == "tensorrt_llm"]
+PRESENT = [FAKE, *(entry for entry in CONFIGURED if entry not in ABSENT)]
+EVERY = [*PRESENT, *ABSENT]
+REFUSALS = (Unavailable, Unsupported, RuntimeError, ValueError, OSError)
+
+
+def by_name(entries: list[Entry]) -> list[Any]:
+    return [pytest.param(entry, id=entry.name) for entry in entries]
+
+
+def over_transports(entries: list[Entry]) -> list[Any]:
+    pairs = [(entry, transport) for entry in entries for transport in TRANSPORTS]
+    return [pytest.param(pair, id=f"{pair[0].name}-{pair[1]}") for pair in pairs]
+
+
+@pytest.fixture(scope="module", params=over_transports(PRESENT))
+def ready(request, tiny_checkpoint):
+    """A prepared case, shared by the tests of one case and transport, and its transport."""
+    entry, transport = request.param
+    case = entry.new(transport)
+    try:
+        assert isinstance(case.prepare(entry.plan(tiny_checkpoint)), SetUp)
+        yield case, transport
+    finally:
+        case.close()
+        case.close()
+
+
+@pytest.fixture
+def case(ready):
+    return ready[0]
+
+
+def prompt(length: int, seed: int = 0) -> list[int]:
+    return random.Random(f"{length} {seed}").choices(range(VOCABULARY), k=length)
+
+
+def generate(case: Case, ids: list[int], new_tokens: int) -> list[int]:
+    return [case.prefill(ids, new_tokens), *(case.decode() for _ in range(new_tokens - 1))]
+
+
+def likeliest(row: array[float]) -> int:
+    return max(range(len(row)), key=row.__getitem__)
+
+
+def is_token(token: object) -> bool:
+    return type(token) is int and 0 <= token < VOCABULARY
+
+
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 50])
+def test_tokens_are_host_integers_of_the_vocabulary(case, length):
+    tokens = generate(case, prompt(length), 4)
+    assert len(tokens) == 4
+    assert all(is_token(token) for token in tokens), tokens
+
+
+def test_a_request_may_fill_the_context(case):
+    tokens = generate(case, prompt(CONTEXT - 12), 12)
+    assert all(is_token(token) for token in tokens), tokens
+
+
+def test_prefill_forgets_the_last_sequence(case):
+    first = generate(case, prompt(20), 5)
+    other = generate(case, prompt(33, seed=1), 3)
+    assert generate(case, prompt(20), 5) == first
+    assert generate(case, prompt(33, seed=1), 3) == other
+
+
+def test_a_request_may_be_left_before_its_last_token(case):
+    whole = generate(case, prompt(12), 6)
+    case.prefill(prompt(12), 6)
+    case.decode()
+    assert generate(case, prompt(12), 6) == whole
+
+
+def test_the_first_token_does_not_depend_on_how_many_follow(case):
+    assert case.prefill(prompt(18)) == case.prefill(prompt(18), 7)
+
+
+def test_decode_continues_the_sequence(case):
+    """The token after prompt and first token is the first token after both together."""
+    first, second, third = generate(case, prompt(24), 3)
+    assert case.prefill([*prompt(24), first]) == second
+    assert case.prefill([*prompt(24), first, second]) == third
+
+
+def test_stats_only_grow(ready):
+    case, transport = ready
+    seen = [case.stats()]
+    for length in (7, 21):
+        case.prefill(prompt(length), 3)
+        seen.append(case.stats())
+        for _ in range(2):
+            case.decode()
+            seen.append(case.stats())
+    assert all(type(stats) is Stats for stats in seen)
+    pairs = list(itertools.pairwise(seen))
+    assert all(old <= new for before, after in pairs for old, new in zip(before, after, strict=True))
+    # The engine's own process has a clock of its own exactly when it is another process.
+    assert all((after.server_ns > before.server_ns) == (transport == "unix") for before, after in pairs)
+
+
+def test_scores_are_the_logits_behind_the_greedy_tokens(case):
+    if not case.capabilities.logits:
+        with pytest.raises(Unsupported):
+            case.score(prompt(10), [])
+        return
+    tokens = generate(case, prompt(19), FORCED + 1)
+    rows = case.score(prompt(19), tokens[:FORCED])
+    assert [(type(row), row.typecode, len(row)) for row in rows] == [(array, "f", VOCABULARY)] * (FORCED + 1)
+    assert all(math.isfinite(value) for row in rows for value in row)
+    assert [likeliest(row) for row in rows] == tokens
+
+
+def test_scoring_follows_the_forced_tokens_and_leaves_requests_alone(case):
+    if not case.capabilities.logits:
+        pytest.skip("the engine hands out no logits")
+    before = generate(case, prompt(19), 3)
+    forced = prompt(FORCED, seed=2)
+    last = case.score(prompt(19), forced)[-1]
+    assert likeliest(last) == case.prefill([*prompt(19), *forced])
+    assert len(case.score(prompt(3), [])) == 1
+    assert generate(case, prompt(19), 3) == before
+
+
+def test_the_footprint_is_whole_numbers(case):
+    footprint = case.footprint()
+    assert type(footprint) is Footprint
+    assert all(type(value) is int and value >= 0 for value in footprint)
+
+
+def test_both_transports_give_the_same_tokens(ready, tiny_checkpoint, request):
+    case, transport = ready
+    if transport == "inproc":
+        pytest.skip("compared when the other transport is at hand")
+    entry = request.node.callspec.params["ready"][0]
+    local = entry.new("inproc")
+    try:
+        local.prepare(entry.plan(tiny_checkpoint))
+        assert generate(case, prompt(30), 6) == generate(local, prompt(30), 6)
+    finally:
+        local.close()
+
+
+@pytest.mark.parametrize("entry", by_name(EVERY))
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_close_is_legal_before_prepare(entry, transport):
+    case = entry.new(transport)
+    case.close()
+    case.close()
+    assert case.stats() == Stats()
+
+
+@pytest.mark.parametrize("entry", by_name(CONFIGURED))
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_close_is_legal_after_a_failed_prepare(entry, transport, tmp_path):
+    case = entry.new(transport)
+    with pytest.raises(REFUSALS) as raised:
+        case.prepare(entry.plan(str(tmp_path / "missing")))
+    case.close()
+    case.close()
+    assert str(raised.value)
+
+
+def sampled(entry: Entry, checkpoint: str, seed: int) -> list[list[int]]:
+    """The same request twice, by a new case."""
+    case = entry.new("inproc")
+    try:
+        case.prepare(entry.plan(checkpoint, Sampling("sample", temperature=1.5, top_k=50, top_p=0.9, seed=seed)))
+        return [generate(case, prompt(14), 8) for _ in range(2)]
+    finally:
+        case.close()
+
+
+@pytest.mark.parametrize("entry", by_name(PRESENT))
+def test_a_sampler_is_seeded_or_refused_never_replaced(entry, tiny_checkpoint):
+    samplers = load_case(entry.target).capabilities.samplers
+    assert samplers <= {"greedy", "sample"}
+    if "sample" not in samplers:
+        with pytest.raises(Unsupported, match="sample"):
+            sampled(entry, tiny_checkpoint, 3)
+        return
+    first, again = sampled(entry, tiny_checkpoint, 3)
+    assert all(is_token(token) for token in first), first
+    assert first == again, "every request begins with the plan's seed"
+    assert first != sampled(entry, tiny_checkpoint, 4)[0]
+
+
+@pytest.mark.parametrize("entry", by_name(ABSENT))
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_an_engine_that_is_not_here_says_so(entry, transport, tiny_checkpoint):
+    case = entry.new(transport)
+    try:
+        with pytest.raises(Unavailable, match=r"\w+ \w+"):
+            case.prepare(entry.plan(tiny_checkpoint))
+    finally:
+        case.close()
+
+
+@pytest.mark.parametrize("entry", by_name(CONFIGURED))
+def test_a_case_takes_the_options_of_its_yaml(entry):
+    load_case(entry.target).check_options(entry.options)
+    assert isinstance(load_case(entry.target).capabilities.samplers, frozenset)
+
+
+def test_naming_the_cases_imports_nothing_heavy():
+    targets = [entry.target for entry in CONFIGURED]
+    heavy = ("torch", "transformers", "tensorrt_llm", "triton", "numpy")
+    code = (
+        "import sys; from harness.loader import load_case\n"
+        f"for target in {targets!r}: load_case(target)\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
