@@ -24,7 +24,7 @@ help: ## say what each target does
 
 setup: $(READY) ## make .venv with the exact versions of constraints.txt, if it is not there
 
-.venv/.ready-%: pyproject.toml constraints.txt
+.venv/.ready-%:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "error: python3 is $$(python3 -V 2>&1), and Python 3.11 or newer is needed: put one first on PATH, or give PYTHON=/path/to/python with the packages installed" >&2; exit 2; }
 	test -x .venv/bin/python || python3 -m venv .venv
@@ -33,10 +33,10 @@ setup: $(READY) ## make .venv with the exact versions of constraints.txt, if it 
 	touch $@
 
 bench: $(READY) ## measure: the default run on a GPU with 20 GiB free, else the CPU smoke run
-	@preset="$$($(PY) -m harness.preset)"; $(PY) -m harness $$preset $(ARGS)
+	@set -f; preset="$$($(PY) -m harness.preset)"; $(PY) -m harness $$preset $(ARGS)
 
 smoke: $(READY) ## every stage on the CPU with a tiny model: shows that the chain works, measures nothing
-	@$(PY) -m harness experiment=smoke $(ARGS)
+	@set -f; $(PY) -m harness experiment=smoke $(ARGS)
 
 report: $(READY) ## tables and plots of a run again: make report RUN=results/NAME
 	@test -n "$(RUN)" || { echo "error: name the run: make report RUN=results/NAME" >&2; exit 2; }

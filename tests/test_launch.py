@@ -1,0 +1,226 @@
+"""Workers that end in every way there is: each is a row with its reason, and the others go on."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import launch, record, run, telemetry
+from harness.compose import Source, compose_raw, resolved, to_config
+
+EXTRA = Source(extra=Path(__file__).parent / "conf")
+BASE = (
+    "experiment=smoke", "+case@cases.fake=fake", "+case@cases.other=fake", "cases.other.title=Other",
+    "run=[fake,other]", "sweep.prompt_lengths=[10]", "sweep.ttft_iterations=3", "sweep.decode.context=20",
+    "sweep.context_ranges=[[10,20]]",
+)  # fmt: skip
+
+
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+    """Run two fake cases with the stub worker; the report is not under test here."""
+    real = subprocess.run
+
+    def without_report(call, **rest):
+        return subprocess.CompletedProcess(call, 0) if "reports" in call else real(call, **rest)
+
+    monkeypatch.setattr(run.subprocess, "run", without_report)
+
+    def go(*overrides: str) -> int:
+        composed = compose_raw([*BASE, f"output={tmp_path}", *overrides], EXTRA)
+        return run.execute(to_config(composed), resolved(composed), worker="tests.stub_worker")
+
+    return go
+
+
+def status(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    with (folder / "status.csv").open(newline="") as file:
+        return {(row["case"], row["block"]): row for row in csv.DictReader(file)}
+
+
+def samples(folder: Path, case: str) -> list[dict[str, str]]:
+    with (folder / "samples.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row["case"] == case]
+
+
+def test_a_good_run_writes_everything_and_exits_0(execute, tmp_path, capsys):
+    assert execute("sweep.blocks=2") == 0
+    rows = status(tmp_path)
+    assert {(row["state"], row["exit_code"], row["engine"]) for row in rows.values()} == {("ok", "0", "fake 1")}
+    assert len(rows) == 4
+    assert {row["prompt_length"] for row in samples(tmp_path, "other") if row["metric"] == "ttft"} == {"10"}
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["smoke"] is True
+    assert manifest["gpu"] is None
+    assert manifest["finished"] >= manifest["started"]
+    assert manifest["config"]["run"] == ["fake", "other"]
+    assert manifest["weight_bytes"] == 1000
+    assert len(manifest["prompt_digest"]) == 64
+    assert (tmp_path / "telemetry.csv").read_text().strip() == ",".join(telemetry.TELEMETRY)
+    assert not list(tmp_path.rglob("*.part"))
+    assert "4 of 4 blocks done" in capsys.readouterr().out
+
+
+FAILURES = [
+    (["cases.fake.behaviour=forged"], "failed", "no verdict, exit code 0; last line of the log: {"),
+    (["cases.fake.behaviour=exit"], "failed", "no verdict, exit code 3; last line of the log: about to leave"),
+    (["cases.fake.behaviour=segfault"], "failed", "killed by signal 11 SIGSEGV"),
+    (["cases.fake.behaviour=ok_then_exit"], "failed", "said ok, but exit code 5"),
+    (["cases.fake.behaviour=no_samples"], "failed", "said ok, but wrote no samples"),
+    (["cases.fake.behaviour=garbage"], "failed", "broke the event protocol: an event is not JSON"),
+    (["cases.fake.behaviour=unknown_state"], "failed", "unknown state 'splendid'"),
+    (["cases.fake.behaviour=grandchild", "cases.fake.timeout_s=1"], "timeout", "limit of 1 s in stage ttft"),
+    (["cases.fake.fail=kill", "cases.fake.fail_at=prefill"], "failed", "killed by signal 9 SIGKILL"),
+    (["cases.fake.fail=exit", "cases.fake.fail_at=decode"], "failed", "no verdict, exit code 3"),
+    (["cases.fake.fail=hang", "cases.fake.fail_at=prefill", "cases.fake.timeout_s=2"], "timeout", "limit of 2 s"),
+    (["cases.fake.fail=error"], "failed", "ArithmeticError: the fake case failed in prepare"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "state", "reason"), FAILURES, ids=lambda value: str(value)[:50])
+def test_a_failed_worker_is_a_row_and_the_others_go_on(execute, tmp_path, capsys, overrides, state, reason):
+    assert execute(*overrides) == 1
+    rows = status(tmp_path)
+    assert rows["fake", "0"]["state"] == state
+    assert reason in rows["fake", "0"]["reason"]
+    assert rows["other", "0"]["state"] == "ok"
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("failed: fake block 0 (")
+    grandchild = tmp_path / "blocks/fake-0/grandchild"
+    assert not grandchild.exists() or not is_running(int(grandchild.read_text()))
+
+
+def is_running(pid: int) -> bool:
+    """A zombie that nobody reaps (no init in the container) runs no more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("state", ["unavailable", "unsupported"])
+def test_an_absent_engine_is_no_failure_and_its_other_blocks_do_not_start(execute, tmp_path, capsys, state):
+    assert execute(f"cases.fake.fail={state}", "sweep.blocks=2") == 0
+    rows = status(tmp_path)
+    assert [rows["fake", block]["state"] for block in "01"] == [state, state]
+    assert [rows["fake", block]["block"] for block in "01"] == ["0", "1"]
+    assert sum((tmp_path / f"blocks/fake-{block}/log.txt").exists() for block in "01") == 1
+    assert f"{state}: fake: the fake engine" in capsys.readouterr().out
+
+
+def test_the_same_settings_resume_and_skip_what_is_done(execute, tmp_path, capsys):
+    failing = ("cases.fake.behaviour=exit", "sweep.blocks=1")
+    assert execute(*failing) == 1
+    first = samples(tmp_path, "other")
+    manifest = (tmp_path / "manifest.json").read_text()
+    assert execute(*failing) == 1
+    assert samples(tmp_path, "other") == first
+    assert "Other 1/1: ok before, skipped" in capsys.readouterr().out
+    assert (tmp_path / "blocks/fake-0/log.txt").read_text().count("about to leave") == 2
+    assert json.loads(manifest)["started"] == json.loads((tmp_path / "manifest.json").read_text())["started"]
+
+
+def test_other_settings_are_refused_with_the_first_difference(execute, tmp_path):
+    assert execute() == 0
+    with pytest.raises(ValueError, match="seed is 20260423 there and 1 here"):
+        execute("seed=1")
+    stored = json.loads((tmp_path / "settings.json").read_text())
+    (tmp_path / "settings.json").write_text(json.dumps({**stored, "code": "other"}))
+    with pytest.raises(ValueError, match=r"other settings \(the code\)"):
+        execute()
+
+
+def test_a_folder_that_holds_no_run_is_refused(execute, tmp_path):
+    (tmp_path / "diary.txt").write_text("x")
+    with pytest.raises(ValueError, match="exists and holds no run"):
+        execute()
+    with pytest.raises(ValueError, match="is a file"):
+        run.check_folder(tmp_path / "diary.txt", {})
+
+
+def test_a_failed_preparation_starts_no_block(execute, tmp_path, capsys):
+    assert execute("model.name=unpreparable") == 1
+    assert not (tmp_path / "blocks").exists()
+    assert "failed: preparation: no such repository" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_interrupting_kills_the_worker_and_says_how_to_go_on(tmp_path):
+    call = [
+        sys.executable, "-c",
+        "import sys; from tests.test_launch import *; c = compose_raw(sys.argv[1:], EXTRA);"
+        "sys.exit(run.execute(to_config(c), resolved(c), worker='tests.stub_worker'))",
+        *BASE, f"output={tmp_path}", "cases.fake.behaviour=grandchild", "run=[fake]",
+    ]  # fmt: skip
+    process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
+    grandchild = tmp_path / "blocks/fake-0/grandchild"
+    deadline = time.monotonic() + 30
+    while not (grandchild.exists() and grandchild.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"output={tmp_path}" in output
+    assert not is_running(int(grandchild.read_text()))
+
+
+def test_children_see_the_allowed_environment_only(monkeypatch):
+    monkeypatch.setenv("SECRET", "x")
+    monkeypatch.setenv("HF_HOME", "/hub")
+    monkeypatch.setenv("PYTHONPATH", "/before")
+    environment = launch.child_environment("cuda", 3)
+    assert "SECRET" not in environment
+    assert environment["HF_HOME"] == "/hub"
+    assert environment["PYTHONPATH"] == f"{launch.ROOT}{os.pathsep}/before"
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("3", "PCI_BUS_ID")
+    assert launch.child_environment("cpu", 3)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_an_interpreter_that_vanished_is_a_failure(tmp_path):
+    outcome = launch.run_child(["/nowhere/python"], {}, tmp_path / "log.txt", 5, lambda event: None)
+    assert outcome.state == "failed"
+    assert "did not start" in outcome.reason
+
+
+@pytest.mark.parametrize("data", [b"[]\n", b'{"event":"x"}\n', b"\xff\n", b"x" * (launch.LONGEST_EVENT + 1),
+                                  b'{"event":"verdict","state":"ok"}\n{"event":"verdict","state":"ok"}\n'])  # fmt: skip
+def test_malformed_events_are_a_breach(data):
+    reader = launch.EventReader(lambda event: None)
+    reader.feed(data)
+    assert reader.breach
+
+
+def test_events_may_come_in_pieces():
+    seen: list[dict] = []
+    reader = launch.EventReader(seen.append)
+    for byte in b'{"event":"stage","stage":"load"}\n{"event":"verdict","state":"ok"}\n':
+        reader.feed(bytes([byte]))
+    assert (reader.stage, reader.breach, len(seen)) == ("load", "", 2)
+
+
+def test_samples_take_the_nearest_reading_and_lose_an_unfinished_line(tmp_path):
+    path = tmp_path / "samples.csv"
+    header = ",".join(record.SAMPLES)
+    path.write_text(f"{header}\nfake,0,ttft,10,10,0,5000,1.25,,,7,0,,,0\nfake,0,ttft,10,10,1,60")
+    readings = [telemetry.Reading(time, clock, 1, 1.0, 1, reason, 1) for time, clock, reason in
+                [(0, 900, ""), (4000, 1980, "sw_power_cap"), (9000, 100, "idle")]]  # fmt: skip
+    record.join_conditions(path, lambda time_ns: telemetry.nearest(readings, time_ns))
+    assert path.read_text() == f"{header}\nfake,0,ttft,10,10,0,5000,1.25,,,7,0,1980,sw_power_cap,0\n"
+
+
+def test_no_reading_near_by_is_no_condition():
+    far = telemetry.Reading(10 * telemetry.TOLERANCE_NS, 1, 1, 1.0, 1, "", 1)
+    assert telemetry.nearest([far], 0) == ("", "")
+    assert telemetry.nearest([], 0) == ("", "")
+
+
+def test_throttle_reasons_are_named():
+    assert telemetry.throttle_text(0) == ""
+    assert telemetry.throttle_text(0x1) == "idle"
+    assert telemetry.throttle_text(0x4 | 0x20) == "sw_power_cap|sw_thermal"
+    assert telemetry.throttle_text(1 << 40) == "0x10000000000"
