@@ -1,0 +1,91 @@
+"""The command line as a person types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness import preset
+from harness.gpu import Gpu
+
+ROOT = Path(__file__).resolve().parent.parent
+FAKE = ("--config-dir", str(ROOT / "tests/conf"), "+case@cases.fake=fake", "run=[fake]", "experiment=smoke")
+
+
+def harness(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments], cwd=cwd, capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": "/nonexistent", "COLUMNS": "200"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (["run=[basline]"], "error: run names the unknown case 'basline'"),
+    (["sweep.prompt_length=[1]"], "error: unknown key 'sweep.prompt_length'"),
+    (["--multirun", "model=tinny,tiny"], "error: model=tinny: no such choice"),
+    (["--cfg", "job", "modle=tiny"], "error: unknown key 'modle'"),
+    (["--config-dir", "/nowhere"], "error: the configuration folder /nowhere does not exist"),
+    ([*FAKE, "cases.fake.python=/nowhere/python"], "error: cases.fake.python=/nowhere/python does not run"),
+    ([*FAKE, "output=Makefile"], "is a file: give a folder"),
+])  # fmt: skip
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, sentence):
+    done = harness(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert sentence in done.stderr
+
+
+def test_dry_run_prints_the_plan_and_creates_nothing(tmp_path):
+    done = harness(*FAKE, "dry_run=true", "sweep.blocks=2", f"output={tmp_path / 'run'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.count("Fake") for line in done.stdout.splitlines()].count(1) == 2
+    assert "estimates" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cfg_job_prints_the_configuration():
+    done = harness("--cfg", "job", *FAKE, "seed=5")
+    assert done.returncode == 0, done.stderr
+    shown = yaml.safe_load(done.stdout)
+    assert (shown["seed"], shown["cases"]["fake"]["title"], shown["model"]["name"]) == (5, "Fake", "tiny")
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_shows_the_values_of_this_command_line(flag):
+    done = harness(flag, *FAKE, "seed=77")
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert "77" in lines["seed"]
+    assert "how it fails" in lines["cases.fake.fail"]
+    assert "controlled" in lines["protocol"]
+
+
+def test_multirun_runs_each_combination(tmp_path):
+    done = harness("--multirun", *FAKE, "dry_run=true", "model=tiny,llama2_7b", "model.dtype=float32", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index("Plan: tiny") < done.stdout.index("Plan: Llama-2-7B")
+
+
+def gpu(index: int, free_mib: int) -> Gpu:
+    return Gpu(index, "H200", f"GPU-{index}", "570", 143_000, free_mib, ())
+
+
+@pytest.mark.parametrize(("gpus", "arguments", "reason"), [
+    ([], ["experiment=smoke"], "no usable GPU (no driver)"),
+    ([gpu(0, 1000), gpu(1, 2000)], ["experiment=smoke"], "no GPU has 20 GiB free (at most 2)"),
+    ([gpu(0, 1000), gpu(1, 40_000)], ["gpu=1"], "GPU 1 (H200) has 39 GiB free"),
+])  # fmt: skip
+def test_bench_takes_the_first_gpu_with_room_else_the_smoke_run(gpus, arguments, reason):
+    chosen, why = preset.choose(gpus, "no driver")
+    assert chosen == arguments
+    assert reason in why
+
+
+def test_make_help_lists_every_target():
+    text = (ROOT / "Makefile").read_text()
+    phony = next(line for line in text.splitlines() if line.startswith(".PHONY:")).split()[1:]
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert sorted(phony) == sorted(line.split()[1] for line in shown.splitlines() if line.startswith("  make "))
