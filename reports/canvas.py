@@ -17,6 +17,7 @@ from reports.table import DAGGER
 SIZE = (7.6, 4.6)
 CHARACTERS_PER_INCH = 15.5  # of the small print under a figure
 LINE_IN = 0.165
+End = tuple[float, str, str]  # where a line ends, its name, its colour
 WIDE_SPREAD = 12.0  # above this ratio of the largest to the smallest value a linear axis hides the small ones
 
 
@@ -72,7 +73,7 @@ def log_axis(axes: Axes, which: str) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def end_labels(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
+def end_labels(axes: Axes, ends: list[End]) -> None:
     """Names at the right end of lines, pushed apart where lines end close together."""
     ends = sorted(ends)
     pixels = [axes.transData.transform((1, value)) for value, _, _ in ends]

@@ -11,9 +11,9 @@ from reports.run import Run
 from reports.table import DASH, Cell, Column, Notes, Table, number
 
 FLAGS = {
-    "throttled": "taken while the card was throttled",
-    "captures": "with a graph captured inside the interval",
-    "ungraphed": "answered without a graph",
+    "throttled": "throttled",
+    "captures": "with a graph captured inside",
+    "ungraphed": "without a graph",
 }
 AVERAGED = ("mean_ms", "p50_ms", "p99_ms", "floor_ms", "ratio_to_floor")
 
@@ -129,7 +129,7 @@ def build(run: Run, grid: Grid) -> Table:
         facts=run.facts(grid.frame["n"]),
         smoke=run.smoke,
         frame=long_frame(run, grid, values, best),
-        totals=1,  # the average, or the whole range
+        rules=frozenset({len(rows) - 1} - {0}),  # above the average, or the whole range
     )
 
 
@@ -141,9 +141,9 @@ def at(values: pd.DataFrame, row: str, case: str) -> float:
 def case_head(run: Run, grid: Grid, case: str, notes: Notes) -> Cell:
     """A case's title, marked when its samples need a word of caution."""
     marks = list(case_marks(run, case, notes))
-    flags = grid.frame if "throttled" in grid.frame else by_length(run.ttft)
-    if caution := flag_note(run, case, flags):
-        marks.append(notes.mark(caution))
+    flagged = flag_notes(run, grid.frame if "throttled" in grid.frame else run.ttft)
+    if case in flagged:
+        marks.append(notes.mark(f"Flagged samples, all kept: {'; '.join(flagged.values())}."))
     return Cell(run.cases[case], tuple(marks))
 
 
@@ -161,14 +161,16 @@ def case_marks(run: Run, case: str, notes: Notes) -> tuple[str, ...]:
     return tuple(marks)
 
 
-def flag_note(run: Run, case: str, frame: pd.DataFrame) -> str:
-    """How many samples behind a case's values are flagged; empty when none is. The whole range counts once."""
-    rows = frame[frame["case"] == case]
-    if "whole" in rows and rows["whole"].any():
-        rows = rows[rows["whole"]]
-    counts = {text: int(rows[column].sum()) for column, text in FLAGS.items()}
-    parts = [f"{count} {text}" for text, count in counts.items() if count]
-    return f"{run.cases[case]}: of {int(rows['n'].sum())} samples, {', '.join(parts)}; all are kept." if parts else ""
+def flag_notes(run: Run, frame: pd.DataFrame) -> dict[str, str]:
+    """How many samples behind a case's values are flagged, for each case that has any. The whole range counts once."""
+    rows = frame[frame["whole"]] if "whole" in frame and frame["whole"].any() else frame
+    found = {}
+    for case, title in run.cases.items():
+        own = rows[rows["case"] == case]
+        counts = {text: int(own[column].sum()) for column, text in FLAGS.items()}
+        if parts := [f"{count} {text}" for text, count in counts.items() if count]:
+            found[case] = f"{title} {', '.join(parts)} (n = {int(own['n'].sum())})"
+    return found
 
 
 def value_cell(

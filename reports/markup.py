@@ -66,9 +66,7 @@ def latex_character(char: str) -> str:
 def latex(table: Table) -> str:
     """A float to be \\input: needs booktabs, graphicx and array. Wider tables than the line are scaled down."""
     stamp = rf"\textbf{{{SMOKE}.}} " if table.smoke else ""
-    body = [latex_row(row) for row in table.rows]
-    if 0 < table.totals < len(body):
-        body.insert(len(body) - table.totals, r"\midrule")
+    body = [("\\midrule\n" if place in table.rules else "") + latex_row(row) for place, row in enumerate(table.rows)]
     notes = [
         rf"\textsuperscript{{{latex_escape(mark)}}}~{latex_escape(text)}\par" for mark, text in table.notes.lines()
     ]
@@ -76,7 +74,7 @@ def latex(table: Table) -> str:
         [
             r"% needs \usepackage{booktabs,graphicx,array}",
             r"\begin{table}[htbp]",
-            r"\centering\small",
+            r"\centering\small\setlength{\belowcaptionskip}{6pt}",
             rf"\caption{{{stamp}{latex_escape(table.title)}}}",
             rf"\label{{tab:{table.name.replace('_', '-')}}}",
             rf"\setbox0=\hbox{{\begin{{tabular}}{{@{{}}{''.join(map(latex_column, table.columns))}@{{}}}}",

@@ -118,9 +118,11 @@ def speedup_table(run: Run) -> Table:
             cells = [speedup_cell(run, metric, case, over, ratios, notes) for over in run.cases]
             rows.append([Cell(metric), Cell(title, case_marks(run, case, notes)), *cells])
             records += [{"metric": metric, "case": case, "over": over, "speed_up": x} for over, x in ratios.items()]
-    title = "Speed-up of each case over each other: geometric mean over prompt lengths, ratio of medians for decode"
+    title = "Speed-up: how many times faster the row's case is than the column's"
+    facts = f"Geometric mean over prompt lengths; ratio of medians for decode. {run.facts(run.ttft['n'])}"
+    rules = frozenset(range(len(run.cases), len(rows), len(run.cases)))
     frame = pd.DataFrame(records, columns=["metric", "case", "over", "speed_up"])
-    return Table("speedup", title, head, rows, notes, run.facts(run.ttft["n"]), run.smoke, frame)
+    return Table("speedup", title, head, rows, notes, facts, run.smoke, frame, rules)
 
 
 def speedup_cell(run: Run, metric: str, case: str, over: str, ratios: dict[str, float], notes: Notes) -> Cell:

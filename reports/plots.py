@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.canvas import canvas, end_labels, frame_of, label, log_axis, scale
+from reports.canvas import End, canvas, end_labels, frame_of, label, log_axis, scale
 from reports.overview import METRICS, speed_up, whole_decode
 from reports.run import Run
 
@@ -43,32 +43,43 @@ def ttft(run: Run) -> Plot:
 
 def p99(run: Run) -> Plot:
     """P99 of TTFT by prompt length with its interval; the maximum, dotted and hollow, where n can't support it."""
-    caption = "Bands: exact 95 % intervals of the 99th percentile."
+    caption = "Bars: exact 95 % intervals of the 99th percentile, moved apart sideways."
     frame, columns = run.p99, ("p99_ms", "p99_low_ms", "p99_high_ms")
     title = "99th percentile of the time to first token"
     if len(frame) and not frame["supported"].all():
         caption = "Hollow and dotted: the maximum, where n is below the 368 that a P99 needs. " + caption
         frame = frame.assign(p99_ms=frame["p99_ms"].where(frame["supported"].astype(bool), frame["max_ms"]))
         title += "" if frame["supported"].any() else ": maxima only, n is too small"
-    return by_length(run, "p99", title, frame, columns, caption)
+    return by_length(run, "p99", title, frame, columns, caption, bands=False)
 
 
 def by_length(
-    run: Run, name: str, title: str, frame: pd.DataFrame, columns: tuple[str, str, str], caption: str
+    run: Run,
+    name: str,
+    title: str,
+    frame: pd.DataFrame,
+    columns: tuple[str, str, str],
+    caption: str,
+    bands: bool = True,
 ) -> Plot:
     """A line a case over prompt length, labelled at its end."""
     value, low, high = columns
     if frame[value].isna().all():
         return Plot(name, title, caption, None, "no case has a value")
     figure, axes = canvas(run, title, caption, frame["n"])
-    ends = []
+    ends: list[End] = []
     for case, look in style.looks(run.cases).items():
         rows = frame[frame["case"] == case].sort_values("prompt_length")
         if rows.empty:
             continue
         x, sure = rows["prompt_length"], rows.get("supported", pd.Series(True, rows.index)).astype(bool).all()
-        if sure:
+        if sure and bands:
             axes.fill_between(x, rows[low], rows[high], color=look.colour, alpha=0.18, linewidth=0)
+        elif sure:
+            # Intervals of a tail are wide: thin bars, moved a little apart, stay readable where bands would cover.
+            x = x + (len(ends) - 2) * 0.006 * max(frame["prompt_length"].max(), 1)
+            reach = [rows[value] - rows[low], rows[high] - rows[value]]
+            axes.errorbar(x, rows[value], reach, fmt="none", ecolor=look.colour, elinewidth=1, alpha=0.75, capsize=2)
         fill, dash = (look.colour, "-") if sure else ("white", ":")
         axes.plot(x, rows[value], color=look.colour, marker=look.marker, markerfacecolor=fill, linestyle=dash)
         ends.append((rows[value].iloc[-1], label(run, case), look.colour))

@@ -48,6 +48,7 @@ RC: Any = {
     "xtick.color": "#444444",
     "ytick.color": "#444444",
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # a dollar sign in a title is a dollar sign
 }
 
 

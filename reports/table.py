@@ -56,7 +56,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class Table:
-    """`name` is the file's stem; the last `totals` rows stand below a rule; `frame` is what the .csv holds."""
+    """`name` is the file's stem; a rule stands above each row in `rules`; `frame` is what the .csv holds."""
 
     name: str
     title: str
@@ -66,7 +66,7 @@ class Table:
     facts: str
     smoke: bool
     frame: pd.DataFrame
-    totals: int = 0
+    rules: frozenset[int] = frozenset()
 
     def csv(self) -> str:
         """The numbers behind the table, with a column that tells a smoke run."""

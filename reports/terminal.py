@@ -26,10 +26,9 @@ def show(table: Table, console: Console) -> None:
         title = Text.assemble((f"{SMOKE}: ", "bold red"), title)
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in table.columns:
-        grid.add_column(text_of(column.head), justify=column.align, overflow="fold")
+        grid.add_column(text_of(column.head, "\n"), justify=column.align, overflow="fold")
     for place, row in enumerate(table.rows):
-        last_before_totals = place == len(table.rows) - table.totals - 1
-        grid.add_row(*map(text_of, row), end_section=last_before_totals)
+        grid.add_row(*map(text_of, row), end_section=place + 1 in table.rules)
     console.print(title)
     console.print(grid)
     for line in (table.facts, *(f"[{mark}] {text}" for mark, text in table.notes.lines())):
@@ -37,7 +36,7 @@ def show(table: Table, console: Console) -> None:
     console.print()
 
 
-def text_of(cell: Cell) -> Text:
+def text_of(cell: Cell, before_marks: str = " ") -> Text:
     """A cell, bold where it won, its marks in brackets."""
-    marks = f" [{','.join(cell.marks)}]" if cell.marks else ""
+    marks = f"{before_marks}[{','.join(cell.marks)}]" if cell.marks else ""
     return Text.assemble((cell.text, "bold green" if cell.bold else ""), (marks, "dim"))

@@ -1,0 +1,152 @@
+import io
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports.__main__ import tables_of
+from reports.overview import speed_up
+from reports.run import load
+from tests.synthetic import Spec, invent
+
+
+def texts(table):
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+def test_the_average_and_the_winner_are_computed(stored, tables):
+    table = tables["ttft"]
+    jit = [cell.head.text for cell in table.columns].index("JIT-Only")
+    wanted = stored.ttft[stored.ttft["case"] == "jit"]["p50_ms"].mean()
+    assert texts(table)[-1][0] == "Average"
+    assert texts(table)[-1][jit] == f"{wanted:.2f}"
+    lowest = stored.ttft.loc[stored.ttft.groupby("prompt_length")["p50_ms"].idxmin()]
+    titles = [stored.cases[case] for case in lowest.sort_values("prompt_length")["case"]]
+    assert [row[-1] for row in texts(table)[:-1]] == titles
+    assert [sum(cell.bold for cell in row) for row in table.rows] == [1, 1, 1, 1]
+
+
+def test_the_winner_follows_the_numbers(run_dir):
+    ttft = pd.read_csv(run_dir / "ttft.csv")
+    ttft.loc[(ttft["case"] == "baseline") & (ttft["prompt_length"] == 100), "p50_ms"] = 0.5
+    ttft.to_csv(run_dir / "ttft.csv", index=False)
+    table = tables_of(load(run_dir))[0]
+    assert [row[-1] for row in texts(table)] == ["JIT+CUDA", "Baseline", "JIT+CUDA", "JIT+CUDA"]
+
+
+def test_a_case_that_computes_something_else_is_marked_and_cannot_win(run_dir):
+    ttft = pd.read_csv(run_dir / "ttft.csv")
+    ttft.loc[ttft["case"] == "eager", "p50_ms"] = 0.1
+    ttft.to_csv(run_dir / "ttft.csv", index=False)
+    table = tables_of(load(run_dir))[0]
+    head = next(column.head for column in table.columns if column.head.text == "Eager (control)")
+    assert "†" in head.marks
+    assert [row[-1] for row in texts(table)] == ["JIT+CUDA"] * 4
+    assert any(mark == "†" and "relative logit error" in text for mark, text in table.notes.lines())
+
+
+@pytest.mark.parametrize("name", ["ttft", "ttft_ratio", "p99", "decode", "summary", "speedup", "equivalence"])
+def test_a_missing_case_is_a_dash_with_the_reason_of_its_status(tables, name):
+    table = tables[name]
+    notes = dict(table.notes.lines())
+    dashes = [cell for row in table.rows for cell in row if cell.text == "–" and cell.marks]
+    assert dashes
+    assert all(mark in notes for cell in dashes for mark in cell.marks)
+    assert any("tensorrt_llm is not installed" in notes[mark] for cell in dashes for mark in cell.marks)
+
+
+def test_p99_is_a_maximum_with_n_until_n_supports_it(tables, full):
+    few = texts(tables["p99"])
+    assert few[0][1].startswith("max ")
+    assert few[0][1].endswith("(n=40)")
+    assert few[0][-1] == "–"
+    enough = texts(next(table for table in tables_of(full) if table.name == "p99"))
+    assert all(float(value) > 0 for row in enough for value in row[1:-1])
+    assert all(row[-1] in full.cases.values() for row in enough)
+
+
+def test_decode_ends_with_the_whole_range(tables):
+    assert [row[0] for row in texts(tables["decode"])] == ["10–30", "31–60", "10–60 (whole)"]
+
+
+def test_flagged_samples_are_counted_in_a_footnote(stored, tables):
+    captured = stored.ttft[stored.ttft["case"] == "cuda_graph"]["captures"].sum()
+    note = next(text for _, text in tables["ttft"].notes.lines() if text.startswith("Flagged"))
+    assert f"{captured:.0f} with a graph captured" in note
+
+
+def test_speed_up_is_the_geometric_mean_of_the_ratios(stored):
+    p50 = stored.ttft.pivot(index="prompt_length", columns="case", values="p50_ms")
+    wanted = math.exp(np.log(p50["baseline"] / p50["jit"]).mean())
+    assert speed_up(stored, "TTFT", "jit", "baseline") == pytest.approx(wanted)
+    assert speed_up(stored, "TTFT", "baseline", "jit") == pytest.approx(1 / wanted)
+    assert math.isnan(speed_up(stored, "TTFT", "jit", "tensorrt_llm"))
+    assert math.isnan(speed_up(stored, "P99", "jit", "baseline"))
+
+
+def test_summary_figures(stored, tables):
+    row = dict(zip((c.head.text for c in tables["summary"].columns), texts(tables["summary"])[0], strict=True))
+    assert (row["Case"], row["Set-up (s)"], row["Peak memory (GiB)"]) == ("Baseline", "11.5", "14.8")
+    cold = stored.samples[(stored.samples["case"] == "baseline") & (stored.samples["metric"] == "cold")]["host_ms"]
+    assert row["Cold TTFT (ms)"] == f"{cold.median():.1f}"
+
+
+def test_equivalence_counts_and_verdicts(tables):
+    rows = {row[0]: row[1:] for row in texts(tables["equivalence"])}
+    assert rows["Baseline"][0] == "reference"
+    assert rows["JIT-Only"][0] == "passed"
+    assert rows["JIT-Only"][2:] == ["9 / 9", "120 / 120"]
+    assert rows["Eager (control)"][0] == "FAILED"
+    assert rows["TensorRT-LLM"][0] == "not compared"
+
+
+def test_a_case_that_lost_a_block_says_so(run_dir):
+    status = pd.read_csv(run_dir / "status.csv")
+    lost = (status["case"] == "jit") & (status["block"] == 1)
+    status.loc[lost, "state"] = "timeout"
+    status["reason"] = status["reason"].astype(object)
+    status.loc[lost, "reason"] = "ended after 900 s"
+    status.to_csv(run_dir / "status.csv", index=False)
+    notes = [text for _, text in tables_of(load(run_dir))[0].notes.lines()]
+    assert "JIT-Only: 1 of 2 blocks ended well; timeout: ended after 900 s." in notes
+
+
+def test_a_missing_length_takes_the_average_away(run_dir):
+    ttft = pd.read_csv(run_dir / "ttft.csv")
+    ttft[~((ttft["case"] == "jit") & (ttft["prompt_length"] == 400))].to_csv(run_dir / "ttft.csv", index=False)
+    table = tables_of(load(run_dir))[0]
+    column = [c.head.text for c in table.columns].index("JIT-Only")
+    assert [row[column].text for row in table.rows][-2:] == ["–", "–"]
+
+
+def test_csv_has_the_numbers_and_tells_a_smoke_run(tables, odd):
+    frame = pd.read_csv(io.StringIO(tables["ttft"].csv()))
+    assert not frame["smoke"].any()
+    assert {"mean_ms", "p50_ms", "floor_ms", "winner", "title"} <= set(frame.columns)
+    averages = frame[frame["prompt_length"] == "average"].set_index("case")
+    assert averages.loc["jit", "p50_ms"] == pytest.approx(
+        frame[(frame["case"] == "jit") & (frame["prompt_length"] != "average")]["p50_ms"].mean()
+    )
+    assert all(pd.read_csv(io.StringIO(table.csv()))["smoke"].all() for table in tables_of(odd))
+
+
+def test_facts_stand_under_every_table(stored, tables):
+    for table in tables.values():
+        for fact in ("Invented GPU", "2026-01-02", "protocol controlled", "Llama-2-7B", "random weights"):
+            assert fact in table.facts
+    assert tables["ttft"].facts.startswith("n = 40;")
+
+
+def test_one_case_without_baseline_or_decode_still_has_its_tables(tmp_path):
+    spec = Spec(cases=("jit",), missing=(), wrong=(), lengths=(10,), context=10, context_ranges=())
+    tables = {table.name: table for table in tables_of(load(invent(tmp_path / "run", spec)))}
+    assert texts(tables["ttft"])[0][-1] == "JIT-Only"
+    assert texts(tables["decode"])[0][1] == "–"
+
+
+def test_no_case_at_all_has_tables_of_dashes(tmp_path):
+    spec = Spec(cases=("tensorrt_llm",))
+    tables = {table.name: table for table in tables_of(load(invent(tmp_path / "run", spec)))}
+    assert [row[1] for row in texts(tables["ttft"])] == ["–"] * 4
+    assert any("not installed" in text for _, text in tables["ttft"].notes.lines())
