@@ -15,15 +15,18 @@ from reports.run import SMOKE, Run
 from reports.table import DAGGER
 
 SIZE = (7.6, 4.6)
+WIDE_SPREAD = 12.0  # above this ratio of the largest to the smallest value a linear axis hides the small ones
 CHARACTERS_PER_INCH = 15.5  # of the small print under a figure
 LINE_IN = 0.165
+LABEL_CHARACTERS = 15
 End = tuple[float, str, str]  # where a line ends, its name, its colour
-WIDE_SPREAD = 12.0  # above this ratio of the largest to the smallest value a linear axis hides the small ones
 
 
 def label(run: Run, case: str) -> str:
-    """A case's title, with a dagger when its computation is not the baseline's."""
-    return run.cases[case] + (DAGGER if run.failed_equivalence(case) else "")
+    """A case's title, cut where a figure has no room for more, with a dagger when its computation is not the baseline's."""
+    title = run.cases[case]
+    short = title if len(title) <= LABEL_CHARACTERS else title[: LABEL_CHARACTERS - 1] + "…"
+    return short + (DAGGER if run.failed_equivalence(case) else "")
 
 
 def canvas(run: Run, title: str, caption: str, counts: pd.Series, right: float = 0.82) -> tuple[Figure, Axes]:
@@ -51,7 +54,7 @@ def frame_of(
         figure.text(0.015, (0.08 + LINE_IN * place) / height, line, fontsize=7.5, color=style.FAINT, va="bottom")
     if run.smoke:
         spot: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 24, "fontweight": "bold", "zorder": 10}
-        figure.text(0.47, 0.53, SMOKE, fontsize=27, color="#b00020", alpha=0.28, **spot)
+        figure.text(0.47, 0.53, SMOKE, fontsize=27 * min(1.0, height / 4), color="#b00020", alpha=0.28, **spot)
 
 
 def scale(axes: Axes, values: pd.Series, text: str = "Latency (ms)") -> None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.canvas import End, canvas, end_labels, frame_of, label, log_axis, scale
+from reports.canvas import SIZE, End, canvas, end_labels, frame_of, label, log_axis, scale
 from reports.overview import METRICS, speed_up, whole_decode
 from reports.run import Run
 
@@ -47,7 +47,8 @@ def p99(run: Run) -> Plot:
     frame, columns = run.p99, ("p99_ms", "p99_low_ms", "p99_high_ms")
     title = "99th percentile of the time to first token"
     if len(frame) and not frame["supported"].all():
-        caption = "Hollow and dotted: the maximum, where n is below the 368 that a P99 needs. " + caption
+        maxima = "Hollow and dotted: the maximum, because n is below the 368 that a P99 needs."
+        caption = f"{maxima} {caption}" if frame["supported"].any() else maxima
         frame = frame.assign(p99_ms=frame["p99_ms"].where(frame["supported"].astype(bool), frame["max_ms"]))
         title += "" if frame["supported"].any() else ": maxima only, n is too small"
     return by_length(run, "p99", title, frame, columns, caption, bands=False)
@@ -85,7 +86,8 @@ def by_length(
         ends.append((rows[value].iloc[-1], label(run, case), look.colour))
     if "floor_ms" in frame and frame["floor_ms"].notna().any():
         floors = frame.drop_duplicates("prompt_length").sort_values("prompt_length")
-        axes.plot(floors["prompt_length"], floors["floor_ms"], color=style.FLOOR, linestyle="--", linewidth=1.2)
+        axes.plot(floors["prompt_length"], floors["floor_ms"], marker="_" if len(floors) == 1 else "",
+                  color=style.FLOOR, linestyle="--", linewidth=1.2, markersize=16)  # fmt: skip
         ends.append((floors["floor_ms"].iloc[-1], "Floor", style.FLOOR))
     axes.set_xticks(sorted(frame["prompt_length"].unique()))
     axes.set_xlabel("Prompt length (tokens)")
@@ -168,7 +170,7 @@ def ecdf(run: Run) -> Plot:
     shown = [lengths[round(i)] for i in np.linspace(0, len(lengths) - 1, min(9, len(lengths)))]
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(max(4.5, 2.55 * columns), 1.25 + 1.75 * rows), layout=None)
+    figure = Figure(figsize=(SIZE[0], 1.6 + (1.7 if rows > 1 else 2.4) * rows))
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
     for axes, length in zip(grid, shown, strict=False):
         panel(run, axes, timed[timed["prompt_length"] == length], f"{length:.0f} tokens")
@@ -177,9 +179,10 @@ def ecdf(run: Run) -> Plot:
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, frameon=False, ncols=len(names), loc="upper left", fontsize=8.5,
                   bbox_to_anchor=(0.06, 1 - 0.38 / figure.get_figheight()))  # fmt: skip
-    figure.supxlabel("Time to first token (ms)", fontsize=9.5, y=0.48 / figure.get_figheight())
-    figure.supylabel("Share of requests", fontsize=9.5)
     frame_of(run, figure, title, caption, run.ttft["n"], right=0.97, top_in=0.88, bottom_in=0.6)
+    below = figure.subplotpars.bottom - 0.44 / figure.get_figheight()
+    figure.supxlabel("Time to first token (ms)", fontsize=9.5, y=below)
+    figure.supylabel("Share of requests", fontsize=9.5)
     return Plot("ttft_ecdf", title, caption, figure)
 
 
