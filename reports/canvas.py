@@ -23,7 +23,7 @@ End = tuple[float, str, str]  # where a line ends, its name, its colour
 
 
 def label(run: Run, case: str) -> str:
-    """A case's title, cut where a figure has no room for more, with a dagger when its computation is not the baseline's."""
+    """A case's title, cut to the room of a figure, with a dagger when it computes something else than the baseline."""
     title = run.cases[case]
     short = title if len(title) <= LABEL_CHARACTERS else title[: LABEL_CHARACTERS - 1] + "…"
     return short + (DAGGER if run.failed_equivalence(case) else "")
