@@ -117,15 +117,19 @@ class Block:
         self.sink.keep([(Place("cold", length, length, 0), time_prefill(self.case, ids, self.clock))])
 
     def warm_up(self) -> None:
-        """Untimed requests at every length, and as many decode steps."""
+        """Untimed requests at every length, and one whole decode sequence.
+
+        A whole one, because some engines prepare something for each context length the first time they meet it.
+        """
         self.sink.stage("warmup")
         sweep = self.job.sweep
+        if sweep.warmup_iterations == 0:
+            return
         for iteration in range(sweep.warmup_iterations):
             for length in sweep.prompt_lengths:
                 self.case.prefill(prompt(self.job, "warmup", length, iteration))
-        steps = min(sweep.warmup_iterations, sweep.decode_steps)
         ids = prompt(self.job, "warmup", sweep.decode_prompt_length, 0)
-        for _ in time_decode(self.case, ids, steps, self.clock):
+        for _ in time_decode(self.case, ids, sweep.decode_steps, self.clock):
             pass
 
     def ttft(self) -> None:

@@ -12,8 +12,9 @@ from triton.language.extra import cuda as tl_cuda
 
 from cases.runtime.shape import LlamaShape
 
-SPLITS = 4
-BLOCK = 32
+SPLITS = 8
+BLOCK = 64
+WARPS = 4
 LOWEST = tl.constexpr(-1.0e30)
 
 
@@ -128,7 +129,7 @@ class Scratch:
 
 def attend_one(
     rows: Tensor, words: Tensor, tables: tuple[Tensor, Tensor], cache: tuple[Tensor, Tensor], scratch: Scratch,
-    shape: LlamaShape, *, fresh: bool,
+    shape: LlamaShape, *, fresh: bool, warps: int = WARPS,
 ) -> Tensor:  # fmt: skip
     """Attention of the last real token over the cache: [1, query size].
 
@@ -146,6 +147,6 @@ def attend_one(
     _attend_one[(shape.num_attention_heads, SPLITS)](
         rows, words, *tables, keys, values, scratch.partial, scratch.peaks, scratch.masses, scratch.arrived, out, scale,
         HEADS=shape.num_attention_heads, KV_HEADS=shape.num_key_value_heads, WIDTH=shape.head_dim,
-        CAPACITY=keys.shape[1], BLOCK=BLOCK, SPLITS=SPLITS, FRESH=fresh, num_warps=4, launch_pdl=True,
+        CAPACITY=keys.shape[1], BLOCK=BLOCK, SPLITS=SPLITS, FRESH=fresh, num_warps=warps, launch_pdl=True,
     )  # fmt: skip
     return out
