@@ -106,7 +106,7 @@ class Bars:
             console=console,
         )
         self._run: TaskID = self._progress.add_task("blocks", total=blocks, note="")
-        self._stage: TaskID = self._progress.add_task("", total=None, note="")
+        self._stage: TaskID | None = None
         self._title, self._name = "", ""
 
     def __enter__(self) -> Bars:
@@ -116,22 +116,22 @@ class Bars:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.update(self._stage, visible=False)
+        self._clear()
         self._progress.stop()
 
     def begin(self, title: str) -> None:
         """A new block: the lower bar starts anew."""
         self._title, self._name = title, ""
-        self._progress.reset(self._stage, total=None, description=title, note="starts")
+        self._stage = self._anew(title)
 
     def event(self, event: Event) -> None:
         """Move the lower bar; a new stage restarts its estimate of the time left."""
         if event["event"] == "verdict":
             return
         name = str(event.get("stage", ""))
-        if name != self._name:
+        if self._stage is None or name != self._name:
             self._name = name
-            self._progress.reset(self._stage, total=None, description=f"{self._title}: {name}", note="")
+            self._stage = self._anew(f"{self._title}: {name}")
         length = f"{event['prompt_length']} tokens" if "prompt_length" in event else str(event.get("detail", ""))
         median = f"  median {event['median_ms']:.3f} ms" if "median_ms" in event else ""
         self._progress.update(
@@ -142,3 +142,13 @@ class Bars:
         """Leave one line above the bars."""
         self._console.print(f"{self._title}: {line}", markup=False, highlight=False, soft_wrap=True)
         self._progress.update(self._run, advance=int(counted))
+
+    def _anew(self, description: str) -> TaskID:
+        """A fresh lower bar; its time left is estimated from nothing before it."""
+        self._clear()
+        return self._progress.add_task(description, total=None, note="")
+
+    def _clear(self) -> None:
+        if self._stage is not None:
+            self._progress.remove_task(self._stage)
+            self._stage = None

@@ -20,7 +20,7 @@ from harness.compose import ROOT
 from harness.config import RunConfig
 from harness.gpu import Gpu
 from harness.job import Job, read_job, write_job
-from harness.launch import WORKER, Outcome, child_environment, command, run_child
+from harness.launch import WORKER, Outcome, child_environment, command, describe_exit, run_child
 from harness.machine import check_machine, check_memory
 from harness.plan import build_job
 from harness.progress import Watcher, watcher
@@ -50,6 +50,10 @@ class Run:
         """What the children of this run see."""
         return child_environment(self.config.device, self.config.gpu)
 
+    def say(self, line: str) -> None:
+        """Print one line as it is."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
 
 def execute(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) -> int:
     """Do the whole run; the exit code is 0 when no case failed.
@@ -61,21 +65,20 @@ def execute(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER
     settings = manifest.settings(resolved)
     folder = choose_folder(config)
     check_folder(folder, settings)
-    console = Console()
+    run = Run(config, resolved, folder, gpu, Console(), worker)
     if gpu is not None and gpu.processes:
-        console.print(f"note: GPU {gpu.index} is also used by process {', '.join(map(str, gpu.processes))}")
+        run.say(f"note: GPU {gpu.index} is also used by process {', '.join(map(str, gpu.processes))}")
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "settings.json").exists():
         record.write_json(folder / "settings.json", settings)
-    run = Run(config, resolved, folder, gpu, console, worker)
     try:
         with _terminate_as_interrupt():
             return _carry_out(run)
     except KeyboardInterrupt:
-        console.print(f"interrupted; go on with the same overrides and output={folder}", soft_wrap=True)
+        run.say(f"interrupted; go on with: python -m harness output={folder} and the same overrides")
         return 130
     except PrepareFailed as error:
-        console.print(f"failed: {error}", markup=False, soft_wrap=True)
+        run.say(f"failed: {error}")
         return 1
 
 
@@ -108,10 +111,7 @@ def _carry_out(run: Run) -> int:
         job = _freeze(run, watch)
         _run_blocks(run, job, watch)
     manifest.finish(run.folder / "manifest.json")
-    summarise(run.folder)
-    sys.stdout.flush()
-    reported = subprocess.run([sys.executable, "-m", "reports", str(run.folder)], cwd=ROOT, check=False)
-    return _close(run, job, reported.returncode)
+    return _close(run, job)
 
 
 def _freeze(run: Run, watch: Watcher) -> Job:
@@ -201,18 +201,19 @@ def _with_samples(outcome: Outcome, folder: Path) -> Outcome:
     return Outcome("failed", "said ok, but wrote no samples", "", outcome.exit_code, outcome.wall_s, outcome.payload)
 
 
-def _close(run: Run, job: Job, report_code: int) -> int:
-    """The last lines: what is absent, where the report lies, what failed."""
+def _close(run: Run, job: Job) -> int:
+    """Summaries and the report, which ends with its table and path; then, if anything failed, a line that says what."""
     rows = [row for case, block in job.order if (row := record.read_verdict(job, case, block)) is not None]
-    absent = {row["case"]: row for row in rows if row["state"] in record.NOT_HERE}
-    for name, row in absent.items():
-        run.console.print(f"{row['state']}: {name}: {row['reason']}", markup=False, highlight=False, soft_wrap=True)
-    run.console.print(f"report: {run.folder / 'report' / 'report.html'}", soft_wrap=True, highlight=False)
+    for name, row in {row["case"]: row for row in rows if row["state"] in record.NOT_HERE}.items():
+        run.say(f"{row['state']}: {name}: {row['reason']}")
+    summarise(run.folder)
+    sys.stdout.flush()
+    reported = subprocess.run([sys.executable, "-m", "reports", str(run.folder)], cwd=ROOT, check=False)
     failures = [f"{row['case']} block {row['block']} ({row['reason']})" for row in rows if row["state"] in record.BAD]
-    if report_code != 0:
-        failures.append(f"the report (exit code {report_code})")
+    if reported.returncode != 0:
+        failures.append(f"the report ({describe_exit(reported.returncode)})")
     if failures:
-        run.console.print(f"failed: {'; '.join(failures)}", markup=False, highlight=False, soft_wrap=True)
+        run.say(f"failed: {'; '.join(failures)}")
     return 1 if failures else 0
 
 
