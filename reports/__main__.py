@@ -9,9 +9,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from reports import latency, markup, overview, page, plots, readme, style, terminal
+from reports import clocks, latency, markup, overview, page, plots, readme, style, terminal
 from reports.run import Run, load
 from reports.table import Table
+
+DPI = 192  # twice the 96 dots of an inch on a page
 
 
 def tables_of(run: Run) -> list[Table]:
@@ -23,6 +25,7 @@ def tables_of(run: Run) -> list[Table]:
         latency.decode_table,
         overview.summary_table,
         overview.speedup_table,
+        clocks.clocks_table,
         overview.equivalence_table,
         overview.status_table,
     )
@@ -39,15 +42,22 @@ def write_report(run: Run, tables: list[Table]) -> Path:
         (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
     (folder / "tables.tex").write_text(markup.latex_document(tables), encoding="utf-8")
     drawn = plots.plots(run)
-    with mpl.rc_context(style.RC):
-        for plot in drawn:
-            for suffix in ("png", "pdf"):
-                target = folder / f"{plot.name}.{suffix}"
-                target.unlink(missing_ok=True)
-                if plot.figure is not None:
-                    plot.figure.savefig(target, dpi=page.DPI)
-        (folder / "report.html").write_text(page.render(run, tables, drawn), encoding="utf-8")
+    images = {plot.name: write_figure(plot, folder) for plot in drawn}
+    (folder / "report.html").write_text(page.render(run, tables, drawn, images), encoding="utf-8")
     return folder / "report.html"
+
+
+def write_figure(plot: plots.Plot, folder: Path) -> bytes:
+    """Write a figure as .png and .pdf and return the PNG; without a figure, take an older run's away."""
+    files = {suffix: folder / f"{plot.name}.{suffix}" for suffix in ("png", "pdf")}
+    for file in files.values():
+        file.unlink(missing_ok=True)
+    if plot.figure is None:
+        return b""
+    with mpl.rc_context(style.RC):
+        for file in files.values():
+            plot.figure.savefig(file, dpi=DPI)
+    return files["png"].read_bytes()
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -30,6 +30,7 @@ class Grid:
     value: str
     average: bool
     floor: bool = True
+    winner: bool = True
 
     def pivot(self, run: Run) -> pd.DataFrame:
         """Values by row and case; NaN where there is none."""
@@ -71,16 +72,9 @@ def ttft_table(run: Run) -> Table:
 def ratio_table(run: Run) -> Table:
     """Median TTFT over the floor by prompt length and case."""
     title = "Time to first token as a multiple of the floor"
-    grid = Grid(
-        "ttft_ratio",
-        title,
-        "Prompt tokens",
-        lengths(run),
-        by_length(run.ttft),
-        "ratio_to_floor",
-        average=True,
-        floor=False,
-    )
+    frame, rows = by_length(run.ttft), lengths(run)
+    head, value = "Prompt tokens", "ratio_to_floor"
+    grid = Grid("ttft_ratio", title, head, rows, frame, value, average=True, floor=False, winner=False)
     return build(run, grid)
 
 
@@ -117,9 +111,10 @@ def build(run: Run, grid: Grid) -> Table:
     for row in values.index:
         cells = [value_cell(run, grid, values, case, row, best, notes) for case in run.cases]
         tail = [Cell(number(floors.get(row, floors.mean())))] if grid.floor else []
-        rows.append([Cell(row), *cells, *tail, Cell(run.cases[best[row]] if row in best else DASH)])
+        tail += [Cell(run.cases[best[row]] if row in best else DASH)] if grid.winner else []
+        rows.append([Cell(row), *cells, *tail])
     columns += [Column(Cell("Floor"))] if grid.floor else []
-    columns.append(Column(Cell("Winner"), "left"))
+    columns += [Column(Cell("Winner"), "left")] if grid.winner else []
     return Table(
         name=grid.name,
         title=grid.title,

@@ -55,7 +55,7 @@ def summary_frame(run: Run) -> pd.DataFrame:
                 "decode_ms": average(run, "Decode", case),
                 "cold_ms": cold.median(),
                 "set_up_s": blocks[["load_s", "compile_s", "capture_s"]].sum(axis=1, min_count=1).median(),
-                "peak_memory_gib": blocks["peak_memory_gib"].max(),
+                "peak_memory_gib": blocks["peak_memory_gib"].max() if run.manifest["gpu"] else math.nan,
             }
         )
     return pd.DataFrame(rows)
@@ -69,18 +69,19 @@ def average(run: Run, metric: str, case: str) -> float:
 
 
 def summary_table(run: Run) -> Table:
-    """One row a case; the best of each column in bold, failed comparisons excepted."""
+    """One row a case; the lowest of each latency in bold, failed comparisons excepted."""
     notes, frame = Notes(), summary_frame(run)
     digits = {"ttft_ms": 2, "p99_ms": 2, "decode_ms": 2, "cold_ms": 1, "set_up_s": 1, "peak_memory_gib": 1}
+    latencies = ("ttft_ms", "p99_ms", "decode_ms", "cold_ms")
     eligible = frame[[not run.failed_equivalence(case) for case in frame["case"]]]
-    best = {column: eligible[column].min() for column in digits}
+    best = {column: eligible[column].min() for column in latencies}
     rows = []
     for record in frame.to_dict("records"):
         case = str(record["case"])
         marks = case_marks(run, case, notes)
         cells = []
         for column, places in digits.items():
-            value, won = float(record[column]), case in set(eligible["case"]) and record[column] == best[column]
+            value, won = float(record[column]), case in set(eligible["case"]) and record[column] == best.get(column)
             why = () if not math.isnan(value) else (notes.mark(why_dash(run, column, case)),)
             cells.append(Cell(number(value, places), why, won))
         rows.append([Cell(run.cases[case], marks), *cells])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,7 +13,6 @@ from reports.plots import Plot
 from reports.run import SMOKE, Run
 from reports.table import Table
 
-DPI = 192  # twice the 96 dots of an inch on a page
 DEFINITIONS = {
     "TTFT": "time to first token: from the prompt's token ids in host memory to the first new token id in host memory, "
     "by the client's clock, at batch size 1; tables show the median of the warm requests.",
@@ -22,6 +21,8 @@ DEFINITIONS = {
     "P99": "the 99th percentile by rank over the requests of all blocks pooled; given only where the exact two-sided "
     "95 % interval has both ends, which takes 368 samples, and the maximum is shown otherwise.",
     "Median interval": "the exact, distribution-free 95 % interval between two order statistics.",
+    "Clocks": "the client's clock covers the whole request; the server's, where there is one, leaves the socket out; "
+    "GPU time lies between two CUDA events around the engine's work. Differences are taken request by request.",
     "Floor": "the longer of reading every weight once at the measured read bandwidth and of the arithmetic of the "
     "prompt at the measured matmul rate; nothing on this card can be faster.",
     "Ratio to the floor": "median over floor: 1 is the limit of the hardware.",
@@ -32,8 +33,8 @@ DEFINITIONS = {
 }
 
 
-def render(run: Run, tables: list[Table], plots: list[Plot]) -> str:
-    """The page as text. Titles and reasons are escaped, images are inside."""
+def render(run: Run, tables: list[Table], plots: list[Plot], images: Mapping[str, bytes]) -> str:
+    """The page as text. Titles and reasons are escaped; `images`, PNGs by the plot's name, are put inside."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -45,16 +46,7 @@ def render(run: Run, tables: list[Table], plots: list[Plot]) -> str:
         run=run,
         smoke=SMOKE if run.smoke else "",
         tables={table.name: table for table in tables},
-        plots=[(plot, png(plot)) for plot in plots],
+        plots=[(plot, base64.b64encode(images[plot.name]).decode("ascii")) for plot in plots],
         definitions=DEFINITIONS,
         manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
     )
-
-
-def png(plot: Plot) -> str:
-    """The figure as base64 of a PNG, empty where there is none."""
-    if plot.figure is None:
-        return ""
-    buffer = io.BytesIO()
-    plot.figure.savefig(buffer, format="png", dpi=DPI)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")

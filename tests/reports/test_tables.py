@@ -92,6 +92,17 @@ def test_summary_figures(stored, tables):
     assert row["Cold TTFT (ms)"] == f"{cold.median():.1f}"
 
 
+def test_clocks_are_compared_request_by_request(stored, tables):
+    rows = {row[0]: row[1:] for row in texts(tables["clocks"])}
+    assert rows["JIT+CUDA"][2] == "0.100", "the invented server answers 0.1 ms before the client"
+    assert rows["JIT-Only"][1:3] == ["–", "–"]
+    timed = stored.samples[(stored.samples["metric"] == "ttft") & (stored.samples["prompt_length"] == 10)]
+    assert rows["JIT-Only"][0] == f"{timed[timed['case'] == 'jit']['host_ms'].median():.3f}"
+    notes = [text for _, text in tables["clocks"].notes.lines()]
+    assert any("no server in between" in text for text in notes)
+    assert any("not installed" in text for text in notes)
+
+
 def test_equivalence_counts_and_verdicts(tables):
     rows = {row[0]: row[1:] for row in texts(tables["equivalence"])}
     assert rows["Baseline"][0] == "reference"
