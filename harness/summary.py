@@ -15,7 +15,7 @@ import pandas as pd
 from harness import equivalence, schema, statistics
 from harness.job import Job, read_job
 
-QUIET = {"", "none", "idle", "gpu_idle"}  # throttle reasons that slow nothing down
+QUIET = {"", "none", "idle"}  # throttle reasons that slow nothing down
 Row = dict[str, Any]
 
 

@@ -9,7 +9,7 @@ from reports.run import SMOKE, Run
 from reports.table import Table
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-SHOWN = ("ttft", "summary", "p99", "decode")
+SHOWN = ("ttft", "summary", "speedup", "p99", "decode")
 
 
 def update(path: Path, run: Run, tables: list[Table]) -> None:

@@ -15,7 +15,11 @@ from harness import schema
 SMOKE = "SMOKE RUN, not a measurement"
 TEXT = {"case", "state", "reason", "engine", "stage", "metric", "throttle"}
 TRUTH = {"supported", "passed"}
-MANIFEST = ("run", "protocol", "smoke", "started", "config", "model", "gpu")
+PLACES = (
+    "run", "protocol", "smoke", "started", "gpu", "model.name", "model.dtype", "model.weights", "config.run",
+    "config.cases", "config.sweep.prompt_lengths", "config.sweep.ttft_iterations", "config.sweep.decode.prompt_length",
+    "config.sweep.decode.context",
+)  # fmt: skip
 KEYS = {
     "ttft.csv": ["case", "prompt_length"],
     "p99.csv": ["case", "prompt_length"],
@@ -131,11 +135,23 @@ def load_manifest(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(manifest, dict):
         raise ValueError(f"{path} holds no JSON object")
-    if absent := [key for key in MANIFEST if key not in manifest]:
-        raise ValueError(f"{path} has no {', '.join(absent)}: was it written by this version of the harness?")
-    if absent := [key for key in ("run", "cases", "sweep") if key not in manifest["config"]]:
-        raise ValueError(f"{path} has no config.{absent[0]}: was it written by this version of the harness?")
+    for place in PLACES:
+        if lost := absent(manifest, place):
+            raise ValueError(f"{path} has no {lost}: was it written by this version of the harness?")
+    if strays := [name for name in manifest["config"]["run"] if name not in manifest["config"]["cases"]]:
+        raise ValueError(f"{path} runs the case {strays[0]}, which its config.cases does not describe")
     return manifest
+
+
+def absent(manifest: dict[str, Any], place: str) -> str:
+    """The first part of a dotted place that a manifest does not have, empty when it has them all."""
+    at: Any = manifest
+    parts = place.split(".")
+    for depth, part in enumerate(parts, 1):
+        if not isinstance(at, dict) or part not in at:
+            return ".".join(parts[:depth])
+        at = at[part]
+    return ""
 
 
 def read(path: Path) -> str:
@@ -154,18 +170,20 @@ def load_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} is not a readable CSV: {str(error).strip()}") from error
-    if absent := [column for column in columns if column not in frame]:
-        raise ValueError(f"{path} has no column {', '.join(absent)}")
+    if lost := [column for column in columns if column not in frame]:
+        raise ValueError(f"{path} has no column {', '.join(lost)}")
     for column in frame.columns.difference(list(TEXT)):
-        frame[column] = truths(frame[column]) if column in TRUTH else numbers(frame[column], path)
+        frame[column] = truths(frame[column], path) if column in TRUTH else numbers(frame[column], path)
     keys = KEYS.get(path.name, [])
     if keys and frame.duplicated(keys).any():
         raise ValueError(f"{path} has two rows with the same {', '.join(keys)}")
     return frame
 
 
-def truths(column: pd.Series) -> pd.Series:
-    """True, False, or None where the field is empty."""
+def truths(column: pd.Series, path: Path) -> pd.Series:
+    """True, False, or None where the field is empty. Raises ValueError with one sentence on any other text."""
+    if len(bad := column[~column.isin(["True", "False", ""])]):
+        raise ValueError(f"{path} line {int(bad.index[0]) + 2}: {column.name} is '{bad.iloc[0]}', not True or False")
     return column.map({"True": True, "False": False, "": None}).astype(object)
 
 

@@ -180,7 +180,7 @@ def test_readme_is_filled_between_its_markers(run_dir, tmp_path, capsys):
     assert once.startswith("# Above\n<!-- results:begin -->\nRun `synthetic`")
     assert once.endswith("<!-- results:end -->\nbelow\n")
     assert "stale words" not in once
-    assert once.count("### ") == 4
+    assert once.count("### ") == 5
     main([str(run_dir), "--readme", str(readme)])
     assert readme.read_text() == once
     readme.write_text("no markers")
@@ -201,6 +201,12 @@ def spoil_manifest(run_dir, **changes):
         (lambda run: (run / "samples.csv").unlink(), "samples.csv is missing"),
         (lambda run: (run / "manifest.json").write_text("{"), "is not valid JSON"),
         (lambda run: spoil_manifest(run, smoke="remove"), "has no smoke"),
+        (
+            lambda run: spoil_manifest(run, config={"run": [], "cases": {}, "sweep": {}}),
+            "no config.sweep.prompt_lengths",
+        ),
+        (lambda run: spoil_manifest(run, model=None), "has no model.name"),
+        (lambda run: append(run / "p99.csv", "vllm,10,4,1,1,1,1,1,1,perhaps"), "supported is 'perhaps', not True"),
         (lambda run: (run / "p99.csv").write_text(""), "p99.csv is not a readable CSV"),
         (lambda run: (run / "p99.csv").write_text("case,n\na,1,2,3\n"), "p99.csv"),
         (lambda run: (run / "ttft.csv").write_text("case,n\n"), "has no column prompt_length"),
