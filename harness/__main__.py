@@ -19,6 +19,7 @@ from harness.compose import CONF, Source, compose_raw, expand_sweeps, resolved, 
 from harness.helptext import help_text
 
 USERS_MISTAKE = 2
+INTERRUPTED = 130
 
 
 def check_command_line(arguments: Sequence[str]) -> str | None:
@@ -46,14 +47,24 @@ def run_composed(composed: DictConfig) -> int:
     """One run of a composed configuration; its exit code."""
     from harness import plan, validate
 
-    config = to_config(composed)
-    validate.check(config)
-    if config.dry_run:
-        plan.show(config, Console())
-        return 0
-    from harness.run import execute  # loads pandas and NVML: not for a dry run
+    try:
+        config = to_config(composed)
+        validate.check(config)
+        if config.dry_run:
+            plan.show(config, Console())
+            return 0
+        from harness import run  # loads pandas and NVML: not for a dry run
 
-    return execute(config, resolved(composed))
+        begun = run.begin(config, resolved(composed))
+    except ValueError as error:
+        return refuse(error)
+    return run.carry_out(begun)
+
+
+def refuse(error: ValueError) -> int:
+    """Tell the user what is wrong."""
+    print(f"error: {error}", file=sys.stderr)
+    return USERS_MISTAKE
 
 
 def main() -> int:
@@ -61,17 +72,14 @@ def main() -> int:
     codes: list[int] = []
 
     def task(composed: DictConfig) -> None:
-        try:
-            codes.append(run_composed(composed))
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            codes.append(USERS_MISTAKE)
+        codes.append(run_composed(composed))
+        if codes[-1] == INTERRUPTED:
+            raise SystemExit(INTERRUPTED)  # of several runs (--multirun) the rest is not started either
 
     try:
         text = check_command_line(sys.argv[1:])
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USERS_MISTAKE
+        return refuse(error)
     if text is not None:
         print(text)
         return 0

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from harness.compose import nearest
 from harness.config import RunConfig
 from harness.gpu import Gpu, list_gpus, visible
+from harness.plan import interpreter
 from harness.validate import SHAPE_KEYS, known_shape
 
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 GIB = 2**30
 MIB_IN_GIB = 1024
+VARIABLES = ("LATENCY_CACHE",)
 SPARE_BYTES = 2 * GIB
 WEIGHT_FACTOR = 1.2
 """Room beside the weights: KV cache, activations, graphs, the CUDA context."""
@@ -21,6 +24,7 @@ WEIGHT_FACTOR = 1.2
 
 def check_machine(config: RunConfig) -> Gpu | None:
     """The GPU that the run uses, None on the CPU. Raises ValueError when the machine can't do what is asked."""
+    check_environment()
     for name in config.run:
         python = config.cases[name].python
         if python is not None:
@@ -32,11 +36,22 @@ def check_machine(config: RunConfig) -> Gpu | None:
     return gpu
 
 
+def check_environment() -> None:
+    """Refuse a variable that looks like ours and that nothing reads."""
+    unknown = sorted(name for name in os.environ if name.startswith("LATENCY_") and name not in VARIABLES)
+    if unknown:
+        raise ValueError(
+            f"the environment sets {unknown[0]}, which nothing reads{nearest(unknown[0], VARIABLES)} "
+            f"(known: {', '.join(VARIABLES)})"
+        )
+
+
 def check_python(key: str, python: str) -> None:
     """Refuse an interpreter that does not start."""
-    path = str(Path(python).expanduser())
     try:
-        done = subprocess.run([path, "-c", "import sys"], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [interpreter(python), "-c", "import sys"], capture_output=True, text=True, timeout=60, check=False
+        )
     except OSError as error:
         raise ValueError(f"{key}={python} does not run ({error.strerror}): give the path of a Python") from error
     except subprocess.TimeoutExpired as error:

@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from harness.prompts import digest
 from harness.record import write_json
 
 CODE = ("cases", "harness")
+SWAYING = ("CUDA_*", "TRITON_*", "TORCHINDUCTOR_*", "NVIDIA_*", "OMP_NUM_THREADS")
 NO_SETTING = ("output", "dry_run")
 FROM_PREPARE = ("read_bandwidth_tb_s", "matmul_tflop_s", "weight_bytes", "flops_per_token")
 
@@ -66,8 +68,18 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def _sways(variable: str) -> bool:
+    """Whether a variable can change a latency. Tokens and paths of persons are none of these."""
+    return any(fnmatchcase(variable, form) for form in SWAYING)
+
+
 def build(
-    config: RunConfig, resolved: Mapping[str, Any], job: Job, prepared: Mapping[str, Any], gpu: Gpu | None
+    config: RunConfig,
+    resolved: Mapping[str, Any],
+    job: Job,
+    prepared: Mapping[str, Any],
+    gpu: Gpu | None,
+    environment: Mapping[str, str],
 ) -> dict[str, Any]:
     """manifest.json as it stands when the first block starts."""
     return {
@@ -79,17 +91,9 @@ def build(
         "config": dict(resolved),
         "code_digest": code_digest(),
         "versions": prepared.get("versions", {}),
+        "environment": {key: value for key, value in sorted(environment.items()) if _sways(key)},
         "git": git_state(),
-        "gpu": None
-        if gpu is None
-        else {
-            "index": gpu.index,
-            "name": gpu.name,
-            "driver": gpu.driver,
-            "memory_mib": gpu.memory_mib,
-            "free_mib": gpu.free_mib,
-            "other_processes": len(gpu.processes),
-        },
+        "gpu": None if gpu is None else _gpu_facts(gpu),
         "device_name": prepared.get("device_name"),
         "model": {
             "name": config.model.name,
@@ -100,6 +104,17 @@ def build(
         },
         "prompt_digest": digest(job),
         **{key: prepared.get(key) for key in FROM_PREPARE},
+    }
+
+
+def _gpu_facts(gpu: Gpu) -> dict[str, Any]:
+    return {
+        "index": gpu.index,
+        "name": gpu.name,
+        "driver": gpu.driver,
+        "memory_mib": gpu.memory_mib,
+        "free_mib": gpu.free_mib,
+        "other_processes": len(gpu.processes),
     }
 
 

@@ -70,13 +70,19 @@ def show(config: RunConfig, console: Console) -> None:
     console.print(table)
 
 
+def interpreter(python: str) -> str:
+    """`python` as a child is started with: an absolute path, or a bare name for PATH. Links stay (venvs need them)."""
+    path = Path(python).expanduser()
+    return str(path.absolute()) if len(path.parts) > 1 else python
+
+
 def case_job(case: CaseConfig) -> CaseJob:
     """The part of a job that describes one case."""
     return CaseJob(
         title=case.title,
         target=case.target,
         transport=cast(Any, case.transport),
-        python=str(Path(case.python).expanduser()) if case.python else None,
+        python=None if case.python is None else interpreter(case.python),
         timeout_s=case.timeout_s,
         options=case.options,
     )

@@ -26,13 +26,18 @@ from harness.plan import build_job
 from harness.progress import Watcher, watcher
 from harness.summary import summarise
 from harness.telemetry import Telemetry
-from harness.validate import check_positions
+from harness.validate import check_positions, weights_folder
 
 RESULTS = ROOT / "results"
+INTERRUPTED = 130
 
 
-class PrepareFailed(Exception):
-    """The checkpoint could not be made or loaded, so no block can run."""
+class Stopped(Exception):
+    """No block can run; `exit_code` is 2 for a user's mistake that only the checkpoint could show, else 1."""
+
+    def __init__(self, sentence: str, exit_code: int = 1) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,11 @@ class Run:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def execute(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) -> int:
-    """Do the whole run; the exit code is 0 when no case failed.
+def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) -> Run:
+    """Check the machine and the output folder, then make the folder.
 
     Raises:
-        ValueError: one sentence on what this machine or the output folder can't do; nothing was started.
+        ValueError: one sentence on what this machine or the output folder can't do; nothing was made or started.
     """
     gpu = check_machine(config)
     settings = manifest.settings(resolved)
@@ -71,15 +76,24 @@ def execute(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "settings.json").exists():
         record.write_json(folder / "settings.json", settings)
+    return run
+
+
+def carry_out(run: Run) -> int:
+    """Prepare, measure, summarise, report; the exit code is 0 when no case failed, 130 when interrupted."""
     try:
         with _terminate_as_interrupt():
-            return _carry_out(run)
+            with watcher(run.console, len(run.config.run) * run.config.sweep.blocks) as watch:
+                job = _freeze(run, watch)
+                _run_blocks(run, job, watch)
+            manifest.finish(run.folder / "manifest.json")
+            return _close(run, job)
     except KeyboardInterrupt:
-        run.say(f"interrupted; go on with: python -m harness output={folder} and the same overrides")
-        return 130
-    except PrepareFailed as error:
+        run.say(f"interrupted; go on with: python -m harness output={run.folder} and the same overrides")
+        return INTERRUPTED
+    except Stopped as error:
         run.say(f"failed: {error}")
-        return 1
+        return error.exit_code
 
 
 def choose_folder(config: RunConfig) -> Path:
@@ -106,14 +120,6 @@ def check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         raise ValueError(f"output={folder} holds a run with other settings ({difference}): choose another folder")
 
 
-def _carry_out(run: Run) -> int:
-    with watcher(run.console, len(run.config.run) * run.config.sweep.blocks) as watch:
-        job = _freeze(run, watch)
-        _run_blocks(run, job, watch)
-    manifest.finish(run.folder / "manifest.json")
-    return _close(run, job)
-
-
 def _freeze(run: Run, watch: Watcher) -> Job:
     """Prepare, then write job.json and manifest.json; a resumed run keeps those it has."""
     path = run.folder / "job.json"
@@ -123,15 +129,18 @@ def _freeze(run: Run, watch: Watcher) -> Job:
         _check_same_weights(run.folder, prepared)
         return read_job(path)
     job = build_job(run.config, run.folder, prepared, int(prepared["shape"]["max_position_embeddings"]))
-    record.write_json(run.folder / "manifest.json", manifest.build(run.config, run.resolved, job, prepared, run.gpu))
+    facts = manifest.build(run.config, run.resolved, job, prepared, run.gpu, run.environment())
+    record.write_json(run.folder / "manifest.json", facts)
     write_job(job, path)
     return job
 
 
 def _prepare(run: Run, watch: Watcher) -> dict[str, Any]:
     """Have a child make or load the checkpoint and calibrate the machine; what it found."""
+    model = run.config.model
+    folder = weights_folder(model)
     spec = {
-        "model": asdict(run.config.model),
+        "model": {**asdict(model), "weights": model.weights if folder is None else str(folder)},
         "device": run.config.device,
         "cache": str(Path(run.config.cache).expanduser().resolve()),
         "seed": run.config.seed,
@@ -144,21 +153,24 @@ def _prepare(run: Run, watch: Watcher) -> dict[str, Any]:
     outcome = run_child(call, run.environment(), log, run.config.prepare_timeout_s, watch.event)
     watch.end(f"{outcome.state} {outcome.reason}".strip(), counted=False)
     if outcome.state != "ok":
-        raise PrepareFailed(f"preparation: {outcome.reason} (log: {log})")
+        raise Stopped(f"preparation: {outcome.reason} (log: {log})")
     return outcome.payload
 
 
 def _check_model(run: Run, prepared: Mapping[str, Any]) -> None:
-    """What could not be checked before the shape was known. Raises ValueError."""
-    check_positions(run.config.sweep, int(prepared["shape"]["max_position_embeddings"]))
-    if run.gpu is not None:
-        check_memory(run.gpu, prepared["shape"], run.config.model.dtype)
+    """What could not be checked before the shape was known."""
+    try:
+        check_positions(run.config.sweep, int(prepared["shape"]["max_position_embeddings"]))
+        if run.gpu is not None:
+            check_memory(run.gpu, prepared["shape"], run.config.model.dtype)
+    except ValueError as error:
+        raise Stopped(str(error), exit_code=2) from error
 
 
 def _check_same_weights(folder: Path, prepared: Mapping[str, Any]) -> None:
     stored = record.read_json(folder / "manifest.json")["model"]["digest"]
     if stored != prepared.get("digest"):
-        raise PrepareFailed(f"the run in {folder} measured other weights (digest {stored}): choose another output")
+        raise Stopped(f"the run in {folder} measured other weights (digest {stored}): choose another output")
 
 
 def _run_blocks(run: Run, job: Job, watch: Watcher) -> None:
@@ -182,7 +194,7 @@ def _absent_before(job: Job, case: str, block: int) -> dict[str, Any] | None:
     for other in range(job.sweep.blocks):
         row = record.read_verdict(job, case, other)
         if row is not None and row["state"] in record.NOT_HERE:
-            return {**row, "block": block}
+            return {**row, "block": block, "exit_code": "", "wall_s": ""}
     return None
 
 

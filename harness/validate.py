@@ -141,7 +141,7 @@ def weights_folder(model: ModelConfig) -> Path | None:
         raise ValueError(
             f"model.weights={model.weights} holds no config.json: give a checkpoint as Hugging Face saves it"
         )
-    return path
+    return path.absolute()
 
 
 def known_shape(model: ModelConfig) -> dict[str, Any]:

@@ -162,5 +162,16 @@ def test_an_interpreter_that_does_not_run_is_refused(configure, python, sentence
     assert f"cases.fake.python={python}" in str(caught.value)
 
 
+def test_an_unknown_variable_of_ours_is_refused(configure, monkeypatch):
+    monkeypatch.setenv("LATENCY_CASHE", "/x")
+    with pytest.raises(ValueError, match=r"sets LATENCY_CASHE, which nothing reads; did you mean 'LATENCY_CACHE'\?"):
+        machine.check_machine(configure())
+
+
+def test_a_relative_interpreter_becomes_absolute_and_keeps_its_links():
+    assert plan.interpreter("python3") == "python3"
+    assert plan.interpreter("./venv/bin/python") == str(Path.cwd() / "venv/bin/python")
+
+
 def test_the_cpu_needs_no_gpu(configure):
     assert machine.check_machine(configure()) is None

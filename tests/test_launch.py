@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,7 +36,7 @@ def execute(tmp_path, monkeypatch):
 
     def go(*overrides: str) -> int:
         composed = compose_raw([*BASE, f"output={tmp_path}", *overrides], EXTRA)
-        return run.execute(to_config(composed), resolved(composed), worker="tests.stub_worker")
+        return run.carry_out(run.begin(to_config(composed), resolved(composed), worker="tests.stub_worker"))
 
     return go
 
@@ -150,11 +152,19 @@ def test_a_failed_preparation_starts_no_block(execute, tmp_path, capsys):
     assert "failed: preparation: no such repository" in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_a_length_beyond_the_positions_that_only_the_checkpoint_knows_is_refused(execute, tmp_path, capsys):
+    # The stub's checkpoint says 1024 positions.
+    code = execute("model.weights=a/b", "model.max_position_embeddings=null", "sweep.prompt_lengths=[2000]")
+    assert code == 2
+    assert not (tmp_path / "blocks").exists()
+    assert "2000 is too long for the model's 1024 positions" in capsys.readouterr().out
+
+
 def test_interrupting_kills_the_worker_and_says_how_to_go_on(tmp_path):
     call = [
         sys.executable, "-c",
         "import sys; from tests.test_launch import *; c = compose_raw(sys.argv[1:], EXTRA);"
-        "sys.exit(run.execute(to_config(c), resolved(c), worker='tests.stub_worker'))",
+        "sys.exit(run.carry_out(run.begin(to_config(c), resolved(c), worker='tests.stub_worker')))",
         *BASE, f"output={tmp_path}", "cases.fake.behaviour=grandchild", "run=[fake]",
     ]  # fmt: skip
     process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
@@ -179,6 +189,39 @@ def test_children_see_the_allowed_environment_only(monkeypatch):
     assert environment["PYTHONPATH"] == f"{launch.ROOT}{os.pathsep}/before"
     assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == ("3", "PCI_BUS_ID")
     assert launch.child_environment("cpu", 3)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_the_manifest_keeps_what_sways_a_latency_and_no_token(execute, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("CUDA_LAUNCH_BLOCKING", "1")
+    assert execute("run=[fake]") == 0
+    stored = (tmp_path / "manifest.json").read_text()
+    assert json.loads(stored)["environment"]["CUDA_LAUNCH_BLOCKING"] == "1"
+    assert "hf_secret" not in stored
+
+
+def test_telemetry_reads_the_gpu_while_it_is_open(tmp_path, monkeypatch):
+    asked = threading.Event()
+
+    def no_power(handle):
+        asked.set()
+        raise telemetry.pynvml.NVMLError(telemetry.pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    answers = {
+        "nvmlInit": None, "nvmlShutdown": None, "nvmlDeviceGetHandleByIndex": "handle",
+        "nvmlDeviceGetCurrentClocksThrottleReasons": 4, "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=3 << 20),
+        "nvmlDeviceGetClockInfo": 1980, "nvmlDeviceGetTemperature": 40,
+    }  # fmt: skip
+    for name, answer in answers.items():
+        monkeypatch.setattr(telemetry.pynvml, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(telemetry.pynvml, "nvmlDeviceGetPowerUsage", no_power)
+    path = tmp_path / "telemetry.csv"
+    with telemetry.Telemetry(path, 0) as watching:
+        assert asked.wait(30)
+    rows = list(csv.DictReader(path.open()))
+    assert rows[0]["sm_clock_mhz"] == "1980"
+    assert (rows[0]["power_w"], rows[0]["throttle"], rows[0]["memory_used_mib"]) == ("", "sw_power_cap", "3")
+    assert watching.nearest(int(rows[0]["time_ns"])) == ("1980", "sw_power_cap")
 
 
 def test_an_interpreter_that_vanished_is_a_failure(tmp_path):
