@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from harness import machine, plan, validate
 from harness.compose import Source, compose_raw, to_config
@@ -13,10 +14,12 @@ SMOKE = ("experiment=smoke", "run=[fake]", "+case@cases.fake=fake")
 H200 = Gpu(0, "H200", "GPU-abc", "570", 143_000, 140_000, ())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def configure():
-    source = Source(extra=Path(__file__).parent / "conf")
-    return lambda *overrides: to_config(compose_raw([*SMOKE, *overrides], source))
+    """Composes once, then sets keys: what Hydra does with overrides is tested elsewhere, and takes longer."""
+    base = compose_raw(SMOKE, Source(extra=Path(__file__).parent / "conf"))
+    OmegaConf.set_struct(base, False)
+    return lambda *overrides: to_config(OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides))))
 
 
 MISTAKES = [
@@ -65,7 +68,7 @@ MISTAKES = [
     (["cases.fake.expected.setup_s=-1"], "cases.fake.expected.setup_s"),
     (["cases.fake.target=tests.fakes.Nothing"], "cases.fake: target 'tests.fakes.Nothing': module tests.fakes has no"),
     (["cases.fake.target=json.dumps"], "is not a subclass of harness.contract.Case"),
-    (["+cases.fake.wrong=1"], "cases.fake: the fake case has no option wrong"),
+    (["cases.fake.wrong=1"], "cases.fake: the fake case has no option wrong"),
 ]
 
 
