@@ -14,64 +14,83 @@ from harness.contract import Capabilities, Case, Footprint, Plan, SetUp, Stats
 if TYPE_CHECKING:
     import torch
 
-STOP = -1
-"""A token id that no model gives: tells the generating thread's end."""
+Generate = Callable[["Stepper"], object]
+"""Calls `generate` with the stepper as its streamer."""
+
+
+class Abandoned(Exception):
+    """Raised inside `generate` when the sequence is no longer wanted."""
 
 
 class Stepper:
-    """Runs `generate` in a thread, one token at a time: after each token it waits until the next is wanted.
+    """Runs `generate` one token at a time: after each token it waits until the next is wanted.
 
-    It is the `streamer` that `generate` puts tokens into.
+    It is the `streamer` that `generate` puts tokens into. One thread serves all sequences, because what PyTorch
+    prepares for an attention shape it keeps by thread.
     """
 
-    def __init__(self, generate: Callable[[Stepper], object]) -> None:
-        self._tokens: SimpleQueue[int | BaseException] = SimpleQueue()
+    def __init__(self) -> None:
+        self._work: SimpleQueue[Generate | None] = SimpleQueue()
+        self._tokens: SimpleQueue[int | Exception] = SimpleQueue()
         self._wanted = Semaphore(0)
-        self._stopped = False
-        self._prompt_seen = False
-        self._thread = Thread(target=self._run, args=(generate,), name="generate", daemon=True)
+        self._idle = Semaphore(1)
+        self._abandon = self._prompt_seen = False
+        self._thread = Thread(target=self._run, name="generate", daemon=True)
         self._thread.start()
+
+    def start(self, generate: Generate) -> int:
+        """Begin a sequence and return its first token."""
+        self.abandon()
+        self._idle.acquire()
+        self._abandon = self._prompt_seen = False
+        self._work.put(generate)
+        return self.next()
+
+    def next(self) -> int:
+        """Let `generate` go on for one token and return it; what it raises is raised here."""
+        self._wanted.release()
+        token = self._tokens.get()
+        if isinstance(token, Exception):
+            raise token
+        return token
+
+    def abandon(self) -> None:
+        """End the sequence at its next token and wait for that."""
+        self._abandon = True
+        self._wanted.release()
+        self._idle.acquire()
+        self._idle.release()
+        self._wanted = Semaphore(0)
+        self._tokens = SimpleQueue()
+
+    def close(self) -> None:
+        """End the thread."""
+        self.abandon()
+        self._work.put(None)
+        self._thread.join()
 
     def put(self, value: torch.Tensor) -> None:
         """Called by `generate`: first with the prompt, then with each token in host memory."""
-        if not self._prompt_seen:
-            self._prompt_seen = True
-            self._await_want()
-            return
-        self._tokens.put(int(value.item()))
-        self._await_want()
+        if self._prompt_seen:
+            self._tokens.put(int(value.item()))
+        self._prompt_seen = True
+        self._wanted.acquire()
+        if self._abandon:
+            raise Abandoned
 
     def end(self) -> None:
         """Called by `generate` behind the last token."""
 
-    def next(self) -> int:
-        """Let `generate` go on for one token and return it."""
-        self._wanted.release()
-        token = self._tokens.get()
-        if isinstance(token, BaseException):
-            raise token
-        return token
-
-    def stop(self) -> None:
-        """End the thread at its next token."""
-        self._stopped = True
-        self._wanted.release()
-        self._thread.join()
-
-    def _await_want(self) -> None:
-        self._wanted.acquire()
-        if self._stopped:
-            raise InterruptedError
-
-    def _run(self, generate: Callable[[Stepper], object]) -> None:
-        try:
-            generate(self)
-        except InterruptedError:
-            return
-        except Exception as error:  # noqa: BLE001  handed to the caller's thread, which raises it
-            self._tokens.put(error)
-            return
-        self._tokens.put(StopIteration("generate gave all the tokens that it was asked for"))
+    def _run(self) -> None:
+        while (generate := self._work.get()) is not None:
+            try:
+                generate(self)
+                self._tokens.put(RuntimeError("generate has given all the tokens that it was asked for"))
+            except Abandoned:
+                pass
+            except Exception as error:  # noqa: BLE001  handed to the caller's thread, which raises it
+                self._tokens.put(error)
+            self._idle.release()
 
 
 class Baseline(Case):
@@ -83,7 +102,8 @@ class Baseline(Case):
 
     def __init__(self) -> None:
         self._model: Any = None
-        self._stepper: Stepper | None = None
+        self._stepper = Stepper()
+        self._in_sequence = False
         self._gpu_ns = 0
         self._pending: tuple[Any, Any] | None = None
 
@@ -126,15 +146,19 @@ class Baseline(Case):
 
     def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
         """See harness.contract.Case. A single new token needs no thread: `generate` is called and returns it."""
+        if self._model is None:
+            raise RuntimeError("prepare() comes before the first request")
         self._drop_sequence()
-        if new_tokens > 1:
-            self._stepper = Stepper(lambda streamer: self._generate(prompt, new_tokens, streamer=streamer))
-            return self._timed(self._stepper.next)
-        return self._timed(lambda: int(self._generate(prompt, 1)[0, -1].item()))
+        if new_tokens == 1:
+            return self._timed(lambda: int(self._generate(prompt, 1)[0, -1].item()))
+        self._in_sequence = True
+        return self._timed(
+            lambda: self._stepper.start(lambda streamer: self._generate(prompt, new_tokens, streamer=streamer))
+        )
 
     def decode(self) -> int:
         """See harness.contract.Case."""
-        if self._stepper is None:
+        if not self._in_sequence:
             raise RuntimeError("prefill(prompt, new_tokens) with new_tokens above 1 comes before decode()")
         return self._timed(self._stepper.next)
 
@@ -193,13 +217,14 @@ class Baseline(Case):
 
     def close(self) -> None:
         """See harness.contract.Case."""
-        self._drop_sequence()
+        self._stepper.close()
         self._model = None
+        self._in_sequence = False
 
     def _drop_sequence(self) -> None:
-        if self._stepper is not None:
-            self._stepper.stop()
-            self._stepper = None
+        if self._in_sequence:
+            self._stepper.abandon()
+            self._in_sequence = False
 
 
 def force(tokens: Sequence[int], start: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

@@ -21,7 +21,7 @@ from harness.record import write_json
 CODE = ("cases", "harness")
 SWAYING = ("CUDA_*", "TRITON_*", "TORCHINDUCTOR_*", "NVIDIA_*", "OMP_NUM_THREADS")
 NO_SETTING = ("output", "dry_run")
-FROM_PREPARE = ("read_bandwidth_tb_s", "matmul_tflop_s", "weight_bytes", "flops_per_token")
+FROM_PREPARE = ("read_bandwidth_tb_s", "matmul_tflop_s", "weight_bytes", "flops_per_token", "loop_overhead_us")
 
 
 def now() -> str:

@@ -19,6 +19,7 @@ from harness.job import CaseJob, Job, read_job
 from harness.loader import load, load_case
 from harness.loop import Block
 from harness.orphan import die_with_parent
+from harness.overhead import loop_overhead_us
 from harness.prompts import prompt
 from harness.sink import BlockSink, Events
 
@@ -120,7 +121,8 @@ def prepare(spec: dict[str, Any], events: Events) -> dict[str, Any]:
         events.send("stage", stage=stage, detail=detail)
 
     try:
-        return {"state": "ok", "reason": "", **load(PROVISION)(spec, report)}
+        found = load(PROVISION)(spec, report)
+        return {"state": "ok", "reason": "", "loop_overhead_us": loop_overhead_us(), **found}
     except (ValueError, Unavailable) as error:
         return {"state": "failed", "reason": str(error)}
     except Exception as error:  # noqa: BLE001  the border of the process

@@ -47,7 +47,11 @@ plans = st.builds(
 )
 EVERY_MESSAGE = {
     m.Prepare: st.builds(m.Prepare, plans),
-    m.Ready: st.builds(m.Ready, st.builds(SetUp, texts, seconds, seconds, seconds)),
+    m.Ready: st.builds(
+        m.Ready,
+        st.builds(SetUp, texts, seconds, seconds, seconds),
+        st.builds(Stats, counts, counts, counts, counts, counts),
+    ),
     m.Prefill: st.builds(m.Prefill, prompts, st.integers(1, INT31)),
     m.Decode: st.just(m.Decode()),
     m.Token: st.builds(m.Token, st.integers(0, INT31), st.builds(Stats, counts, counts, counts, counts, counts)),
@@ -122,7 +126,7 @@ TAG = {type_: msgpack.unpackb(body(message))[0] for type_, message in (
     (m.Logits, m.Logits(bytes(4))),
     (m.Failure, m.Failure("failed", "")),
     (m.Prepare, m.Prepare(PLAN)),
-    (m.Ready, m.Ready(SetUp("fake"))),
+    (m.Ready, m.Ready(SetUp("fake"), Stats())),
 )}  # fmt: skip
 GOOD_PLAN = msgpack.unpackb(body(m.Prepare(PLAN)))[1]
 
@@ -169,8 +173,8 @@ def nested(levels: int) -> list[object]:
         ([TAG[m.Failure], [], "why"], "kind must be one of"),
         ([TAG[m.Failure], "failed", b"why"], "message must be a text"),
         ([TAG[m.Failure], "failed", "x" * (TEXT_LIMIT + 1)], "message must be a text of at most"),
-        ([TAG[m.Ready], ["fake", 0.0, math.nan, 0.0]], "a duration must be a finite number"),
-        ([TAG[m.Ready], ["fake", 0.0, -1.0, 0.0]], "a duration must be a finite number"),
+        ([TAG[m.Ready], ["fake", 0.0, math.nan, 0.0], [0] * 5], "a duration must be a finite number"),
+        ([TAG[m.Ready], ["fake", 0.0, -1.0, 0.0], [0] * 5], "a duration must be a finite number"),
         ([TAG[m.Prepare], []], "plan must be a list of 7 fields"),
         (plan_with(2, "tpu"), "device must be one of cuda, cpu"),
         (plan_with(3, "int8"), "dtype must be one of"),

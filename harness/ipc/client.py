@@ -14,6 +14,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,7 +74,8 @@ class RemoteCase(Case):
         answer = self._ask(m.Prepare(plan), m.Ready)
         # The server has unlinked the socket: nothing is left on disk while requests run.
         self._remove_folder()
-        return answer.setup
+        self._stats = answer.stats
+        return replace(answer.setup, engine=f"{answer.setup.engine}; {self.transport}")
 
     def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
         """One round trip; see Case.prefill."""

@@ -24,9 +24,13 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Server: `prepare` has succeeded. This acknowledgement is the only sign of readiness."""
+    """Server: `prepare` has succeeded. This acknowledgement is the only sign of readiness.
+
+    The counters come along, so that what set-up captured is not counted into the first request.
+    """
 
     setup: SetUp
+    stats: Stats
 
 
 @dataclass(frozen=True, slots=True)

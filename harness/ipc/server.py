@@ -97,7 +97,7 @@ class Server:
         gc.freeze()
         gc.disable()
         self._ready = True
-        return [m.Ready(setup)]
+        return [m.Ready(setup, self._case.stats())]
 
     def _prepared(self) -> Case:
         if self._case is None or not self._ready:

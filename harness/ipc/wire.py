@@ -27,7 +27,7 @@ HEADER = struct.Struct(">I")
 # A message's tag is its place in this table.
 _MESSAGES: tuple[tuple[Callable[..., m.Message], tuple[f.Field, ...]], ...] = (
     (m.Prepare, (f.plan("plan"),)),
-    (m.Ready, (f.setup("setup"),)),
+    (m.Ready, (f.setup("setup"), f.counters("stats", Stats))),
     (m.Prefill, (f.ids("prompt", 1), f.integer("new_tokens", 1))),
     (m.Decode, ()),
     (m.Token, (f.integer("token_id", 0), f.counters("stats", Stats))),

@@ -12,9 +12,9 @@ from triton.language.extra import cuda as tl_cuda
 
 from cases.runtime.shape import LlamaShape
 
-SPLITS = 8
-BLOCK = 64
-WARPS = 4
+SPLITS = 16
+BLOCK = 32
+WARPS = 2
 LOWEST = tl.constexpr(-1.0e30)
 
 
