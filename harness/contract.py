@@ -109,8 +109,8 @@ class Case(ABC):
 
     capabilities: ClassVar[Capabilities]
 
-    @classmethod
-    def check_options(cls, options: Mapping[str, Any]) -> None:  # noqa: B027  most cases have none
+    @classmethod  # noqa: B027  most cases have no options
+    def check_options(cls, options: Mapping[str, Any]) -> None:
         """Refuse bad options with one sentence (ValueError), without importing anything heavy."""
 
     @abstractmethod
