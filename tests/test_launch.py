@@ -15,6 +15,7 @@ import pytest
 
 from harness import launch, record, run, telemetry
 from harness.compose import Source, compose_raw, resolved, to_config
+from harness.gpu import list_gpus
 
 EXTRA = Source(extra=Path(__file__).parent / "conf")
 BASE = (
@@ -267,3 +268,14 @@ def test_throttle_reasons_are_named():
     assert telemetry.throttle_text(0x1) == "idle"
     assert telemetry.throttle_text(0x4 | 0x20) == "sw_power_cap|sw_thermal"
     assert telemetry.throttle_text(1 << 40) == "0x10000000000"
+
+
+@pytest.mark.gpu
+def test_nvml_describes_the_gpu_and_telemetry_reads_it(tmp_path):
+    gpus, why = list_gpus()
+    assert gpus, why
+    assert gpus[0].memory_mib >= gpus[0].free_mib > 0
+    with telemetry.Telemetry(tmp_path / "telemetry.csv", gpus[0].index) as watching:
+        time.sleep(5 * telemetry.PERIOD_S)
+        clock, _ = watching.nearest(time.perf_counter_ns())
+    assert int(clock) > 0
