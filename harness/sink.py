@@ -46,6 +46,7 @@ class BlockSink:
         self._file = path.open("x", encoding="utf-8", newline="")
         self._rows = csv.writer(self._file)
         self._rows.writerow(SAMPLES)
+        self._file.flush()
         self._case, self._block, self._events = case, block, events
         self._recent: dict[tuple[str, int], deque[float]] = defaultdict(lambda: deque(maxlen=MEDIAN_WINDOW))
         self._next_event = 0.0

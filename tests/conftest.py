@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+
+from harness.job import CaseJob, Job, SweepJob
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,3 +26,33 @@ def tiny_checkpoint(tmp_path_factory, tiny_model) -> str:
     from cases.runtime.checkpoint import resolve
 
     return str(resolve(tiny_model, tmp_path_factory.mktemp("checkpoints"), seed=7)[0])
+
+
+SWEEP: dict[str, Any] = {
+    "prompt_lengths": [3, 5, 8],
+    "ttft_iterations": 4,
+    "p99_iterations": 2,
+    "warmup_iterations": 1,
+    "blocks": 2,
+    "decode_prompt_length": 4,
+    "decode_context": 9,
+    "decode_sequences": 2,
+    "forced_tokens": 2,
+    "tolerance": 0.02,
+    "context_ranges": [[4, 9]],
+}
+
+
+@pytest.fixture
+def make_job(tmp_path) -> Callable[..., Job]:
+    """`make_job(seed=..., options={...}, <sweep key>=...)`: a job of the fake case, in tmp_path/run."""
+
+    def make(seed: int = 11, vocab_size: int = 1024, options: dict[str, Any] | None = None, **sweep: Any) -> Job:
+        fake = CaseJob("Fake", "tests.fakes.FakeCase", "inproc", None, 60, options or {})
+        return Job(
+            run_dir=str(tmp_path / "run"), seed=seed, device="cpu", dtype="float32", checkpoint="nowhere",
+            vocab_size=vocab_size, context=512, sampling={"strategy": "greedy"}, sweep=SweepJob(**SWEEP | sweep),
+            cases={"fake": fake}, order=[("fake", 0), ("fake", 1)],
+        )  # fmt: skip
+
+    return make

@@ -1,0 +1,335 @@
+"""The worker's files and its one verdict: as a process of its own with a pipe, and the sink by itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import worker
+from harness.contract import Stats
+from harness.job import write_job
+from harness.loop import Place, Timed
+from harness.schema import SAMPLES
+from harness.sink import BlockSink, Events, set_aside
+from tests.fakes import VOCABULARY, next_token
+
+ROOT = Path(__file__).resolve().parent.parent
+DEADLINE_S = 30
+NOTHING = Stats()
+BUG = "ArithmeticError: the fake case failed in "
+FORGED = '{"event": "verdict", "state": "ok", "engine": "forged"}'
+
+
+@pytest.fixture
+def events(tmp_path):
+    """Events into a file, and what was sent so far."""
+    path = tmp_path / "events"
+    sender = Events(os.open(path, os.O_WRONLY | os.O_CREAT))
+
+    def sent() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    yield sender, sent
+    sender._file.close()
+
+
+@pytest.fixture
+def sink(tmp_path, events):
+    made = BlockSink(tmp_path, "fake", 2, events[0])
+    yield made
+    made.close()
+
+
+def timed(before: Stats = NOTHING, after: Stats = NOTHING, nanoseconds: int = 1_234_567) -> Timed:
+    return Timed(10**15, 10**15 + nanoseconds, 77, before, after)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sample_is_a_row_with_the_schemas_columns(sink, tmp_path):
+    before, after = Stats(1000, 500, 3, 9, 1), Stats(2_001_000, 750_500, 5, 10, 2)
+    sink.keep([(Place("decode", 10, 11, 4), timed(before, after))])
+    assert (tmp_path / "samples.csv").read_text().splitlines() == [
+        ",".join(SAMPLES),
+        "fake,2,decode,10,11,4,1000000000000000,1.234567,2.000000,0.750000,77,2,,,1",
+    ]
+
+
+def test_a_clock_that_does_not_move_leaves_its_column_empty(sink, tmp_path):
+    sink.keep([(Place("ttft", 10, 10, 0), timed(Stats(5, 6, 7, 8, 9), Stats(5, 6, 7, 8, 9)))])
+    (row,) = rows(tmp_path / "samples.csv")
+    assert (row["gpu_ms"], row["server_ms"], row["captures"], row["ungraphed"]) == ("", "", "0", "0")
+
+
+def test_the_file_is_whole_from_its_header_on(sink, tmp_path):
+    path = tmp_path / "samples.csv"
+    assert path.read_text() == ",".join(SAMPLES) + "\n"
+    for count in range(1, 4):
+        sink.keep([(Place("ttft", 10, 10, count), timed())])
+        text = path.read_text()
+        assert text.endswith("\n")
+        assert [row["iteration"] for row in rows(path)] == [str(done) for done in range(1, count + 1)]
+
+
+def test_what_an_interrupted_worker_left_is_set_aside(tmp_path):
+    path = tmp_path / "samples.csv"
+    for content in ("first", "second"):
+        path.write_text(content)
+        set_aside(path)
+    set_aside(path)
+    kept = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert kept == {"samples.interrupted-0.csv": "first", "samples.interrupted-1.csv": "second"}
+
+
+def test_a_new_sink_begins_a_new_file(tmp_path, events):
+    (tmp_path / "samples.csv").write_text("old\n")
+    BlockSink(tmp_path, "fake", 0, events[0]).close()
+    assert (tmp_path / "samples.csv").read_text().strip() == ",".join(SAMPLES)
+    assert (tmp_path / "samples.interrupted-0.csv").read_text() == "old\n"
+
+
+def test_progress_says_the_running_median_and_always_the_end(sink, events):
+    sink.stage("ttft")
+    for done, nanoseconds in enumerate((1_000_000, 9_000_000, 2_000_000), start=1):
+        sink.keep([(Place("ttft", 10, 10, done), timed(nanoseconds=nanoseconds))])
+        sink.progress("ttft", 10, done, 3)
+    stage, *_, last = events[1]()
+    assert stage == {"event": "stage", "stage": "ttft"}
+    expected = {"event": "progress", "stage": "ttft", "prompt_length": 10, "done": 3, "total": 3, "median_ms": 2.0}
+    assert last == expected
+
+
+def run_block(job, block: int = 0) -> tuple[int, list[dict[str, Any]], str]:
+    """Run the worker as the parent does: exit code, events, and what it printed."""
+    folder = Path(job.run_dir)
+    folder.mkdir(exist_ok=True)
+    if not (folder / "job.json").exists():
+        write_job(job, folder / "job.json")
+    reading, writing = os.pipe()
+    call = [sys.executable, "-m", "harness.worker", "block", str(folder / "job.json"), "fake", str(block)]
+    process = subprocess.Popen(
+        [*call, "--events", str(writing)], cwd=ROOT, pass_fds=[writing], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        events = [json.loads(line) for line in file]
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    return process.returncode, events, output
+
+
+def verdicts(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in events if event["event"] == "verdict"]
+
+
+def test_a_good_block_ends_with_its_verdict_and_leaves_samples_and_scores(make_job):
+    job = make_job()
+    code, events, _ = run_block(job)
+    assert code == 0
+    assert verdicts(events) == [events[-1]]
+    verdict = events[-1]
+    assert verdict.pop("wall_s") >= 0
+    assert verdict == {
+        "event": "verdict", "state": "ok", "reason": "", "stage": "", "engine": "fake 1",
+        "load_s": 0.25, "compile_s": 0.125, "capture_s": 0.5,
+        "peak_memory_gib": 3.0, "graph_pool_mib": 1.0, "graphs": 4, "replays": 1 + 3 + 6 + 12 + 12, "ungraphed": 0,
+    }  # fmt: skip
+    stages = [event["stage"] for event in events if event["event"] == "stage"]
+    assert stages == ["load", "cold", "warmup", "ttft", "decode", "score"]
+    folder = job.block_dir("fake", 0)
+    assert [row["metric"] for row in rows(folder / "samples.csv")] == ["cold"] + ["ttft"] * 12 + ["decode"] * 10
+    scores = array("f", (folder / "scores.f32").read_bytes())
+    assert len(scores) == 3 * (job.sweep.forced_tokens + 1) * VOCABULARY
+
+
+def test_scores_are_of_the_first_timed_prompts(make_job):
+    """So that the parent can hold the timed tokens against them."""
+    job = make_job(decode_sequences=1)
+    run_block(job)
+    folder = job.block_dir("fake", 0)
+    first = {row["prompt_length"]: row["token_id"] for row in rows(folder / "samples.csv")
+             if row["metric"] == "ttft" and row["iteration"] == "0"}  # fmt: skip
+    scores = array("f", (folder / "scores.f32").read_bytes())
+    for number, length in enumerate(job.sweep.prompt_lengths):
+        start = number * (job.sweep.forced_tokens + 1) * VOCABULARY
+        logits = scores[start : start + VOCABULARY]
+        assert logits.index(max(logits)) == int(first[str(length)]) == next_token(worker.prompt(job, "ttft", length, 0))
+
+
+def test_only_the_first_block_scores(make_job):
+    job = make_job()
+    code, events, _ = run_block(job, block=1)
+    assert (code, events[-1]["state"]) == (0, "ok")
+    assert not (job.block_dir("fake", 1) / "scores.f32").exists()
+    assert {row["block"] for row in rows(job.block_dir("fake", 1) / "samples.csv")} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "state", "stage", "reason"),
+    [
+        ({"fail": "unavailable"}, 0, "unavailable", "load", "the fake engine is missing in prepare: pip install it"),
+        ({"fail": "unsupported"}, 0, "unsupported", "load", "the fake engine does not do prepare"),
+        ({"fail": "error"}, 1, "failed", "load", BUG + "prepare"),
+        ({"fail": "error", "fail_at": "prefill"}, 1, "failed", "cold", BUG + "prefill"),
+        ({"fail": "error", "fail_at": "decode"}, 1, "failed", "warmup", BUG + "decode"),
+        ({"fail": "error", "fail_at": "score"}, 1, "failed", "score", BUG + "score"),
+        ({"nonsense": 1}, 1, "failed", "load", "ValueError: the fake case has no option nonsense"),
+    ],
+)  # fmt: skip
+def test_every_end_has_its_verdict(make_job, options, code, state, stage, reason):
+    found_code, events, output = run_block(make_job(options=options))
+    verdict = events[-1]
+    assert (found_code, verdict["state"], verdict["stage"]) == (code, state, stage)
+    assert verdict["reason"].startswith(reason)
+    assert len(verdicts(events)) == 1
+    assert ("Traceback" in output) == (state == "failed")
+
+
+def test_an_unsupported_sampler_is_refused_before_the_case_is_opened(make_job):
+    job = make_job(options={"fail": "exit"})
+    job.sampling["strategy"] = "sample"
+    code, events, _ = run_block(job)
+    assert (code, events[-1]["state"]) == (0, "unsupported")
+    assert events[-1]["reason"] == "Fake has no sampler 'sample', only greedy"
+
+
+def test_samples_before_a_failure_are_kept(make_job):
+    job = make_job(options={"fail": "error", "fail_at": "decode", "fail_after": 5 + 5 + 3})
+    code, events, _ = run_block(job)
+    assert (code, events[-1]["state"], events[-1]["stage"]) == (1, "failed", "decode")
+    metrics = [row["metric"] for row in rows(job.block_dir("fake", 0) / "samples.csv")]
+    assert metrics == ["cold"] + ["ttft"] * 12 + ["decode"] * 8
+
+
+def test_a_second_worker_overwrites_nothing(make_job):
+    job = make_job(options={"fail": "error", "fail_at": "decode"})
+    run_block(job)
+    run_block(job)
+    folder = job.block_dir("fake", 0)
+    assert len(rows(folder / "samples.interrupted-0.csv")) == len(rows(folder / "samples.csv")) == 1
+
+
+def test_a_worker_that_dies_gives_no_verdict_and_keeps_its_samples(make_job):
+    job = make_job(options={"fail": "kill", "fail_at": "decode", "fail_after": 8})
+    code, events, _ = run_block(job)
+    assert code == -signal.SIGKILL
+    assert verdicts(events) == []
+    assert len(rows(job.block_dir("fake", 0) / "samples.csv")) == 13
+
+
+def test_what_a_case_prints_is_no_verdict(make_job, tmp_path, monkeypatch):
+    """Even the exact line of one: it goes to the log, not to the parent."""
+    (tmp_path / "printing.py").write_text(
+        "from tests.fakes import FakeCase\n"
+        "class Printing(FakeCase):\n"
+        "    def prefill(self, prompt, new_tokens=1):\n"
+        f"        print({FORGED!r}, flush=True)\n"
+        "        raise ArithmeticError('after printing')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    job = make_job()
+    job.cases["fake"] = job.cases["fake"].__class__("Fake", "printing.Printing", "inproc", None, 60, {})
+    code, events, output = run_block(job)
+    assert (code, verdicts(events)) == (1, [events[-1]])
+    assert events[-1]["state"] == "failed"
+    assert FORGED in output
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that has ended and is not yet collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(what: Callable[[], bool], said: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not what():
+        assert time.monotonic() < deadline, said
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's death is Linux's")
+def test_a_worker_ends_with_its_parent(make_job, tmp_path):
+    """A parent of its own starts a worker that hangs, and is then killed."""
+    job = make_job(options={"fail": "hang", "fail_at": "prefill"})
+    Path(job.run_dir).mkdir()
+    path = Path(job.run_dir) / "job.json"
+    write_job(job, path)
+    code = (
+        "import os, subprocess, sys; reading, writing = os.pipe();"
+        "call = [sys.executable, '-m', 'harness.worker', 'block', sys.argv[1], 'fake', '0', '--events', str(writing)];"
+        "child = subprocess.Popen([*call, '--parent', str(os.getpid())], pass_fds=[writing]);"
+        "open(sys.argv[2], 'w').write(f'{child.pid}\\n'); child.wait()"
+    )
+    pid_file = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, "-c", code, str(path), str(pid_file)], cwd=ROOT)
+    try:
+        samples = job.block_dir("fake", 0) / "samples.csv"
+        wait_until(lambda: samples.exists() and pid_file.exists() and pid_file.read_text().endswith("\n"), "no worker")
+        pid = int(pid_file.read_text())
+        assert alive(pid)
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_until(lambda: not alive(pid), f"worker {pid} outlives its parent")
+
+
+def test_a_child_whose_parent_is_gone_already_does_not_begin():
+    code = "from harness.orphan import die_with_parent; die_with_parent(1 << 22); print('went on')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the parent process 4194304 is gone" in done.stderr
+
+
+def test_a_reason_is_one_short_line():
+    assert worker.one_line(ValueError("two\n  lines")) == "ValueError: two lines"
+    assert len(worker.one_line(ValueError("x" * 1000))) == 500
+
+
+def prepare(spec: dict[str, Any], tmp_path: Path) -> tuple[int, list[dict[str, Any]]]:
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    reading, writing = os.pipe()
+    call = [sys.executable, "-m", "harness.worker", "prepare", str(tmp_path / "spec.json"), "--events", str(writing)]
+    with subprocess.Popen(call, cwd=ROOT, pass_fds=[writing], stdout=subprocess.DEVNULL) as process:
+        os.close(writing)
+        with os.fdopen(reading) as file:
+            events = [json.loads(line) for line in file]
+    return process.returncode, events
+
+
+def test_preparation_makes_the_checkpoint_and_calibrates(tiny_model, tmp_path):
+    spec = {"model": tiny_model, "device": "cpu", "cache": str(tmp_path / "cache"), "seed": 3}
+    code, events = prepare(spec, tmp_path)
+    assert code == 0
+    assert [event["stage"] for event in events[:-1]] == ["checkpoint", "digest", "calibrate"]
+    verdict = events[-1]
+    assert verdict["state"] == "ok"
+    assert Path(verdict["checkpoint"]).is_dir()
+    assert len(verdict["digest"]) == 64
+    assert verdict["vocab_size"] == 1024
+    assert verdict["read_bandwidth_tb_s"] > 0
+    assert verdict["matmul_tflop_s"] > 0
+    assert verdict["versions"]["torch"]
+
+
+def test_a_preparation_that_can_not_be_says_so_in_one_sentence(tiny_model, tmp_path):
+    spec = {"model": {**tiny_model, "weights": str(tmp_path)}, "device": "cpu", "cache": str(tmp_path), "seed": 3}
+    code, events = prepare(spec, tmp_path)
+    assert (code, events[-1]["state"]) == (1, "failed")
+    assert events[-1]["reason"] == f"{tmp_path} has no config.json: give a folder in the Hugging Face layout"
