@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cases.runtime.kernels.attention import Scratch, attend_one
 from cases.runtime.kernels.gemv import empty_like_rows, gemv
+from cases.runtime.kernels.linear import add_linear, linear
 from cases.runtime.kernels.rowwise import rms_norm, rotate_rows, silu_times
 from cases.runtime.llama import State
 from cases.runtime.shape import LlamaShape
@@ -22,14 +23,14 @@ class TritonBlocks:
         self.eps = shape.rms_norm_eps
         self.grouped = shape.num_attention_heads != shape.num_key_value_heads
         self.scratch = Scratch.make(shape, device)
-        self.name = f"Triton {triton.__version__} kernels, prefill matrix products by cuBLAS, prefill attention by SDPA"
+        self.name = f"Triton {triton.__version__} kernels, prefill matrix products by cuBLAS and cuBLASLt, prefill attention by SDPA"
 
     def norm_qkv(self, residual: Tensor, layer: LayerWeights) -> Tensor:
         """See Blocks."""
         if residual.shape[0] == 1:
             out = empty_like_rows(layer.qkv)
             return gemv(layer.qkv, residual, out, norm=layer.attention_norm, eps=self.eps).unsqueeze(0)
-        return F.linear(rms_norm(residual, layer.attention_norm, self.eps), layer.qkv)
+        return linear(rms_norm(residual, layer.attention_norm, self.eps), layer.qkv)
 
     def attend(self, qkv: Tensor, state: State, layer: int) -> Tensor:
         """See Blocks."""
@@ -57,7 +58,7 @@ class TritonBlocks:
         if residual.shape[0] == 1:
             gemv(layer.out, attended, residual, residual=residual)
             return residual
-        return residual.addmm_(attended, layer.out.t())
+        return add_linear(residual, attended, layer.out)
 
     def add_mlp(self, residual: Tensor, layer: LayerWeights) -> Tensor:
         """See Blocks. Writes in place."""
@@ -67,7 +68,7 @@ class TritonBlocks:
             gemv(layer.down, inner, residual, residual=residual)
             return residual
         normed = rms_norm(residual, layer.mlp_norm, self.eps)
-        return residual.addmm_(silu_times(F.linear(normed, layer.gate_up)), layer.down.t())
+        return add_linear(residual, silu_times(linear(normed, layer.gate_up)), layer.down)
 
     def head(self, residual: Tensor, weights: LlamaWeights, logits: Tensor) -> None:
         """See Blocks."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -29,39 +31,36 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 @triton.jit
-def _rotate_half(source, target, target_step, heads, cosine, sine, HEADS: tl.constexpr, HALF: tl.constexpr):
-    """Rotate [heads, 2 * HALF] from `source` to `target`, whose heads lie `target_step` apart."""
-    head = tl.arange(0, HEADS)[:, None]
-    half = tl.arange(0, HALF)[None, :]
-    there = head < heads
-    first = tl.load(source + head * (2 * HALF) + half, mask=there, other=0.0).to(tl.float32)
-    second = tl.load(source + head * (2 * HALF) + HALF + half, mask=there, other=0.0).to(tl.float32)
-    place = target + head.to(tl.int64) * target_step + half
-    kind = target.dtype.element_ty
-    tl.store(place, (first * cosine - second * sine).to(kind), mask=there)
-    tl.store(place + HALF, (second * cosine + first * sine).to(kind), mask=there)
-
-
-@triton.jit
 def _rotate_rows(
-    qkv, words, cosines, sines, queries, keys, values, heads, kv_heads,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
+    qkv, words, cosines, sines, queries, keys, values,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
+    """Program (row, group): GROUP heads of one kind, queries, then keys, then values."""
     row = tl.program_id(0)
+    first = tl.program_id(1) * GROUP
     HALF: tl.constexpr = WIDTH // 2
-    half = tl.arange(0, HALF)
+    head = first + tl.arange(0, GROUP)[:, None]
+    half = tl.arange(0, HALF)[None, :]
+    source = qkv + row * ((HEADS + 2 * KV_HEADS) * WIDTH) + head * WIDTH + half
+    one = tl.load(source)
+    two = tl.load(source + HALF)
     position = tl.load(words) + row
-    cosine = tl.load(cosines + position * HALF + half)[None, :]
-    sine = tl.load(sines + position * HALF + half)[None, :]
-    source = qkv + row * ((heads + 2 * kv_heads) * WIDTH)
-    _rotate_half(source, queries + row * (heads * WIDTH), WIDTH, heads, cosine, sine, HEADS, HALF)
-    line = position * WIDTH
-    _rotate_half(source + heads * WIDTH, keys + line, CAPACITY * WIDTH, kv_heads, cosine, sine, KV_HEADS, HALF)
-    head = tl.arange(0, KV_HEADS)[:, None]
-    width = tl.arange(0, WIDTH)[None, :]
-    there = head < kv_heads
-    value = tl.load(source + (heads + kv_heads) * WIDTH + head * WIDTH + width, mask=there)
-    tl.store(values + line + head.to(tl.int64) * (CAPACITY * WIDTH) + width, value, mask=there)
+    kind = qkv.dtype.element_ty
+    if first < HEADS + KV_HEADS:
+        cosine = tl.load(cosines + position * HALF + half)
+        sine = tl.load(sines + position * HALF + half)
+        wide_one, wide_two = one.to(tl.float32), two.to(tl.float32)
+        one = (wide_one * cosine - wide_two * sine).to(kind)
+        two = (wide_two * cosine + wide_one * sine).to(kind)
+    line = position * WIDTH + half
+    if first < HEADS:
+        target = queries + row * (HEADS * WIDTH) + head * WIDTH + half
+    elif first < HEADS + KV_HEADS:
+        target = keys + (head - HEADS).to(tl.int64) * (CAPACITY * WIDTH) + line
+    else:
+        target = values + (head - HEADS - KV_HEADS).to(tl.int64) * (CAPACITY * WIDTH) + line
+    tl.store(target, one)
+    tl.store(target + HALF, two)
 
 
 def rotate_rows(
@@ -78,11 +77,11 @@ def rotate_rows(
     keys, values = cache
     rows = qkv.shape[0]
     heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
+    group = math.gcd(heads, kv_heads, 8)
     queries = torch.empty(rows, shape.query_size, dtype=qkv.dtype, device=qkv.device)
-    _rotate_rows[(rows,)](
-        qkv, words, *tables, queries, keys, values, heads, kv_heads,
-        HEADS=triton.next_power_of_2(heads), KV_HEADS=triton.next_power_of_2(kv_heads), WIDTH=shape.head_dim,
-        CAPACITY=keys.shape[1], num_warps=8,
+    _rotate_rows[(rows, (heads + 2 * kv_heads) // group)](
+        qkv, words, *tables, queries, keys, values,
+        HEADS=heads, KV_HEADS=kv_heads, WIDTH=shape.head_dim, CAPACITY=keys.shape[1], GROUP=group, num_warps=4,
     )  # fmt: skip
     return queries
 
@@ -101,6 +100,6 @@ def silu_times(gate_up: Tensor) -> Tensor:
     """SiLU(gate) * up of [rows, 2 * intermediate]."""
     rows, inner = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty(rows, inner, dtype=gate_up.dtype, device=gate_up.device)
-    block = 2048
+    block = 1024
     _silu_times[(rows, triton.cdiv(inner, block))](gate_up, out, INNER=inner, BLOCK=block, num_warps=4)
     return out
