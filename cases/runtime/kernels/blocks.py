@@ -23,7 +23,7 @@ class TritonBlocks:
         self.eps = shape.rms_norm_eps
         self.grouped = shape.num_attention_heads != shape.num_key_value_heads
         self.scratch = Scratch.make(shape, device)
-        self.name = f"Triton {triton.__version__} kernels, prefill matrix products by cuBLAS and cuBLASLt, prefill attention by SDPA"
+        self.name = f"Triton {triton.__version__} kernels, prefill products by cuBLAS and cuBLASLt, attention by SDPA"
 
     def norm_qkv(self, residual: Tensor, layer: LayerWeights) -> Tensor:
         """See Blocks."""

@@ -5,7 +5,6 @@ Both ship with PyTorch and choose their own kernels; they choose differently.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,13 +28,11 @@ def library_for(outputs: int, inputs: int, rows: int) -> str:
 @contextmanager
 def preferred(weight: Tensor, rows: int) -> Iterator[None]:
     """Have PyTorch call the library chosen for this product. The setting is the process's: one thread at a time."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.backends.cuda.preferred_blas_library(library_for(weight.shape[0], weight.shape[1], rows))
-        try:
-            yield
-        finally:
-            torch.backends.cuda.preferred_blas_library("default")
+    torch.backends.cuda.preferred_blas_library(library_for(weight.shape[0], weight.shape[1], rows))
+    try:
+        yield
+    finally:
+        torch.backends.cuda.preferred_blas_library("default")
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
