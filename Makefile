@@ -1,13 +1,12 @@
 # `make` says what there is. PYTHON=/path/to/python uses that interpreter as it is and installs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup bench smoke report lint test test-gpu clean wheels
+.PHONY: help setup bench smoke report publish lint test test-gpu clean wheels
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 ARGS ?=
 RUN ?=
-OFFLINE ?= hydra-core omegaconf antlr4-python3-runtime nvidia-ml-py msgpack rich markdown-it-py mdurl \
-	pytest pytest-timeout pluggy iniconfig hypothesis sortedcontainers
+OFFLINE ?= hydra-core omegaconf antlr4-python3-runtime
 
 ifeq ($(origin PYTHON),undefined)
   KEY := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
@@ -42,6 +41,11 @@ report: $(READY) ## tables and plots of a run again: make report RUN=results/NAM
 	@test -n "$(RUN)" || { echo "error: name the run: make report RUN=results/NAME" >&2; exit 2; }
 	@$(PY) -m reports "$(RUN)" $(ARGS)
 
+publish: $(READY) ## a run's shareable files into results/published/: make publish RUN=results/NAME
+	@test -n "$(RUN)" || { echo "error: name the run: make publish RUN=results/NAME" >&2; exit 2; }
+	@to=results/published/$(notdir $(RUN:/=)); mkdir -p $$to; cp $(RUN)/manifest.json $(RUN)/*.csv $$to/; \
+		$(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
+
 lint: $(READY) ## formatting, lint and types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -53,7 +57,7 @@ test: $(READY) ## all tests that need no GPU
 test-gpu: $(READY) ## the tests that need a CUDA GPU
 	$(PY) -m pytest -m gpu $(ARGS)
 
-wheels: $(READY) ## wheels of what an offline GPU machine lacks, into .whl/ (there: pip install --no-deps .whl/*.whl)
+wheels: $(READY) ## pure wheels that a GPU machine without network lacks, into .whl/ (OFFLINE="names")
 	$(PY) -m pip wheel --quiet --no-deps -c constraints.txt -w .whl $(OFFLINE)
 
 clean: ## remove the environment, caches and wheels; results stay

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from reports.markup import markdown, markdown_escape
@@ -9,7 +10,8 @@ from reports.run import SMOKE, Run
 from reports.table import Table
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-SHOWN = ("ttft", "summary", "speedup", "p99", "decode")
+SHOWN = ("ttft", "summary", "speedup", "p99", "decode", "clocks")
+FIGURES = (("ttft", "Time to first token by prompt length"), ("decode", "Decode latency by context length"))
 
 
 def update(path: Path, run: Run, tables: list[Table]) -> None:
@@ -21,16 +23,19 @@ def update(path: Path, run: Run, tables: list[Table]) -> None:
         raise ValueError(f"{path} needs the markers {BEGIN} and {END} once each, in this order")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     aside = path.with_name(f".{path.name}.new")
-    aside.write_text(f"{before}{BEGIN}\n{results(run, tables)}\n{END}{after}", encoding="utf-8")
+    aside.write_text(f"{before}{BEGIN}\n{results(run, tables, path.parent)}\n{END}{after}", encoding="utf-8")
     aside.replace(path)
 
 
-def results(run: Run, tables: list[Table]) -> str:
-    """The facts of a run and its main tables, as Markdown."""
+def results(run: Run, tables: list[Table], root: Path) -> str:
+    """The facts of a run, its main figures and tables, as Markdown; links are relative to `root`."""
     named = {table.name: table for table in tables}
     manifest = run.manifest
     facts = f"Run `{manifest['run']}`, started {manifest['started']}: {run.gpu}, {run.model}."
     stamp = [f"**{SMOKE}.**"] if run.smoke else []
-    return "\n\n".join(
-        [*stamp, markdown_escape(facts).replace("\\`", "`"), *(markdown(named[n]).rstrip() for n in SHOWN)]
-    )
+    folder = Path(os.path.relpath(run.path.resolve(), root.resolve())).as_posix()
+    files = f"All its files, raw samples included: [{folder}]({folder})."
+    figures = [f"![{title}]({folder}/report/{name}.png)" for name, title in FIGURES]
+    tables_text = [markdown(named[name]).rstrip() for name in SHOWN]
+    intro = markdown_escape(facts).replace("\\`", "`")
+    return "\n\n".join([*stamp, f"{intro} {files}", *tables_text[:1], *figures, *tables_text[1:]])
