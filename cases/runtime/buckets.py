@@ -36,11 +36,11 @@ class GraphOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"graph.{name} must be a whole number of at least 1, not {value!r}")
-        if isinstance(self.buckets, str):
+        if isinstance(self.buckets, str) or not isinstance(self.buckets, Sequence):
             if self.buckets not in POLICIES:
                 allowed = ", ".join(POLICIES)
                 raise ValueError(f"graph.buckets must be {allowed} or a list of lengths, not {self.buckets!r}")
-        elif not self.buckets or any(not isinstance(edge, int) or edge < 1 for edge in self.buckets):
+        elif not self.buckets or any(type(edge) is not int or edge < 1 for edge in self.buckets):
             raise ValueError(f"graph.buckets as a list must hold lengths of at least 1, not {list(self.buckets)!r}")
 
     @classmethod
@@ -52,7 +52,7 @@ class GraphOptions:
             raise ValueError(f"graph has keys buckets, step, largest and max_graphs ({error})") from error
 
     def make(self, capacity: int) -> Buckets:
-        """The edges, none beyond what the KV cache holds."""
+        """The edges, none beyond `largest` and what the KV cache holds. Raises ValueError when that leaves none."""
         largest = min(self.largest, capacity)
         if self.buckets == "step":
             edges = [*range(self.step, largest, self.step), largest]
@@ -63,4 +63,6 @@ class GraphOptions:
             edges.append(largest)
         else:
             edges = sorted({int(edge) for edge in self.buckets if int(edge) <= largest})
+            if not edges:
+                raise ValueError(f"graph.buckets holds no length up to {largest}: add one, or raise graph.largest")
         return Buckets(tuple(edges))

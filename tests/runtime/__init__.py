@@ -1,0 +1,1 @@
+"""Tests of cases/runtime and of the cases made of it, on the CPU."""
