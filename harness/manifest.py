@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from harness.record import write_json
 
 CODE = ("cases", "harness")
 SWAYING = ("CUDA_*", "TRITON_*", "TORCHINDUCTOR_*", "NVIDIA_*", "OMP_NUM_THREADS")
+REVISION = re.compile("[0-9a-f]{40}")
 NO_SETTING = ("output", "dry_run")
 FROM_PREPARE = ("read_bandwidth_tb_s", "matmul_tflop_s", "weight_bytes", "flops_per_token", "loop_overhead_us")
 
@@ -55,9 +57,18 @@ def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str
 
 
 def git_state(root: Path = ROOT) -> dict[str, Any]:
-    """Commit and whether files differ from it; nulls outside a git checkout."""
+    """Commit and whether files differ from it. In an exported tree the commit is what the export wrote in .revision."""
     sha, status = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
-    return {"sha": sha, "dirty": None if sha is None or status is None else bool(status)}
+    if sha is None or status is None:
+        return {"sha": _exported_revision(root), "dirty": None}
+    return {"sha": sha, "dirty": bool(status)}
+
+
+def _exported_revision(root: Path) -> str | None:
+    """The commit that `git archive` put in place of the keyword, or None where nothing did."""
+    path = root / ".revision"
+    found = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return found if REVISION.fullmatch(found) else None
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -1,0 +1,40 @@
+"""What a manifest says of the code: from git, from an export, or nothing."""
+
+from __future__ import annotations
+
+import subprocess
+
+from harness.manifest import git_state
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_outside_git_the_revision_of_an_export_counts(tmp_path):
+    (tmp_path / ".revision").write_text(SHA + "\n")
+    assert git_state(tmp_path) == {"sha": SHA, "dirty": None}
+
+
+def test_a_keyword_that_no_export_replaced_is_no_revision(tmp_path):
+    (tmp_path / ".revision").write_text("$Format:%H$\n")
+    assert git_state(tmp_path) == {"sha": None, "dirty": None}
+    (tmp_path / ".revision").unlink()
+    assert git_state(tmp_path) == {"sha": None, "dirty": None}
+
+
+def test_in_a_checkout_git_says_commit_and_changes(tmp_path):
+    def git(*arguments):
+        subprocess.run(
+            ["git", "-c", "user.name=n", "-c", "user.email=e@x", *arguments],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+        )
+
+    git("init")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "first")
+    assert git_state(tmp_path)["dirty"] is False
+    assert len(git_state(tmp_path)["sha"]) == 40
+    (tmp_path / "file").write_text("2")
+    assert git_state(tmp_path)["dirty"] is True
