@@ -180,7 +180,7 @@ def test_readme_is_filled_between_its_markers(run_dir, tmp_path, capsys):
     assert once.startswith("# Above\n<!-- results:begin -->\nRun `synthetic`")
     assert once.endswith("<!-- results:end -->\nbelow\n")
     assert "stale words" not in once
-    assert once.count("### ") == 5
+    assert once.count("### ") == 6
     main([str(run_dir), "--readme", str(readme)])
     assert readme.read_text() == once
     readme.write_text("no markers")
