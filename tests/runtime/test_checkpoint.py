@@ -292,15 +292,3 @@ def test_the_digest_of_a_users_folder_is_of_its_files_and_nothing_is_written_the
     assert contents(users) == before
     edit(users, lambda tensors: tensors["model.norm.weight"].fill_(2.0))
     assert digest(users) != digest(made)
-
-
-def test_bytes_and_operations_are_those_of_the_published_shape():
-    """Llama-2-7B: 6.74e9 parameters, of which the embedding's 131 million are not read."""
-    shape = tiny_shape(
-        vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
-        num_key_value_heads=32, head_dim=128,
-    )  # fmt: skip
-    total = sum(torch.Size(size).numel() for size in shape.tensors().values())
-    assert total == 6_738_415_616
-    assert shape.weight_bytes("float16") == 2 * (total - 32000 * 4096)
-    assert shape.flops_per_token == 2 * 32 * (4 * 4096**2 + 3 * 4096 * 11008)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -229,24 +228,3 @@ def test_decode_beyond_the_context_is_refused(cases):
     cases[Eager].prefill(prompt(96))
     with pytest.raises(ValueError, match="no room for another token after 96 of 96"):
         cases[Eager].decode()
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rotary scaling 'llama3' is not supported"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rotary scaling 'linear' is not supported"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0}}, "rotary scaling 'yarn' is not"),
-        ({"sliding_window": 128}, r"sliding-window attention \(128 tokens\) is not supported"),
-        ({"attention_bias": True}, "attention_bias is not supported"),
-        ({"mlp_bias": True}, "mlp_bias is not supported"),
-        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported, only silu"),
-        ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported, only llama and mistral"),
-    ],
-)
-def test_what_would_be_computed_wrongly_is_refused(small, tmp_path, change, sentence):
-    config = json.loads((small[1] / "config.json").read_text())
-    config.pop("rope_parameters", None)
-    (tmp_path / "config.json").write_text(json.dumps(config | change))
-    with pytest.raises(ValueError, match=sentence):
-        read_shape(tmp_path)

@@ -1,0 +1,168 @@
+"""Padding and choosing: plain PyTorch against TorchScript, and the sampler against its distribution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from cases.runtime.dynamic_ops import DynamicOps, PlainOps, sample_index
+from cases.runtime.llama import TOKENS, State
+from cases.runtime.scripted import ScriptedOps
+from harness.contract import Sampling
+from tests.runtime.llamas import tiny_shape
+
+VOCABULARY = tiny_shape().vocab_size
+CAPACITY = 48
+DRAWS = 20_000
+SAMPLERS = [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 7, 1.0), (1.0, 0, 0.8), (1.3, 12, 0.6)]
+
+
+def new_ops(kind: type[DynamicOps], sampling: Sampling | None = None) -> DynamicOps:
+    ops = kind(sampling or Sampling(), "cpu", VOCABULARY)
+    ops.compile()
+    return ops
+
+
+def new_state(fill: int = 99) -> State:
+    state = State(tiny_shape(), CAPACITY, torch.float32, "cpu")
+    state.words.fill_(fill)
+    return state
+
+
+def noise(seed: int) -> torch.Tensor:
+    return torch.empty(VOCABULARY).exponential_(generator=torch.Generator().manual_seed(seed))
+
+
+def logits(seed: int = 0, spread: float = 2.0) -> torch.Tensor:
+    return torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(seed)) * spread
+
+
+@pytest.mark.parametrize("kind", [PlainOps, ScriptedOps])
+@pytest.mark.parametrize(("length", "count"), [(1, 1), (1, 16), (15, 16), (16, 16), (17, 32), (48, 48)])
+def test_a_prompt_is_padded_with_zeros_and_nothing_behind_is_touched(kind, length, count):
+    state = new_state()
+    ids = list(range(3, 3 + length))
+    new_ops(kind).load_prompt(ids, count, state)
+    expected = [0, length - 1, *ids, *[0] * (count - length), *[99] * (CAPACITY - count)]
+    assert state.words.tolist() == expected
+    assert state.words.dtype == torch.int64
+
+
+@pytest.mark.parametrize("kind", [PlainOps, ScriptedOps])
+def test_a_choice_makes_the_state_ready_for_the_next_token(kind):
+    state, ops = new_state(), new_ops(kind)
+    ops.load_prompt([5, 6, 7], 16, state)
+    rest = state.words[TOKENS + 1 :].clone()
+    for position, token in ((3, 31), (4, 2), (5, 39)):
+        state.logits.zero_()[token] = 1.0
+        ops.choose(state)
+        assert ops.host_token.item() == token
+        assert state.words[: TOKENS + 1].tolist() == [position, 0, token]
+        assert torch.equal(state.words[TOKENS + 1 :], rest)
+
+
+@pytest.mark.parametrize("kind", [PlainOps, ScriptedOps])
+def test_of_equal_logits_the_lowest_id_is_chosen(kind):
+    state, ops = new_state(), new_ops(kind)
+    ops.load_prompt([5], 1, state)
+    state.logits.fill_(-1.0)
+    state.logits[[9, 4, 30]] = 2.5
+    ops.choose(state)
+    assert ops.host_token.item() == 4
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "top_p"), SAMPLERS)
+def test_plain_and_torchscript_draw_the_same_from_the_same_noise(temperature, top_k, top_p):
+    scripted = new_ops(ScriptedOps)._sample  # type: ignore[attr-defined]
+    drawn = []
+    for seed in range(60):
+        plain = sample_index(logits(seed), noise(seed), temperature, top_k, top_p)
+        assert plain.shape == (1,)
+        assert torch.equal(scripted(logits(seed), noise(seed), temperature, top_k, top_p), plain)
+        drawn.append(plain.item())
+    assert len(set(drawn)) > 10
+
+
+def expected_distribution(values: torch.Tensor, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
+    """Written the long way: a sorted list, cut after k, then cut behind the first p of what is left."""
+    ranked = sorted(
+        ((value / temperature, token) for token, value in enumerate(values.double().tolist())), reverse=True
+    )
+    ranked = ranked[:top_k] if top_k else ranked
+    shares = torch.tensor([score for score, _ in ranked], dtype=torch.float64).softmax(0).tolist()
+    kept: dict[int, float] = {}
+    mass = 0.0
+    for share, (_, token) in zip(shares, ranked, strict=True):
+        if mass >= top_p:
+            break
+        kept[token] = share
+        mass += share
+    return torch.tensor([kept.get(token, 0.0) / mass for token in range(len(values))], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "top_p"), SAMPLERS)
+def test_draws_follow_the_distribution_and_excluded_ids_are_never_drawn(temperature, top_k, top_p):
+    values = logits(4, spread=1.0)
+    expected = expected_distribution(values, temperature, top_k, top_p)
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.zeros(VOCABULARY, dtype=torch.int64)
+    for _ in range(DRAWS):
+        race = torch.empty(VOCABULARY).exponential_(generator=generator)
+        counts[sample_index(values, race, temperature, top_k, top_p)] += 1
+    assert counts[expected == 0].sum() == 0
+    allowed = expected > 0
+    assert allowed.sum() < VOCABULARY or (top_k, top_p) == (0, 1.0)
+    assert chisquare(counts[allowed].numpy(), (expected[allowed] * DRAWS).numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(1, 1.0), (0, 1e-6), (5, 1e-6)])
+def test_the_narrowest_sampler_is_greedy(top_k, top_p):
+    for seed in range(30):
+        assert sample_index(logits(seed), noise(seed), 1.0, top_k, top_p).item() == logits(seed).argmax().item()
+
+
+def test_top_k_beyond_the_vocabulary_is_all_of_it():
+    for seed in range(30):
+        one, other = (sample_index(logits(seed), noise(seed), 1.0, top_k, 1.0) for top_k in (0, 10 * VOCABULARY))
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [PlainOps, ScriptedOps])
+def test_a_request_repeats_and_a_step_does_not(kind):
+    def draws(seed: int) -> list[Any]:
+        ops, state = new_ops(kind, Sampling("sample", temperature=1.5, seed=seed)), new_state()
+        found = []
+        for _ in range(2):
+            ops.reseed()
+            ops.load_prompt([5], 1, state)
+            sequence = []
+            for _ in range(12):
+                state.logits.copy_(logits(1, spread=0.5))
+                ops.choose(state)
+                sequence.append(ops.host_token.item())
+            found.append(sequence)
+        return found
+
+    first, again = draws(3)
+    assert first == again
+    assert len(set(first)) > 1
+    assert draws(4)[0] != first
+
+
+def test_plain_and_torchscript_give_the_same_request():
+    sampling = Sampling("sample", temperature=1.2, top_k=20, top_p=0.9, seed=8)
+    found = []
+    for kind in (PlainOps, ScriptedOps):
+        ops, state = new_ops(kind, sampling), new_state()
+        ops.reseed()
+        ops.load_prompt([5, 9], 16, state)
+        sequence = []
+        for step in range(20):
+            state.logits.copy_(logits(step))
+            ops.choose(state)
+            sequence.append((ops.host_token.item(), *state.words[:3].tolist()))
+        found.append(sequence)
+    assert found[0] == found[1]
