@@ -29,7 +29,7 @@ def test_bytes_and_operations_are_those_of_the_published_shape():
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rotary scaling 'llama3' is not supported"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rotary scaling 'linear' is not supported"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0}}, "rotary scaling 'yarn' is not"),
-        ({"sliding_window": 128}, r"sliding-window attention \(128 tokens\) is not supported"),
+        ({"sliding_window": 32}, r"sliding-window attention \(32 tokens\) is not supported"),
         ({"attention_bias": True}, "attention_bias is not supported"),
         ({"mlp_bias": True}, "mlp_bias is not supported"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported, only silu"),
