@@ -1,4 +1,4 @@
-"""The worker's files and its one verdict: as a process of its own with a pipe, and the sink by itself."""
+"""The worker's files and its one verdict, as a process of its own with a pipe."""
 
 from __future__ import annotations
 
@@ -17,100 +17,18 @@ from typing import Any
 import pytest
 
 from harness import worker
-from harness.contract import Stats
 from harness.job import write_job
-from harness.loop import Place, Timed
-from harness.schema import SAMPLES
-from harness.sink import BlockSink, Events, set_aside
 from tests.fakes import VOCABULARY, next_token
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 30
-NOTHING = Stats()
 BUG = "ArithmeticError: the fake case failed in "
 FORGED = '{"event": "verdict", "state": "ok", "engine": "forged"}'
-
-
-@pytest.fixture
-def events(tmp_path):
-    """Events into a file, and what was sent so far."""
-    path = tmp_path / "events"
-    sender = Events(os.open(path, os.O_WRONLY | os.O_CREAT))
-
-    def sent() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-
-    yield sender, sent
-    sender._file.close()
-
-
-@pytest.fixture
-def sink(tmp_path, events):
-    made = BlockSink(tmp_path, "fake", 2, events[0])
-    yield made
-    made.close()
-
-
-def timed(before: Stats = NOTHING, after: Stats = NOTHING, nanoseconds: int = 1_234_567) -> Timed:
-    return Timed(10**15, 10**15 + nanoseconds, 77, before, after)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def test_a_sample_is_a_row_with_the_schemas_columns(sink, tmp_path):
-    before, after = Stats(1000, 500, 3, 9, 1), Stats(2_001_000, 750_500, 5, 10, 2)
-    sink.keep([(Place("decode", 10, 11, 4), timed(before, after))])
-    assert (tmp_path / "samples.csv").read_text().splitlines() == [
-        ",".join(SAMPLES),
-        "fake,2,decode,10,11,4,1000000000000000,1.234567,2.000000,0.750000,77,2,,,1",
-    ]
-
-
-def test_a_clock_that_does_not_move_leaves_its_column_empty(sink, tmp_path):
-    sink.keep([(Place("ttft", 10, 10, 0), timed(Stats(5, 6, 7, 8, 9), Stats(5, 6, 7, 8, 9)))])
-    (row,) = rows(tmp_path / "samples.csv")
-    assert (row["gpu_ms"], row["server_ms"], row["captures"], row["ungraphed"]) == ("", "", "0", "0")
-
-
-def test_the_file_is_whole_from_its_header_on(sink, tmp_path):
-    path = tmp_path / "samples.csv"
-    assert path.read_text() == ",".join(SAMPLES) + "\n"
-    for count in range(1, 4):
-        sink.keep([(Place("ttft", 10, 10, count), timed())])
-        text = path.read_text()
-        assert text.endswith("\n")
-        assert [row["iteration"] for row in rows(path)] == [str(done) for done in range(1, count + 1)]
-
-
-def test_what_an_interrupted_worker_left_is_set_aside(tmp_path):
-    path = tmp_path / "samples.csv"
-    for content in ("first", "second"):
-        path.write_text(content)
-        set_aside(path)
-    set_aside(path)
-    kept = {file.name: file.read_text() for file in tmp_path.iterdir()}
-    assert kept == {"samples.interrupted-0.csv": "first", "samples.interrupted-1.csv": "second"}
-
-
-def test_a_new_sink_begins_a_new_file(tmp_path, events):
-    (tmp_path / "samples.csv").write_text("old\n")
-    BlockSink(tmp_path, "fake", 0, events[0]).close()
-    assert (tmp_path / "samples.csv").read_text().strip() == ",".join(SAMPLES)
-    assert (tmp_path / "samples.interrupted-0.csv").read_text() == "old\n"
-
-
-def test_progress_says_the_running_median_and_always_the_end(sink, events):
-    sink.stage("ttft")
-    for done, nanoseconds in enumerate((1_000_000, 9_000_000, 2_000_000), start=1):
-        sink.keep([(Place("ttft", 10, 10, done), timed(nanoseconds=nanoseconds))])
-        sink.progress("ttft", 10, done, 3)
-    stage, *_, last = events[1]()
-    assert stage == {"event": "stage", "stage": "ttft"}
-    expected = {"event": "progress", "stage": "ttft", "prompt_length": 10, "done": 3, "total": 3, "median_ms": 2.0}
-    assert last == expected
 
 
 def run_block(job, block: int = 0) -> tuple[int, list[dict[str, Any]], str]:
