@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cases.runtime.dynamic_ops import DynamicOps
     from cases.runtime.llama import Blocks
 
+NARROWEST_HEAD = 32
 BACKENDS = ("triton", "torchscript")
 
 
@@ -30,6 +31,7 @@ class Jit(LeanCase):
     def make_blocks(self, plan: Plan, shape: LlamaShape) -> Blocks:
         """Kernels by the backend that the configuration names."""
         if backend_of(plan) == "triton":
+            check_head(shape)
             from cases.runtime.kernels.blocks import TritonBlocks
 
             return TritonBlocks(shape)
@@ -46,6 +48,16 @@ class Jit(LeanCase):
         from cases.runtime.scripted import ScriptedOps
 
         return ScriptedOps(plan.sampling, plan.device, shape.vocab_size)
+
+
+def check_head(shape: LlamaShape) -> None:
+    """Refuse a head that the kernels have no tile for. Raises Unsupported."""
+    width = shape.head_dim
+    if width < NARROWEST_HEAD or width & (width - 1):
+        raise Unsupported(
+            f"jit.backend=triton needs a head_dim that is a power of 2 of at least {NARROWEST_HEAD}, not {width}: "
+            "set jit.backend=torchscript"
+        )
 
 
 def backend_of(plan: Plan) -> str:

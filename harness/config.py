@@ -51,6 +51,7 @@ class SweepConfig:
     ttft_iterations: int = option("timed requests a length and block")
     p99_iterations: int = option("requests a length and block that P99 is taken over (the first N of one stream)")
     warmup_iterations: int = option("untimed requests a length and block before the timed ones")
+    pause_ms: float = option("idle time before each timed request, in ms; 0 is back to back, at the card's power cap")
     blocks: int = option("fresh processes a case, in a seeded random order over all cases")
     decode: DecodeConfig = option("the decode measurement")
     context_ranges: list[list[int]] = option("ranges of context length, ends included, that decode.csv reports")

@@ -30,6 +30,7 @@ class SweepJob:
     ttft_iterations: int
     p99_iterations: int
     warmup_iterations: int
+    pause_ms: float
     blocks: int
     decode_prompt_length: int
     decode_context: int

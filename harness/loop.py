@@ -18,6 +18,9 @@ from harness.job import Job
 from harness.prompts import prompt, timed_index
 from harness.schema import Metric
 
+Pause = Callable[[float], None]
+"""Lets so many milliseconds go by."""
+
 Clock = Callable[[], int]
 """Returns nanoseconds on a clock that all processes of the machine share and that never goes back."""
 
@@ -89,6 +92,13 @@ def quiet_collector() -> Iterator[None]:
         gc.unfreeze()
 
 
+def stay_awake(milliseconds: float) -> None:
+    """Pass time without sleeping: the processor stays as warm as in back-to-back requests, only the GPU rests."""
+    end = time.perf_counter_ns() + round(milliseconds * 1e6)
+    while time.perf_counter_ns() < end:
+        pass
+
+
 @dataclass(frozen=True)
 class Block:
     """All that one worker measures for one case."""
@@ -99,6 +109,7 @@ class Block:
     case: Case
     sink: Sink
     clock: Clock = time.perf_counter_ns
+    pause: Pause = stay_awake
 
     def measure(self) -> None:
         """Cold, then warm-up, then the timed requests, in this order."""
@@ -133,7 +144,11 @@ class Block:
             pass
 
     def ttft(self) -> None:
-        """Rounds over all lengths, each in an order of its own: drift and heat fall on every length alike."""
+        """Rounds over all lengths, each in an order of its own: drift and heat fall on every length alike.
+
+        Between requests the GPU rests. Back to back, the engine that keeps it busiest would be the one whose clock
+        the card's power cap lowers most, and the cases would no longer differ in their names alone.
+        """
         self.sink.stage("ttft")
         sweep = self.job.sweep
         total = sweep.iterations * len(sweep.prompt_lengths)
@@ -142,6 +157,7 @@ class Block:
             gc.collect()
             for length in self._shuffled(f"ttft/{self.block}/{iteration}"):
                 ids = prompt(self.job, "ttft", length, timed_index(self.job, self.block, iteration))
+                self.pause(sweep.pause_ms)
                 timed = time_prefill(self.case, ids, self.clock)
                 done += 1
                 self.sink.keep([(Place("ttft", length, length, iteration), timed)])

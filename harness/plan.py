@@ -49,10 +49,11 @@ def requests(sweep: SweepConfig, block: int) -> int:
 
 
 def expected_seconds(case: CaseConfig, sweep: SweepConfig, block: int) -> float:
-    """A rough estimate from the case's `expected` rates."""
+    """A rough estimate from the case's `expected` rates and the pauses."""
     steps = sweep.decode.sequences * (sweep.decode.context - sweep.decode.prompt_length)
     rates = case.expected
-    return rates.setup_s + (requests(sweep, block) * rates.prefill_ms + steps * rates.decode_ms) / 1e3
+    request_ms = rates.prefill_ms + sweep.pause_ms
+    return rates.setup_s + (requests(sweep, block) * request_ms + steps * rates.decode_ms) / 1e3
 
 
 def show(config: RunConfig, console: Console) -> None:
@@ -95,6 +96,7 @@ def sweep_job(sweep: SweepConfig) -> SweepJob:
         ttft_iterations=sweep.ttft_iterations,
         p99_iterations=sweep.p99_iterations,
         warmup_iterations=sweep.warmup_iterations,
+        pause_ms=sweep.pause_ms,
         blocks=sweep.blocks,
         decode_prompt_length=sweep.decode.prompt_length,
         decode_context=sweep.decode.context,

@@ -14,6 +14,7 @@ from harness.config import CaseConfig, ModelConfig, RunConfig, SamplingConfig, S
 from harness.loader import load_case
 
 DTYPES = ("float16", "bfloat16", "float32")
+LONGEST_PAUSE_MS = 10_000
 SHAPE_KEYS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "max_position_embeddings",
@@ -58,6 +59,8 @@ def check_sweep(sweep: SweepConfig) -> None:
     _no_repeats("sweep.prompt_lengths", sweep.prompt_lengths)
     for key, least in (("ttft_iterations", 1), ("p99_iterations", 1), ("warmup_iterations", 0), ("blocks", 1)):
         _at_least(f"sweep.{key}", getattr(sweep, key), least)
+    if not 0 <= sweep.pause_ms <= LONGEST_PAUSE_MS:
+        raise ValueError(f"sweep.pause_ms={sweep.pause_ms} must lie between 0 and {LONGEST_PAUSE_MS} milliseconds")
     _at_least("sweep.decode.prompt_length", sweep.decode.prompt_length, 1)
     _at_least("sweep.decode.sequences", sweep.decode.sequences, 0)
     if sweep.decode.context <= sweep.decode.prompt_length:

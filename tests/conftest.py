@@ -33,6 +33,7 @@ SWEEP: dict[str, Any] = {
     "ttft_iterations": 4,
     "p99_iterations": 2,
     "warmup_iterations": 1,
+    "pause_ms": 0.0,
     "blocks": 2,
     "decode_prompt_length": 4,
     "decode_context": 9,

@@ -79,6 +79,7 @@ def make_job(run_dir, spec):
             ttft_iterations=spec.iterations,
             p99_iterations=spec.iterations,
             warmup_iterations=1,
+            pause_ms=0.0,
             blocks=spec.blocks,
             decode_prompt_length=10,
             decode_context=spec.context,

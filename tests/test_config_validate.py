@@ -41,6 +41,8 @@ MISTAKES = [
     (["sweep.ttft_iterations=0"], "sweep.ttft_iterations: 0 is too small"),
     (["sweep.p99_iterations=0"], "sweep.p99_iterations: 0"),
     (["sweep.warmup_iterations=-1"], "sweep.warmup_iterations: -1"),
+    (["sweep.pause_ms=-1"], "sweep.pause_ms=-1.0 must lie between 0"),
+    (["sweep.pause_ms=100000"], "must lie between 0 and 10000 milliseconds"),
     (["sweep.blocks=0"], "sweep.blocks: 0"),
     (["sweep.decode.prompt_length=0"], "sweep.decode.prompt_length: 0"),
     (["sweep.decode.sequences=-1"], "sweep.decode.sequences: -1"),

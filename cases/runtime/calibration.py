@@ -10,6 +10,7 @@ import torch
 
 GPU_READ_BYTES = 8 * 2**30
 GPU_MATMUL = 8192
+REST_S = 0.02
 CPU_READ_BYTES = 2**28
 CPU_MATMUL = 1024
 READ_TILES = ((16384, 2, 16), (8192, 4, 16), (8192, 2, 8), (4096, 4, 4))
@@ -25,10 +26,14 @@ def calibrate(device: str, dtype: str) -> dict[str, float]:
 
 
 def gpu_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median time of `work` between CUDA events, in seconds, after two runs that do not count."""
+    """Median time of `work` between CUDA events, in seconds, after two runs that do not count.
+
+    The card rests between two runs, as it does between two requests: a ceiling taken at the power cap would be none.
+    """
     found = []
     for index in range(repeats + 2):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        time.sleep(REST_S)
         start.record()
         work()
         end.record()

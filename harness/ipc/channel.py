@@ -26,8 +26,8 @@ CPUS_TO_SPIN = 4
 class Spin(NamedTuple):
     """How long each side asks the socket again and again before it sleeps, in microseconds; 0 sleeps at once.
 
-    The server waits for the next request, which comes within microseconds of the last answer; the client waits for
-    the engine, which takes milliseconds.
+    The server waits for the next request, which comes within microseconds or after the pause between requests; the
+    client waits for the engine, which takes milliseconds.
     """
 
     client_us: int = 0
@@ -40,7 +40,7 @@ class Spin(NamedTuple):
         return f"unix, spin {self.client_us} us (client) and {self.server_us} us (server)"
 
 
-SPIN = Spin(client_us=50_000, server_us=2_000)
+SPIN = Spin(client_us=50_000, server_us=50_000)
 BLOCKING = Spin()
 
 

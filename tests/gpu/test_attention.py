@@ -46,6 +46,19 @@ def attention(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return torch.einsum("hs,hsd->hd", scores.softmax(-1), values)
 
 
+def new_rows(shape: LlamaShape, count: int, dtype: torch.dtype = torch.float16) -> Tensor:
+    """Queries, keys and values, not rotated; of all but a fresh row only the queries are read."""
+    rows = randn(count, shape.query_size + 2 * shape.key_value_size, dtype=dtype)
+    rows[:, shape.query_size :] = NAN
+    return rows
+
+
+def rotated_query(rows: Tensor, row: int, shape: LlamaShape) -> Tensor:
+    """The query of one row at the position of its number: [heads, width], float32."""
+    query = rows[row : row + 1, : shape.query_size].view(1, -1, shape.head_dim).float()
+    return rotate(query, *(table[row : row + 1] for table in rotary_tables(shape, CAPACITY, "cuda")))[0]
+
+
 def words_of(position: int, last: int) -> Tensor:
     return torch.tensor([position, last, 1], device="cuda")
 
@@ -87,13 +100,13 @@ def test_the_last_real_row_of_a_prefill_attends_over_the_cache(heads, kv_heads, 
     """Padding behind it, in the rows and in the cache, is not read."""
     shape = shape_of(heads, kv_heads, width)
     cache = new_cache(shape, before + 1, dtype)
-    rows = randn(min(CAPACITY, before + 17), heads * width, dtype=dtype)
+    rows = new_rows(shape, min(CAPACITY, before + 17), dtype)
     rows[before + 1 :] = NAN
     scratch = Scratch.make(shape, "cuda")
     poison_allocator(heads * width * dtype.itemsize)
     tables = rotary_tables(shape, CAPACITY, "cuda")
     found = attend_one(rows, words_of(0, before), tables, cache, scratch, shape, fresh=False)
-    expected = attention(rows[before].view(heads, width), *(part[:, : before + 1] for part in cache))
+    expected = attention(rotated_query(rows, before, shape), *(part[:, : before + 1] for part in cache))
     assert_near(found.view(heads, width), expected, factor=2)
     assert not scratch.arrived.any()
 
@@ -102,20 +115,23 @@ def test_the_last_real_row_of_a_prefill_attends_over_the_cache(heads, kv_heads, 
 def test_the_capacity_of_the_cache_changes_nothing(capacity):
     shape = shape_of(32, 8, 128)
     keys, values = new_cache(shape, 301, torch.float16, capacity)
-    rows = randn(301, 32 * 128)
+    rows = new_rows(shape, 301)
     tables = rotary_tables(shape, capacity, "cuda")
     scratch = Scratch.make(shape, "cuda")
     found = attend_one(rows, words_of(0, 300), tables, (keys, values), scratch, shape, fresh=False)
-    assert_near(found.view(32, 128), attention(rows[300].view(32, 128), keys[:, :301], values[:, :301]), factor=2)
+    assert_near(
+        found.view(32, 128), attention(rotated_query(rows, 300, shape), keys[:, :301], values[:, :301]), factor=2
+    )
 
 
 def test_one_score_may_outweigh_all_others():
     """The running maximum must be right in every part and in the merge."""
     shape = shape_of(8, 8, 64)
     keys, values = new_cache(shape, 300, torch.float32)
-    rows = randn(300, 8 * 64, dtype=torch.float32)
+    rows = new_rows(shape, 300, torch.float32)
+    query = rotated_query(rows, 299, shape)
     for head in range(8):
-        keys[head, 37 * head] = 20 * rows[299].view(8, 64)[head]
+        keys[head, 37 * head] = 20 * query[head]
     tables, scratch = rotary_tables(shape, CAPACITY, "cuda"), Scratch.make(shape, "cuda")
     found = attend_one(rows, words_of(0, 299), tables, (keys, values), scratch, shape, fresh=False).view(8, 64)
     assert_near(found, torch.stack([values[head, 37 * head] for head in range(8)]))
@@ -124,7 +140,7 @@ def test_one_score_may_outweigh_all_others():
 def test_the_same_input_gives_the_same_bits_whatever_order_the_programs_arrive_in():
     shape = shape_of(32, 8, 128)
     cache = new_cache(shape, 301, torch.float16)
-    rows = randn(301, 32 * 128)
+    rows = new_rows(shape, 301)
     tables, scratch = rotary_tables(shape, CAPACITY, "cuda"), Scratch.make(shape, "cuda")
     arguments = (rows, words_of(0, 300), tables, cache, scratch, shape)
     first = attend_one(*arguments, fresh=False).clone()

@@ -48,9 +48,9 @@ def _attend_one(
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
     BLOCK: tl.constexpr, SPLITS: tl.constexpr, FRESH: tl.constexpr,
 ):  # fmt: skip
-    """Program (head, split). FRESH: `qkv` is one row not yet rotated, and its key and value go to the cache here.
+    """Program (head, split). FRESH: `qkv` is one row, and its key and value go to the cache here.
 
-    Otherwise `qkv` holds rotated queries [rows, HEADS * WIDTH], the cache is complete, and the row is the last token.
+    Otherwise `qkv` holds several rows whose keys and values are in the cache, and the query is the last token's.
     """
     head, split = tl.program_id(0), tl.program_id(1)
     HALF: tl.constexpr = WIDTH // 2
@@ -62,10 +62,12 @@ def _attend_one(
     cache = kv_head.to(tl.int64) * CAPACITY * WIDTH
     peak, mass = LOWEST, 0.0
     total = tl.zeros((WIDTH,), tl.float32)
+    at = position + last
+    cosine, sine = tl.load(cosines + at * HALF + half), tl.load(sines + at * HALF + half)
+    query_1, query_2 = _rotated(qkv + last * ((HEADS + 2 * KV_HEADS) * WIDTH) + head * WIDTH, cosine, sine, HALF)
+    context = (at + 1).to(tl.int32)
     if FRESH:
         context = position.to(tl.int32)
-        cosine, sine = tl.load(cosines + position * HALF + half), tl.load(sines + position * HALF + half)
-        query_1, query_2 = _rotated(qkv + head * WIDTH, cosine, sine, HALF)
         if split == 0:
             key_1, key_2 = _rotated(qkv + (HEADS + kv_head) * WIDTH, cosine, sine, HALF)
             value = tl.load(qkv + (HEADS + KV_HEADS + kv_head) * WIDTH + width)
@@ -73,28 +75,23 @@ def _attend_one(
             mass = 1.0
             total = value.to(tl.float32)
             if head % (HEADS // KV_HEADS) == 0:
-                line = cache + position * WIDTH
-                tl.store(keys + line + half, key_1.to(keys.dtype.element_ty))
-                tl.store(keys + line + HALF + half, key_2.to(keys.dtype.element_ty))
-                tl.store(values + line + width, value)
-    else:
-        context = (position + last + 1).to(tl.int32)
-        row = qkv + last * HEADS * WIDTH + head * WIDTH
-        query_1 = tl.load(row + half).to(tl.float32)
-        query_2 = tl.load(row + HALF + half).to(tl.float32)
+                new = cache + position * WIDTH
+                tl.store(keys + new + half, key_1.to(keys.dtype.element_ty))
+                tl.store(keys + new + HALF + half, key_2.to(keys.dtype.element_ty))
+                tl.store(values + new + width, value)
     chunk = tl.cdiv(tl.cdiv(context, SPLITS), BLOCK) * BLOCK
     end = tl.minimum(context, (split + 1) * chunk)
     for start in tl.range(split * chunk, end, BLOCK):
-        at = start + lines
-        seen = at < end
-        key = keys + cache + at[:, None] * WIDTH + half[None, :]
+        line = start + lines
+        seen = line < end
+        key = keys + cache + line[:, None] * WIDTH + half[None, :]
         score = tl.sum(tl.load(key, mask=seen[:, None], other=0.0).to(tl.float32) * query_1[None, :], 1)
         score += tl.sum(tl.load(key + HALF, mask=seen[:, None], other=0.0).to(tl.float32) * query_2[None, :], 1)
         score = tl.where(seen, score * scale, LOWEST)
         highest = tl.maximum(peak, tl.max(score, 0))
         weight = tl.exp2(score - highest)
         fade = tl.exp2(peak - highest)
-        value_tile = tl.load(values + cache + at[:, None] * WIDTH + width[None, :], mask=seen[:, None], other=0.0).to(
+        value_tile = tl.load(values + cache + line[:, None] * WIDTH + width[None, :], mask=seen[:, None], other=0.0).to(
             tl.float32
         )
         total = total * fade + tl.sum(value_tile * weight[:, None], 0)
@@ -134,12 +131,12 @@ def attend_one(
     """Attention of the last real token over the cache: [1, query size].
 
     Args:
-        rows: fresh: [1, query + 2 * key-value size], not rotated; else rotated queries [rows, query size].
+        rows: [rows, query + 2 * key-value size], not rotated; one row if fresh.
         words: the state's words: position, last index.
         tables: cosines and sines, float32 [capacity, head_dim / 2].
         cache: keys and values [key-value heads, capacity, head_dim], contiguous.
         scratch: buffers that no other call uses at the same time.
-        fresh: whether to rotate and to write the token's own key and value.
+        fresh: whether the token's own key and value are still to be written; else all rows' are in the cache.
     """
     keys, values = cache
     out = torch.empty(1, shape.query_size, dtype=rows.dtype, device=rows.device)

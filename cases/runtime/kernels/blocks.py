@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 import triton
 from torch import Tensor
 
 from cases.runtime.kernels.attention import Scratch, attend_one
+from cases.runtime.kernels.causal import attend_rows
 from cases.runtime.kernels.gemv import empty_like_rows, gemv
 from cases.runtime.kernels.linear import add_linear, linear
-from cases.runtime.kernels.rowwise import rms_norm, rotate_rows, silu_times
+from cases.runtime.kernels.rowwise import rms_norm, silu_times, write_cache
 from cases.runtime.llama import State
 from cases.runtime.shape import LlamaShape
 from cases.runtime.weights import LayerWeights, LlamaWeights
 
 
 class TritonBlocks:
-    """Five kernels a layer for one token; nine for a prefill, its four matrix products by cuBLAS."""
+    """Five kernels a layer for one token; nine for a prefill, its four matrix products by NVIDIA's libraries."""
 
     def __init__(self, shape: LlamaShape, device: str = "cuda") -> None:
         self.shape = shape
         self.eps = shape.rms_norm_eps
-        self.grouped = shape.num_attention_heads != shape.num_key_value_heads
         self.scratch = Scratch.make(shape, device)
-        self.name = f"Triton {triton.__version__} kernels, prefill products by cuBLAS and cuBLASLt, attention by SDPA"
+        self.name = f"Triton {triton.__version__} kernels, prefill products by cuBLASLt"
 
     def norm_qkv(self, residual: Tensor, layer: LayerWeights) -> Tensor:
         """See Blocks."""
@@ -34,24 +33,17 @@ class TritonBlocks:
 
     def attend(self, qkv: Tensor, state: State, layer: int) -> Tensor:
         """See Blocks."""
-        rows, width = qkv.shape[0], self.shape.head_dim
-        keys, values = state.keys[layer], state.values[layer]
-        queries = rotate_rows(qkv, state.words, (state.cosines, state.sines), (keys, values), self.shape)
-        found = F.scaled_dot_product_attention(
-            queries.view(rows, -1, width).transpose(0, 1).unsqueeze(0),
-            keys[:, :rows].unsqueeze(0),
-            values[:, :rows].unsqueeze(0),
-            is_causal=True,
-            enable_gqa=self.grouped,
-        )
-        return found.squeeze(0).transpose(0, 1).reshape(rows, -1)
+        tables, cache = (state.cosines, state.sines), (state.keys[layer], state.values[layer])
+        write_cache(qkv, state.words, tables, cache, self.shape)
+        return attend_rows(qkv, tables, cache, self.shape)
 
     def attend_last(self, qkv: Tensor, state: State, layer: int) -> Tensor:
         """See Blocks."""
         tables, cache = (state.cosines, state.sines), (state.keys[layer], state.values[layer])
         fresh = qkv.shape[0] == 1
-        rows = qkv if fresh else rotate_rows(qkv, state.words, tables, cache, self.shape)
-        return attend_one(rows, state.words, tables, cache, self.scratch, self.shape, fresh=fresh)
+        if not fresh:
+            write_cache(qkv, state.words, tables, cache, self.shape)
+        return attend_one(qkv, state.words, tables, cache, self.scratch, self.shape, fresh=fresh)
 
     def add_out(self, residual: Tensor, attended: Tensor, layer: LayerWeights) -> Tensor:
         """See Blocks. Writes in place."""

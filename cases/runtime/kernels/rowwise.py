@@ -1,4 +1,4 @@
-"""Kernels over the rows of a prefill: RMSNorm, rotary embedding with cache write, SiLU times up."""
+"""Kernels over the rows of a prefill: RMSNorm, rotated keys and values into the cache, SiLU times up."""
 
 from __future__ import annotations
 
@@ -31,42 +31,39 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 @triton.jit
-def _rotate_rows(
-    qkv, words, cosines, sines, queries, keys, values,
+def _write_cache(
+    qkv, words, cosines, sines, keys, values,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """Program (row, group): GROUP heads of one kind, queries, then keys, then values."""
+    """Program (row, group): GROUP heads of one kind, keys, then values."""
     row = tl.program_id(0)
     first = tl.program_id(1) * GROUP
     HALF: tl.constexpr = WIDTH // 2
     head = first + tl.arange(0, GROUP)[:, None]
     half = tl.arange(0, HALF)[None, :]
-    source = qkv + row * ((HEADS + 2 * KV_HEADS) * WIDTH) + head * WIDTH + half
+    source = qkv + row * ((HEADS + 2 * KV_HEADS) * WIDTH) + (HEADS + head) * WIDTH + half
     one = tl.load(source)
     two = tl.load(source + HALF)
     position = tl.load(words) + row
     kind = qkv.dtype.element_ty
-    if first < HEADS + KV_HEADS:
+    line = position * WIDTH + half
+    if first < KV_HEADS:
         cosine = tl.load(cosines + position * HALF + half)
         sine = tl.load(sines + position * HALF + half)
         wide_one, wide_two = one.to(tl.float32), two.to(tl.float32)
         one = (wide_one * cosine - wide_two * sine).to(kind)
         two = (wide_two * cosine + wide_one * sine).to(kind)
-    line = position * WIDTH + half
-    if first < HEADS:
-        target = queries + row * (HEADS * WIDTH) + head * WIDTH + half
-    elif first < HEADS + KV_HEADS:
-        target = keys + (head - HEADS).to(tl.int64) * (CAPACITY * WIDTH) + line
+        target = keys + head.to(tl.int64) * (CAPACITY * WIDTH) + line
     else:
-        target = values + (head - HEADS - KV_HEADS).to(tl.int64) * (CAPACITY * WIDTH) + line
+        target = values + (head - KV_HEADS).to(tl.int64) * (CAPACITY * WIDTH) + line
     tl.store(target, one)
     tl.store(target + HALF, two)
 
 
-def rotate_rows(
+def write_cache(
     qkv: Tensor, words: Tensor, tables: tuple[Tensor, Tensor], cache: tuple[Tensor, Tensor], shape: LlamaShape
-) -> Tensor:
-    """Rotated queries [rows, query size]; rotated keys, and values, written to the cache from the position on.
+) -> None:
+    """Write rotated keys, and values, of all rows to the cache from the position on.
 
     Args:
         qkv: [rows, query + 2 * key-value size].
@@ -75,15 +72,13 @@ def rotate_rows(
         cache: keys and values [key-value heads, capacity, head_dim], contiguous.
     """
     keys, values = cache
-    rows = qkv.shape[0]
-    heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
-    group = math.gcd(heads, kv_heads, 8)
-    queries = torch.empty(rows, shape.query_size, dtype=qkv.dtype, device=qkv.device)
-    _rotate_rows[(rows, (heads + 2 * kv_heads) // group)](
-        qkv, words, *tables, queries, keys, values,
-        HEADS=heads, KV_HEADS=kv_heads, WIDTH=shape.head_dim, CAPACITY=keys.shape[1], GROUP=group, num_warps=4,
+    kv_heads = shape.num_key_value_heads
+    group = math.gcd(kv_heads, 8)
+    _write_cache[(qkv.shape[0], 2 * kv_heads // group)](
+        qkv, words, *tables, keys, values,
+        HEADS=shape.num_attention_heads, KV_HEADS=kv_heads, WIDTH=shape.head_dim, CAPACITY=keys.shape[1],
+        GROUP=group, num_warps=4,
     )  # fmt: skip
-    return queries
 
 
 @triton.jit

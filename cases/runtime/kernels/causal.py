@@ -1,0 +1,118 @@
+"""Prefill attention: every row over the rows before it, queries rotated on the way in (Dao 2023, FlashAttention-2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from cases.runtime.shape import LlamaShape
+
+LOWEST = tl.constexpr(-1.0e30)
+
+
+@triton.jit
+def _step(
+    query_1, query_2, keys, values, start, rows, row, scale, peak, mass, total,
+    WIDTH: tl.constexpr, BLOCK_K: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """One block of keys into the running softmax, in base 2."""
+    HALF: tl.constexpr = WIDTH // 2
+    line = start + tl.arange(0, BLOCK_K)
+    half = tl.arange(0, HALF)
+    width = tl.arange(0, WIDTH)
+    there = line[:, None] < rows
+    key_1 = tl.load(keys + line[:, None] * WIDTH + half[None, :], mask=there, other=0.0)
+    key_2 = tl.load(keys + line[:, None] * WIDTH + HALF + half[None, :], mask=there, other=0.0)
+    score = tl.dot(query_1, tl.trans(key_1), input_precision="ieee")
+    score = tl.dot(query_2, tl.trans(key_2), score, input_precision="ieee") * scale
+    if MASKED:
+        score = tl.where(row[:, None] >= line[None, :], score, LOWEST)
+    highest = tl.maximum(peak, tl.max(score, 1))
+    weight = tl.exp2(score - highest[:, None])
+    fade = tl.exp2(peak - highest)
+    value = tl.load(values + line[:, None] * WIDTH + width[None, :], mask=there, other=0.0)
+    total = tl.dot(weight.to(value.dtype), value, total * fade[:, None], input_precision="ieee")
+    return highest, mass * fade + tl.sum(weight, 1), total
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _attend_rows(
+    qkv, cosines, sines, keys, values, out, rows, scale,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Program (head, block of rows); the blocks with the most keys come first."""
+    head = tl.program_id(0)
+    first = (tl.num_programs(1) - 1 - tl.program_id(1)) * BLOCK_Q
+    HALF: tl.constexpr = WIDTH // 2
+    kv_head = head // (HEADS // KV_HEADS)
+    row = first + tl.arange(0, BLOCK_Q)
+    half = tl.arange(0, HALF)
+    there = row[:, None] < rows
+    source = qkv + row[:, None] * ((HEADS + 2 * KV_HEADS) * WIDTH) + head * WIDTH + half[None, :]
+    one = tl.load(source, mask=there, other=0.0).to(tl.float32)
+    two = tl.load(source + HALF, mask=there, other=0.0).to(tl.float32)
+    cosine = tl.load(cosines + row[:, None] * HALF + half[None, :], mask=there, other=0.0)
+    sine = tl.load(sines + row[:, None] * HALF + half[None, :], mask=there, other=0.0)
+    kind = qkv.dtype.element_ty
+    query_1 = (one * cosine - two * sine).to(kind)
+    query_2 = (two * cosine + one * sine).to(kind)
+    keys += kv_head.to(tl.int64) * CAPACITY * WIDTH
+    values += kv_head.to(tl.int64) * CAPACITY * WIDTH
+    peak = tl.full((BLOCK_Q,), LOWEST, tl.float32)
+    mass = tl.zeros((BLOCK_Q,), tl.float32)
+    total = tl.zeros((BLOCK_Q, WIDTH), tl.float32)
+    whole = first // BLOCK_K * BLOCK_K
+    for start in tl.range(0, whole, BLOCK_K, num_stages=STAGES):
+        peak, mass, total = _step(
+            query_1, query_2, keys, values, start, rows, row, scale, peak, mass, total, WIDTH, BLOCK_K, False
+        )
+    for start in tl.range(whole, tl.minimum(first + BLOCK_Q, rows), BLOCK_K, num_stages=STAGES):
+        peak, mass, total = _step(
+            query_1, query_2, keys, values, start, rows, row, scale, peak, mass, total, WIDTH, BLOCK_K, True
+        )
+    width = tl.arange(0, WIDTH)
+    target = out + row[:, None] * (HEADS * WIDTH) + head * WIDTH + width[None, :]
+    tl.store(target, (total / mass[:, None]).to(kind), mask=there)
+
+
+@dataclass(frozen=True)
+class CausalTile:
+    """Rows of queries and of keys that a program holds at a time, its warps and its stages of loads."""
+
+    queries: int = 64
+    keys: int = 64
+    warps: int = 4
+    stages: int = 2
+
+
+def attend_rows(
+    qkv: Tensor,
+    tables: tuple[Tensor, Tensor],
+    cache: tuple[Tensor, Tensor],
+    shape: LlamaShape,
+    tile: CausalTile | None = None,
+) -> Tensor:
+    """Causal attention of a sequence that starts at position 0: [rows, query size].
+
+    Args:
+        qkv: [rows, query + 2 * key-value size]; of it only the queries are read, not rotated yet.
+        tables: cosines and sines, float32 [capacity, head_dim / 2].
+        cache: rotated keys, and values, [key-value heads, capacity, head_dim], already holding these rows.
+        shape: sizes of the model.
+        tile: overrides the default tile.
+    """
+    tile = tile or CausalTile()
+    rows = qkv.shape[0]
+    out = torch.empty(rows, shape.query_size, dtype=qkv.dtype, device=qkv.device)
+    scale = 1.4426950408889634 / shape.head_dim**0.5
+    _attend_rows[(shape.num_attention_heads, triton.cdiv(rows, tile.queries))](
+        qkv, *tables, *cache, out, rows, scale,
+        HEADS=shape.num_attention_heads, KV_HEADS=shape.num_key_value_heads, WIDTH=shape.head_dim,
+        CAPACITY=cache[0].shape[1], BLOCK_Q=tile.queries, BLOCK_K=tile.keys, STAGES=tile.stages, num_warps=tile.warps,
+    )  # fmt: skip
+    return out
