@@ -8,10 +8,15 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cases.runtime.llama import State
 from cases.runtime.shape import LlamaShape
 from cases.runtime.weights import LayerWeights, LlamaWeights
+
+
+REPRODUCIBLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""All but cuDNN's, whose masked attention gave other roundings from one replay of a graph to the next."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -84,9 +89,10 @@ class PlainBlocks:
         query = query.index_select(0, state.last).transpose(0, 1).unsqueeze(0)
         seen = torch.arange(state.capacity, device=qkv.device) <= state.position + state.last
         keys, values = state.keys[layer].unsqueeze(0), state.values[layer].unsqueeze(0)
-        found = F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=seen.view(1, 1, 1, -1), enable_gqa=self.grouped
-        )
+        with sdpa_kernel(REPRODUCIBLE):
+            found = F.scaled_dot_product_attention(
+                query, keys, values, attn_mask=seen.view(1, 1, 1, -1), enable_gqa=self.grouped
+            )
         return found.reshape(1, -1)
 
     def add_out(self, residual: Tensor, attended: Tensor, layer: LayerWeights) -> Tensor:
