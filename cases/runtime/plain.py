@@ -14,7 +14,6 @@ from cases.runtime.llama import State
 from cases.runtime.shape import LlamaShape
 from cases.runtime.weights import LayerWeights, LlamaWeights
 
-
 REPRODUCIBLE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """All but cuDNN's, whose masked attention gave other roundings from one replay of a graph to the next."""
 
