@@ -58,7 +58,7 @@ def wait_for_end(pid):
 
 
 def test_requests_reach_the_case_and_answers_come_back(remote):
-    assert remote.prepare(plan()) == SetUp("fake 1", 0.25, 0.125, 0.5)
+    assert remote.prepare(plan()) == SetUp(f"fake 1; {remote.transport}", 0.25, 0.125, 0.5)
     prompt = [5, 6, 7]
     first = remote.prefill(prompt, 3)
     second = remote.decode()
