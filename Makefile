@@ -1,6 +1,6 @@
 # `make` says what there is. PYTHON=/path/to/python uses that interpreter as it is and installs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup bench smoke report publish lint test test-gpu clean wheels
+.PHONY: help given setup bench smoke report publish lint test test-gpu clean wheels
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -13,13 +13,17 @@ ifeq ($(origin PYTHON),undefined)
   READY := .venv/.ready-$(KEY)
   PY := .venv/bin/python
 else
-  READY :=
+  READY := given
   PY := $(PYTHON)
 endif
 
 help: ## say what each target does
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  overrides: make bench ARGS="run=[baseline,jit] sweep.blocks=1"; all of them: make bench ARGS=--help'
+
+given:
+	@$(PY) -c 'import hydra, pynvml, rich, torch, transformers' || { \
+		echo "error: PYTHON=$(PY) lacks what the line above names: install it (make wheels, on a machine with network), or leave PYTHON out" >&2; exit 2; }
 
 setup: $(READY) ## make .venv with the exact versions of constraints.txt, if it is not there
 
@@ -43,6 +47,8 @@ report: $(READY) ## tables and plots of a run again: make report RUN=results/NAM
 
 publish: $(READY) ## a run's shareable files into results/published/: make publish RUN=results/NAME
 	@test -n "$(RUN)" || { echo "error: name the run: make publish RUN=results/NAME" >&2; exit 2; }
+	@test -f "$(RUN)/manifest.json" -a -f "$(RUN)/ttft.csv" || { echo "error: $(RUN) is no finished run" >&2; exit 2; }
+	@case "$(RUN)" in *results/published/*) echo "error: $(RUN) is published already" >&2; exit 2;; esac
 	@to=results/published/$(notdir $(RUN:/=)); mkdir -p $$to; cp $(RUN)/manifest.json $(RUN)/*.csv $$to/; \
 		$(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
 

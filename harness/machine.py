@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.compose import nearest
@@ -25,6 +26,7 @@ WEIGHT_FACTOR = 1.2
 def check_machine(config: RunConfig) -> Gpu | None:
     """The GPU that the run uses, None on the CPU. Raises ValueError when the machine can't do what is asked."""
     check_environment()
+    make_folder("cache", Path(config.cache).expanduser())
     for name in config.run:
         python = config.cases[name].python
         if python is not None:
@@ -34,6 +36,16 @@ def check_machine(config: RunConfig) -> Gpu | None:
     gpu = find_gpu(config.gpu)
     check_memory(gpu, known_shape(config.model), config.model.dtype)
     return gpu
+
+
+def make_folder(key: str, folder: Path) -> None:
+    """Make a folder that can be written to. Raises ValueError naming the key that set it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{key}={folder} can't be made ({error.strerror}): choose another folder") from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{key}={folder} can't be written to: choose another folder")
 
 
 def check_environment() -> None:

@@ -21,7 +21,7 @@ from harness.config import RunConfig
 from harness.gpu import Gpu
 from harness.job import Job, read_job, write_job
 from harness.launch import WORKER, Outcome, child_environment, command, describe_exit, run_child
-from harness.machine import check_machine, check_memory
+from harness.machine import check_machine, check_memory, make_folder
 from harness.plan import build_job
 from harness.progress import Watcher, watcher
 from harness.summary import summarise
@@ -73,7 +73,7 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
     run = Run(config, resolved, folder, gpu, Console(), worker)
     if gpu is not None and gpu.processes:
         run.say(f"note: GPU {gpu.index} is also used by process {', '.join(map(str, gpu.processes))}")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder("output", folder)
     if not (folder / "settings.json").exists():
         record.write_json(folder / "settings.json", settings)
     return run

@@ -22,7 +22,8 @@ def clocks_frame(run: Run) -> pd.DataFrame:
     for clock in ("server", "gpu"):
         timed = timed.assign(**{f"client_minus_{clock}_ms": timed["client_ms"] - timed[f"{clock}_ms"]})
     groups = timed.groupby(["case", "prompt_length"])[list(COLUMNS)]
-    return groups.median().join(groups.size().rename("n")).reset_index()
+    # The lower median, as in the other tables.
+    return groups.quantile(0.5, interpolation="lower").join(groups.size().rename("n")).reset_index()
 
 
 def clocks_table(run: Run) -> Table:

@@ -180,3 +180,10 @@ def test_a_relative_interpreter_becomes_absolute_and_keeps_its_links():
 
 def test_the_cpu_needs_no_gpu(configure):
     assert machine.check_machine(configure()) is None
+
+
+@pytest.mark.parametrize("key", ["output", "cache"])
+def test_a_folder_that_cannot_be_made_is_one_sentence_with_its_key(tmp_path, key):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=f"{key}=.*can't be made .*: choose another folder"):
+        machine.make_folder(key, tmp_path / "file" / "below")

@@ -227,3 +227,15 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run_dir, capsys, spoil, messa
 def append(path, line):
     with path.open("a") as file:
         file.write(line + "\n")
+
+
+def test_two_tables_give_the_same_median():
+    """An even number of samples has two middle ones; every table takes the lower."""
+    from reports.clocks import clocks_frame
+    from reports.run import load
+
+    run = load(STORED)
+    clocks = clocks_frame(run).set_index(["case", "prompt_length"])["client_ms"]
+    ttft = run.ttft.set_index(["case", "prompt_length"])["p50_ms"]
+    assert len(ttft)
+    assert (clocks.reindex(ttft.index) - ttft).abs().max() < 1e-9
