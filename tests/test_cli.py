@@ -86,6 +86,9 @@ def test_bench_takes_the_first_gpu_with_room_else_the_smoke_run(gpus, arguments,
 
 def test_make_help_lists_every_target():
     text = (ROOT / "Makefile").read_text()
+    # `given` only checks a PYTHON that the user names; nobody calls it.
     phony = next(line for line in text.splitlines() if line.startswith(".PHONY:")).split()[1:]
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert sorted(phony) == sorted(line.split()[1] for line in shown.splitlines() if line.startswith("  make "))
+    assert sorted(set(phony) - {"given"}) == sorted(
+        line.split()[1] for line in shown.splitlines() if line.startswith("  make ")
+    )
