@@ -81,7 +81,9 @@ class Stats(NamedTuple):
 
     `gpu_ns`: time between CUDA events around the engine's work. `server_ns`: time by the clock of the process
     that holds the engine, when that is not the caller. `captures`: CUDA graphs captured. `replays`: forwards
-    answered by a graph. `ungraphed`: forwards that a case with graphs had to run without one.
+    answered by a graph. `ungraphed`: forwards that a case with graphs had to run without one. `hits`, `misses`:
+    prefills whose graph was there, and was not. `evictions`: graphs that made room. `failures`: captures that
+    failed. `begun`: captures begun; more of them than `captures` and `failures` together is one going on.
     """
 
     gpu_ns: int = 0
@@ -89,6 +91,11 @@ class Stats(NamedTuple):
     captures: int = 0
     replays: int = 0
     ungraphed: int = 0
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    failures: int = 0
+    begun: int = 0
 
 
 class Footprint(NamedTuple):
@@ -97,6 +104,25 @@ class Footprint(NamedTuple):
     peak_memory_bytes: int = 0
     graph_pool_bytes: int = 0
     graphs: int = 0
+
+
+class CaptureRecord(NamedTuple):
+    """One capture tried: its bucket (0 is the decode graph), how long it took, device bytes that the graphs' memory
+    grew by, and why it failed ("" when it did not)."""
+
+    bucket: int
+    seconds: float
+    grown_bytes: int
+    reason: str = ""
+
+
+class Eviction(NamedTuple):
+    """All graphs given back: how many, what they held, and free device memory before and after, in bytes."""
+
+    graphs: int
+    held_bytes: int
+    free_before_bytes: int
+    free_after_bytes: int
 
 
 class Case(ABC):
@@ -147,6 +173,18 @@ class Case(ABC):
         Returns `len(forced) + 1` float32 arrays of vocabulary size. Not timed.
         """
         raise Unsupported("this engine does not hand out logits")
+
+    def use(self, sampling: Sampling) -> None:
+        """Choose tokens so from the next `prefill` on. Raises Unsupported where the engine can't change it."""
+        raise Unsupported("this engine chooses tokens as its plan said, for every request")
+
+    def captured(self) -> list[CaptureRecord]:
+        """Every capture tried so far, in order."""
+        return []
+
+    def evict(self) -> Eviction:
+        """Give every graph back and measure what that returned; later requests capture again. Not timed."""
+        raise Unsupported("this engine keeps no graphs that could be evicted")
 
     @abstractmethod
     def close(self) -> None:
