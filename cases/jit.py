@@ -32,9 +32,11 @@ class Jit(LeanCase):
         """Kernels by the backend that the configuration names."""
         if backend_of(plan) == "triton":
             check_head(shape)
+            import torch
+
             from cases.runtime.kernels.blocks import TritonBlocks
 
-            return TritonBlocks(shape)
+            return TritonBlocks(shape, getattr(torch, plan.dtype))
         from cases.runtime.scripted import scripted_blocks
 
         return scripted_blocks(shape)

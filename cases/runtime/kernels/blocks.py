@@ -1,35 +1,38 @@
-"""The blocks of a layer from Triton kernels: fused matrix-vector products for one row, cuBLAS between them for more."""
+"""The blocks of a layer from compiled kernels: matrix-vector products for one row, tensor cores for more."""
 
 from __future__ import annotations
 
+import torch
 import triton
 from torch import Tensor
 
 from cases.runtime.kernels.attention import Scratch, attend_one
 from cases.runtime.kernels.causal import attend_rows
 from cases.runtime.kernels.gemv import empty_like_rows, gemv
-from cases.runtime.kernels.linear import add_linear, linear
-from cases.runtime.kernels.rowwise import rms_norm, silu_times, write_cache
+from cases.runtime.kernels.linear import products
+from cases.runtime.kernels.rowwise import rms_norm, write_cache
 from cases.runtime.llama import State
 from cases.runtime.shape import LlamaShape
 from cases.runtime.weights import LayerWeights, LlamaWeights
 
 
 class TritonBlocks:
-    """Five kernels a layer for one token; nine for a prefill, its four matrix products by NVIDIA's libraries."""
+    """Five kernels a layer for one token; for a prefill eight where the products are our own, else nine."""
 
-    def __init__(self, shape: LlamaShape, device: str = "cuda") -> None:
+    def __init__(self, shape: LlamaShape, dtype: torch.dtype, device: str = "cuda") -> None:
         self.shape = shape
+        self.products = products(shape, dtype)
         self.eps = shape.rms_norm_eps
         self.scratch = Scratch.make(shape, device)
-        self.name = f"Triton {triton.__version__} kernels, prefill products by cuBLASLt"
+        self.name = f"Triton {triton.__version__} kernels, prefill products by {self.products.name}"
+        self.products.compile(shape)
 
     def norm_qkv(self, residual: Tensor, layer: LayerWeights) -> Tensor:
         """See Blocks."""
         if residual.shape[0] == 1:
             out = empty_like_rows(layer.qkv)
             return gemv(layer.qkv, residual, out, norm=layer.attention_norm, eps=self.eps).unsqueeze(0)
-        return linear(rms_norm(residual, layer.attention_norm, self.eps), layer.qkv)
+        return self.products.linear(rms_norm(residual, layer.attention_norm, self.eps), layer.qkv)
 
     def attend(self, qkv: Tensor, state: State, layer: int) -> Tensor:
         """See Blocks."""
@@ -50,7 +53,7 @@ class TritonBlocks:
         if residual.shape[0] == 1:
             gemv(layer.out, attended, residual, residual=residual)
             return residual
-        return add_linear(residual, attended, layer.out)
+        return self.products.add_linear(residual, attended, layer.out)
 
     def add_mlp(self, residual: Tensor, layer: LayerWeights) -> Tensor:
         """See Blocks. Writes in place."""
@@ -60,7 +63,7 @@ class TritonBlocks:
             gemv(layer.down, inner, residual, residual=residual)
             return residual
         normed = rms_norm(residual, layer.mlp_norm, self.eps)
-        return add_linear(residual, silu_times(linear(normed, layer.gate_up)), layer.down)
+        return self.products.add_linear(residual, self.products.gated_linear(normed, layer.gate_up), layer.down)
 
     def head(self, residual: Tensor, weights: LlamaWeights, logits: Tensor) -> None:
         """See Blocks."""

@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra import cuda as tl_cuda
 
 from cases.runtime.shape import LlamaShape
 
@@ -46,6 +47,8 @@ def _attend_rows(
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Program (head, block of rows); the blocks with the most keys come first."""
+    tl_cuda.gdc_launch_dependents()
+    tl_cuda.gdc_wait()
     head = tl.program_id(0)
     first = (tl.num_programs(1) - 1 - tl.program_id(1)) * BLOCK_Q
     HALF: tl.constexpr = WIDTH // 2
@@ -114,5 +117,6 @@ def attend_rows(
         qkv, *tables, *cache, out, rows, scale,
         HEADS=shape.num_attention_heads, KV_HEADS=shape.num_key_value_heads, WIDTH=shape.head_dim,
         CAPACITY=cache[0].shape[1], BLOCK_Q=tile.queries, BLOCK_K=tile.keys, STAGES=tile.stages, num_warps=tile.warps,
+        launch_pdl=True,
     )  # fmt: skip
     return out

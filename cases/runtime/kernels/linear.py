@@ -1,4 +1,4 @@
-"""The matrix products of a prefill, by cuBLASLt.
+"""The matrix products of a prefill: by our kernels on Hopper, by cuBLASLt elsewhere; the name says which, and why.
 
 PyTorch may call cuBLAS or cuBLASLt, which choose their kernels differently; for the prefill of a 7B model cuBLASLt was
 faster at nearly every length and slower at none worth a table (NOTES.md).
@@ -8,10 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cases.runtime.kernels.hopper.tiles import fits
+from cases.runtime.kernels.rowwise import silu_times
+from cases.runtime.shape import LlamaShape
+
+HOPPER = (9, 0)
+
+
+class Products(Protocol):
+    """The products of a layer over several rows."""
+
+    name: str
+
+    def compile(self, shape: LlamaShape) -> None:
+        """Make ready before the first request."""
+
+    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
+        """[rows, inputs] times [outputs, inputs] transposed."""
+
+    def add_linear(self, residual: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """The same, added to `residual` [rows, outputs] in place."""
+
+    def gated_linear(self, x: Tensor, weight: Tensor) -> Tensor:
+        """SiLU(gate) * up of x times [gate rows, then up rows] transposed: [rows, intermediate]."""
 
 
 @contextmanager
@@ -24,13 +49,54 @@ def cublaslt() -> Iterator[None]:
         torch.backends.cuda.preferred_blas_library("default")
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """[rows, inputs] times [outputs, inputs] transposed."""
-    with cublaslt():
-        return F.linear(x, weight)
+class LibraryProducts:
+    """See Products. NVIDIA's library, and `why` not our own kernels."""
+
+    def __init__(self, why: str) -> None:
+        self.name = f"cuBLASLt ({why})"
+
+    def compile(self, shape: LlamaShape) -> None:
+        """Nothing to do."""
+
+    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See Products."""
+        with cublaslt():
+            return F.linear(x, weight)
+
+    def add_linear(self, residual: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """See Products."""
+        with cublaslt():
+            return residual.addmm_(x, weight.t())
+
+    def gated_linear(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See Products."""
+        return silu_times(self.linear(x, weight))
 
 
-def add_linear(residual: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """The same, added to `residual` [rows, outputs] in place."""
-    with cublaslt():
-        return residual.addmm_(x, weight.t())
+def products(shape: LlamaShape, dtype: torch.dtype) -> Products:
+    """Our kernels where they can run, else the library and the reason."""
+    if why := _obstacle(shape, dtype):
+        return LibraryProducts(why)
+    from cases.runtime.kernels.hopper.products import HopperProducts
+
+    return HopperProducts(dtype)
+
+
+def _obstacle(shape: LlamaShape, dtype: torch.dtype) -> str:
+    """Why our kernels can't serve this model on this GPU; empty when they can."""
+    if torch.cuda.get_device_capability() != HOPPER:
+        return "the GPU is no Hopper"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"wgmma kernels have no {str(dtype).removeprefix('torch.')}"
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    sizes = [
+        (shape.query_size + 2 * shape.key_value_size, hidden), (hidden, shape.query_size), (2 * inner, hidden),
+        (hidden, inner),
+    ]  # fmt: skip
+    if not all(fits(*size) for size in sizes):
+        return "a weight is too small or its sides are no multiples of 16"
+    try:
+        from cuda.bindings import driver, nvrtc  # noqa: F401
+    except ImportError as error:
+        return f"no cuda-bindings: {error}"
+    return ""

@@ -8,14 +8,17 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra import cuda as tl_cuda
 
 from cases.runtime.shape import LlamaShape
 
 
 @triton.jit
 def _rms_norm(x, weight, out, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    tl_cuda.gdc_launch_dependents()
     row = tl.program_id(0).to(tl.int64) * WIDTH
     cols = tl.arange(0, BLOCK)
+    tl_cuda.gdc_wait()
     values = tl.load(x + row + cols, mask=cols < WIDTH, other=0.0).to(tl.float32)
     scale = tl.rsqrt(tl.sum(values * values, 0) / WIDTH + eps)
     gains = tl.load(weight + cols, mask=cols < WIDTH, other=0.0).to(tl.float32)
@@ -26,7 +29,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm of [rows, width], in float32, rounded once."""
     out = torch.empty_like(x)
     width = x.shape[1]
-    _rms_norm[(x.shape[0],)](x, weight, out, eps, WIDTH=width, BLOCK=triton.next_power_of_2(width), num_warps=8)
+    _rms_norm[(x.shape[0],)](
+        x, weight, out, eps, WIDTH=width, BLOCK=triton.next_power_of_2(width), num_warps=8, launch_pdl=True
+    )
     return out
 
 
@@ -36,6 +41,8 @@ def _write_cache(
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Program (row, group): GROUP heads of one kind, keys, then values."""
+    tl_cuda.gdc_launch_dependents()
+    tl_cuda.gdc_wait()
     row = tl.program_id(0)
     first = tl.program_id(1) * GROUP
     HALF: tl.constexpr = WIDTH // 2
@@ -77,12 +84,14 @@ def write_cache(
     _write_cache[(qkv.shape[0], 2 * kv_heads // group)](
         qkv, words, *tables, keys, values,
         HEADS=shape.num_attention_heads, KV_HEADS=kv_heads, WIDTH=shape.head_dim, CAPACITY=keys.shape[1],
-        GROUP=group, num_warps=4,
+        GROUP=group, num_warps=4, launch_pdl=True,
     )  # fmt: skip
 
 
 @triton.jit
 def _silu_times(gate_up, out, INNER: tl.constexpr, BLOCK: tl.constexpr):
+    tl_cuda.gdc_launch_dependents()
+    tl_cuda.gdc_wait()
     row = tl.program_id(0).to(tl.int64)
     cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = cols < INNER
@@ -96,5 +105,5 @@ def silu_times(gate_up: Tensor) -> Tensor:
     rows, inner = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty(rows, inner, dtype=gate_up.dtype, device=gate_up.device)
     block = 1024
-    _silu_times[(rows, triton.cdiv(inner, block))](gate_up, out, INNER=inner, BLOCK=block, num_warps=4)
+    _silu_times[(rows, triton.cdiv(inner, block))](gate_up, out, INNER=inner, BLOCK=block, num_warps=4, launch_pdl=True)
     return out

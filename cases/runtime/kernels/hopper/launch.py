@@ -1,0 +1,146 @@
+"""Launching a compiled product: tensor maps for the copy engine, clusters, programmatic launch."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+from cuda.bindings import driver
+from torch import Tensor
+
+from cases.runtime.kernels.hopper.source import compiled
+from cases.runtime.kernels.hopper.tiles import Tile
+
+MOST_KEPT = 4096
+"""Tensor maps and configurations kept for the next launch."""
+
+
+class Problem(ctypes.Structure):
+    """The kernel's third argument; the layout is that of `Problem` in staging.cuh."""
+
+    _fields_ = (
+        ("out", ctypes.c_void_p), ("count", ctypes.c_int), ("features", ctypes.c_int), ("k_blocks", ctypes.c_int),
+    )  # fmt: skip
+
+
+def done(result: tuple[Any, ...]) -> Any:
+    """What a call of the driver gives behind its state. Raises RuntimeError for any state but success."""
+    if result[0] != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"CUDA driver: {result[0].name}")
+    return result[1] if len(result) > 1 else None
+
+
+@cache
+def function(tile: Tile, bf16: bool, device: int) -> Any:
+    """The kernel of a tile, loaded on a device once and for all."""
+    with torch.cuda.device(device):
+        torch.cuda.synchronize()  # whatever else it does, it makes the device's context this thread's
+        library = done(driver.cuModuleLoadData(compiled(tile, bf16)))
+        found = done(driver.cuModuleGetFunction(library, b"linear"))
+        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        done(driver.cuFuncSetAttribute(found, attribute, tile.shared_bytes))
+        return found
+
+
+@lru_cache(MOST_KEPT)
+def configuration(tile: Tile, grid: tuple[int, int], stream: int) -> Any:
+    """Grid, block, shared memory, cluster and programmatic launch."""
+    made = driver.CUlaunchConfig()
+    made.hStream = stream
+    made.gridDimX, made.gridDimY, made.gridDimZ = *grid, 1
+    made.blockDimX, made.blockDimY, made.blockDimZ = tile.threads, 1, 1
+    made.sharedMemBytes = tile.shared_bytes
+    early = driver.CUlaunchAttribute()
+    early.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    value = early.value
+    value.programmaticStreamSerializationAllowed = 1
+    early.value = value
+    attributes = [early]
+    if tile.paired:
+        pair = driver.CUlaunchAttribute()
+        pair.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+        value = pair.value
+        value.clusterDim.x, value.clusterDim.y, value.clusterDim.z = 2, 1, 1
+        pair.value = value
+        attributes.append(pair)
+    made.attrs = attributes
+    made.numAttrs = len(attributes)
+    return made
+
+
+class Maps:
+    """Tensor maps by address and shape; a map describes memory and owns none."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, ...], Any] = {}
+
+    def rows(self, x: Tensor, box: int) -> int:
+        """Address of the map of a matrix, read `box` rows of 64 columns at a time."""
+        return self._find((x.data_ptr(), x.shape[0], x.shape[1], box, 0), x)
+
+    def turns(self, weight: Tensor, box: int) -> int:
+        """Address of the map of [gate rows, then up rows], read as 8 rows of one, 8 of the other, `box` in all."""
+        return self._find((weight.data_ptr(), weight.shape[0], weight.shape[1], box, 1), weight)
+
+    def _find(self, key: tuple[int, ...], x: Tensor) -> int:
+        if key not in self._made:
+            if len(self._made) >= MOST_KEPT:
+                self._made.clear()
+            self._made[key] = _encode_turns(x, key[3]) if key[4] else _encode_rows(x, key[3])
+        return int(self._made[key].getPtr())
+
+
+def _encode_rows(x: Tensor, box: int) -> Any:
+    count, width = x.shape
+    return _encode(x, [width, count], [2 * width], [64, box])
+
+
+def _encode_turns(weight: Tensor, box: int) -> Any:
+    inner, width = weight.shape[0] // 2, weight.shape[1]
+    return _encode(weight, [width, 8, 2, inner // 8], [2 * width, 2 * width * inner, 16 * width], [64, 8, 2, box // 16])
+
+
+def _encode(x: Tensor, sizes: list[int], strides: list[int], box: list[int]) -> Any:
+    """A tensor map with rows of 128 bytes swizzled as wgmma reads them, and zeros beyond the edges."""
+    kinds = driver.CUtensorMapDataType
+    kind = {
+        torch.float16: kinds.CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        torch.bfloat16: kinds.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+    }[x.dtype]
+    return done(
+        driver.cuTensorMapEncodeTiled(
+            kind, len(sizes), x.data_ptr(),
+            [driver.cuuint64_t(size) for size in sizes], [driver.cuuint64_t(stride) for stride in strides],
+            [driver.cuuint32_t(length) for length in box], [driver.cuuint32_t(1)] * len(sizes),
+            driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+            driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+            driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    )  # fmt: skip
+
+
+class Launcher(threading.local):
+    """Launches on the current stream. The driver copies the arguments during the call; each thread has its own."""
+
+    def __init__(self) -> None:
+        self._maps = Maps()
+        self._problem = Problem()
+        self._arguments = (ctypes.c_void_p * 3)(0, 0, ctypes.addressof(self._problem))
+        self._address = ctypes.addressof(self._arguments)
+
+    def __call__(self, tile: Tile, x: Tensor, weight: Tensor, out: Tensor) -> None:
+        """out[count, features] from x[count, inputs] and weight[rows, inputs], all contiguous and of one dtype."""
+        maps, problem, arguments = self._maps, self._problem, self._arguments
+        gated = tile.kind == "gated"
+        arguments[0] = maps.turns(weight, tile.box_rows) if gated else maps.rows(weight, tile.box_rows)
+        arguments[1] = maps.rows(x, tile.tokens)
+        problem.out, problem.count, problem.features = out.data_ptr(), x.shape[0], out.shape[1]
+        problem.k_blocks = -(-x.shape[1] // (64 * tile.depth))
+        stream = torch.cuda.current_stream().cuda_stream
+        found = configuration(tile, tile.grid(x.shape[0], weight.shape[0]), stream)
+        kernel = function(tile, x.dtype is torch.bfloat16, x.device.index)
+        done(driver.cuLaunchKernelEx(found, kernel, self._address, 0))

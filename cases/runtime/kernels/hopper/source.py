@@ -1,0 +1,88 @@
+"""From a tile to machine code: the CUDA source with the tile's constants, compiled by NVRTC and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from triton.runtime.cache import get_cache_manager
+
+from cases.runtime.kernels.hopper.tiles import EPILOGUES, Tile
+
+FILES = ("tile.cuh", "instructions.cuh", "staging.cuh", "linear.cu")
+NAME = "linear.cubin"
+
+
+def wgmma(tokens: int, bf16: bool) -> str:
+    """The tensor cores' instruction as a macro: its width is part of its name, its registers are listed one by one."""
+    count = tokens // 2
+    kind = "bf16" if bf16 else "f16"
+    places = ", ".join(f"%{place}" for place in range(count))
+    outputs = ", ".join(f'"+f"(d[{place}])' for place in range(count))
+    return (
+        f'#define WGMMA(d, a, b, add) asm volatile("{{\\n.reg .pred p;\\nsetp.ne.b32 p, %{count + 2}, 0;\\n'
+        f"wgmma.mma_async.sync.aligned.m64n{tokens}k16.f32.{kind}.{kind} "
+        f'{{{places}}}, %{count}, %{count + 1}, p, 1, 1, 0, 0;\\n}}\\n" : {outputs} : "l"(a), "l"(b), "r"(add))\n'
+    )
+
+
+def source(tile: Tile, bf16: bool) -> str:
+    """The whole translation unit of one kernel."""
+    values = {
+        "ROWS": tile.rows, "USED": tile.used, "TOKENS": tile.tokens, "STAGES": tile.stages, "SPLIT": tile.split,
+        "SHARE": int(tile.share), "EPILOGUE": EPILOGUES[tile.kind], "DEPTH": tile.depth, "BF16": int(bf16),
+    }  # fmt: skip
+    lines = [f"#define {name} {value}" for name, value in values.items()]
+    lines.append(wgmma(tile.tokens, bf16))
+    lines += [(Path(__file__).parent / name).read_text(encoding="utf-8") for name in FILES]
+    return "\n".join(lines)
+
+
+def compiled(tile: Tile, bf16: bool) -> bytes:
+    """Machine code for sm_90a, from the folder where Triton keeps its own when it was compiled before.
+
+    Raises:
+        RuntimeError: NVRTC's message.
+    """
+    text = source(tile, bf16)
+    key = hashlib.sha256(f"{version()}\n{text}".encode()).hexdigest()
+    cache = get_cache_manager(key)
+    if found := cache.get_file(NAME):
+        return Path(found).read_bytes()
+    code = _compile(text)
+    cache.put(code, NAME, binary=True)
+    return code
+
+
+def version() -> str:
+    """NVRTC's version."""
+    from cuda.bindings import nvrtc
+
+    _, major, minor = nvrtc.nvrtcVersion()
+    return f"NVRTC {major}.{minor}"
+
+
+def _compile(text: str) -> bytes:
+    from cuda.bindings import nvrtc
+
+    options = [b"--gpu-architecture=sm_90a", b"--std=c++17", b"-default-device"]
+    program = _done(nvrtc.nvrtcCreateProgram(text.encode(), b"linear.cu", 0, None, None))
+    try:
+        (state,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+        if state != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            log = bytearray(_done(nvrtc.nvrtcGetProgramLogSize(program)))
+            _done(nvrtc.nvrtcGetProgramLog(program, log))
+            raise RuntimeError(f"NVRTC could not compile a kernel: {log.decode(errors='replace').strip()}")
+        code = bytearray(_done(nvrtc.nvrtcGetCUBINSize(program)))
+        _done(nvrtc.nvrtcGetCUBIN(program, code))
+        return bytes(code)
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def _done(result: tuple[Any, ...]) -> Any:
+    """What a call gives behind its state. Raises RuntimeError for any state but success."""
+    if int(result[0]) != 0:
+        raise RuntimeError(f"NVRTC: {result[0].name}")
+    return result[1] if len(result) > 1 else None

@@ -1,0 +1,15 @@
+// What follows from a tile's constants.
+constexpr int GROUPS = ROWS / 64;
+constexpr int CONSUMERS = 128 * GROUPS;
+constexpr bool WIDE = GROUPS == 4 || (GROUPS == 3 && TOKENS > 144);  // accumulators beyond an even share of the registers
+constexpr int PRODUCERS = WIDE ? 0 : 32;  // wide: a consumer's thread loads, so that 12 warps share the registers
+constexpr int K_BLOCK = 64 * DEPTH;
+constexpr int WEIGHT_BYTES = USED * 128 * DEPTH;  // DEPTH sub-tiles of 64 columns a stage
+constexpr int TOKEN_BYTES = TOKENS * 128 * DEPTH;
+constexpr int STAGE_BYTES = WEIGHT_BYTES + TOKEN_BYTES;
+constexpr bool CLUSTER = SHARE || SPLIT == 2;
+constexpr int FEATURES = EPILOGUE == 2 ? USED / 2 : USED;
+constexpr int HALF_PITCH = 8 * ((FEATURES / 8) | 1);
+constexpr int FLOAT_PITCH = FEATURES + 4;
+constexpr int OCTETS = TOKENS / 8;
+constexpr int FIRST = SPLIT == 2 ? (OCTETS + 1) / 2 : OCTETS;  // groups of 8 tokens that block 0 of a pair finishes
