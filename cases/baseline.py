@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Semaphore, Thread
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -107,6 +107,12 @@ class Baseline(Case):
         self._gpu_ns = 0
         self._pending: tuple[Any, Any] | None = None
 
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """See harness.contract.Case."""
+        if options:
+            raise ValueError(f"baseline has no option {min(options)}: it has none, nothing in it is tuned")
+
     def prepare(self, plan: Plan) -> SetUp:
         """See harness.contract.Case."""
         import torch
@@ -118,17 +124,25 @@ class Baseline(Case):
         started = time.perf_counter()
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        self._model = transformers.AutoModelForCausalLM.from_pretrained(
-            plan.checkpoint, dtype=getattr(torch, plan.dtype), local_files_only=True, use_safetensors=True
+        self._model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            plan.checkpoint,
+            dtype=getattr(torch, plan.dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name; the error it would raise names none
         )
+        refuse_unlike(plan.checkpoint, info, tied=self._model.config.tie_word_embeddings)
         self._model.to(plan.device).eval()
         if plan.device == "cuda":
             torch.cuda.synchronize()
         self._plan = plan
         self._arguments = self._sampling_arguments()
-        name = type(self._model).__name__
+        name, package = type(self._model).__name__, type(self._model).__module__.partition(".")[0]
+        if package != "transformers":
+            raise RuntimeError(f"Baseline measures Transformers, but the checkpoint was opened by {package} ({name})")
         attention = self._model.config._attn_implementation
-        engine = f"transformers {transformers.__version__} {name}.generate, torch {torch.__version__}, {attention}"
+        engine = f"{package} {transformers.__version__} {name}.generate, torch {torch.__version__}, {attention}"
         return SetUp(engine, load_s=time.perf_counter() - started)
 
     def _sampling_arguments(self) -> dict[str, Any]:
@@ -225,6 +239,23 @@ class Baseline(Case):
         if self._in_sequence:
             self._stepper.abandon()
             self._in_sequence = False
+
+
+def refuse_unlike(checkpoint: str, info: Mapping[str, Any], tied: bool) -> None:
+    """Refuse a checkpoint that does not fill the model: Transformers would make up what is missing and go on.
+
+    `info` is what `from_pretrained` returns as its loading info. The constants of old exports and the stored head of a
+    tied model are no fault. Raises ValueError naming the first tensors at fault.
+    """
+    harmless = {"lm_head.weight"} if tied else set()
+    unexpected = {name for name in info["unexpected_keys"] if not name.endswith(".rotary_emb.inv_freq")} - harmless
+    mismatched = {name for name, *_ in info["mismatched_keys"]}
+    faults = (("lacks", set(info["missing_keys"]) - harmless), ("has unknown", unexpected), ("misshapes", mismatched))
+    for word, names in faults:
+        if names:
+            first = ", ".join(sorted(names)[:3])
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ValueError(f"checkpoint {checkpoint} {word} tensors: {first}{more}")
 
 
 def force(tokens: Sequence[int], start: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from harness.contract import Capabilities, Case, Plan, SetUp, Stats, Unavailable
 
 OPTIONS = ("overlap_scheduler", "memory_fraction")
+LEAST_MAJOR = 1
 NO_TOKEN_ID = -1
 """As end and padding id: nothing ends a sequence early. Needed because there is no tokenizer to take them from."""
 
@@ -39,10 +40,13 @@ class TensorRtLlm(Case):
         unknown = sorted(options.keys() - set(OPTIONS))
         if unknown:
             raise ValueError(f"tensorrt_llm has no option {unknown[0]}, only {' and '.join(OPTIONS)}")
+        missing = [name for name in OPTIONS if name not in options]
+        if missing:
+            raise ValueError(f"tensorrt_llm needs the option {missing[0]}, which conf/case/tensorrt_llm.yaml gives")
         if not isinstance(options["overlap_scheduler"], bool):
             raise ValueError(f"overlap_scheduler must be true or false, not {options['overlap_scheduler']!r}")
         fraction = options["memory_fraction"]
-        if not isinstance(fraction, int | float) or not 0 < fraction < 1:
+        if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
             raise ValueError(f"memory_fraction must lie between 0 and 1, not {fraction!r}")
 
     def prepare(self, plan: Plan) -> SetUp:
@@ -51,6 +55,8 @@ class TensorRtLlm(Case):
             raise Unavailable("TensorRT-LLM needs a CUDA GPU; this run is on the CPU")
         try:
             import tensorrt_llm
+
+            version = check_version(tensorrt_llm)
             from tensorrt_llm import LLM, SamplingParams
             from tensorrt_llm.llmapi import CudaGraphConfig, KvCacheConfig
         except ImportError as error:
@@ -76,9 +82,16 @@ class TensorRtLlm(Case):
         )
         self._sampling_class, self._plan = SamplingParams, plan
         self._loop = asyncio.new_event_loop()
+        self._check_engine()
         scheduler = "on" if plan.options["overlap_scheduler"] else "off"
-        engine = f"tensorrt_llm {tensorrt_llm.__version__} {type(self._llm).__name__}, overlap scheduler {scheduler}"
+        engine = f"tensorrt_llm {version} {type(self._llm).__name__}, overlap scheduler {scheduler}"
         return SetUp(engine, load_s=time.perf_counter() - started)
+
+    def _check_engine(self) -> None:
+        """Nothing else answers in this name: what was made must be of the package itself."""
+        kind = type(self._llm)
+        if kind.__module__.partition(".")[0] != "tensorrt_llm":
+            raise RuntimeError(f"tensorrt_llm.LLM gave a {kind.__module__}.{kind.__name__}, which is not TensorRT-LLM")
 
     def _sampling(self, new_tokens: int) -> Any:
         sampling = self._plan.sampling
@@ -158,6 +171,18 @@ class TensorRtLlm(Case):
         if not request.finished:
             request.abort()
         self._loop.run_until_complete(drain(request))
+
+
+def check_version(package: Any) -> str:
+    """The version of the imported package. Raises Unavailable below 1.0, whose LLM API is another."""
+    version = str(getattr(package, "__version__", "of no stated version"))
+    major = version.partition(".")[0]
+    if not major.isdecimal() or int(major) < LEAST_MAJOR:
+        raise Unavailable(
+            f"tensorrt_llm {version} is here, and {LEAST_MAJOR}.0 or later is needed: install the extra `tensorrt-llm` "
+            "in an environment of its own and name its interpreter in cases.tensorrt_llm.python"
+        )
+    return version
 
 
 async def drain(request: Any) -> None:

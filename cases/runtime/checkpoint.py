@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from cases.runtime.shape import LlamaShape, differences, read_shape, shape_from
+from cases.runtime.headers import check_folder, check_tensors, safetensors_files
+from cases.runtime.shape import LlamaShape, shape_from
 
 STD = 0.02
 SHARD_BYTES = 2**30
@@ -33,16 +34,13 @@ def resolve(model: Mapping[str, Any], cache: Path, seed: int) -> tuple[Path, Lla
     if model["weights"] == "random":
         if stated is None:
             raise ValueError("model.weights=random needs a shape: pick model=llama2_7b, or set every key of the model")
-        return make_random(stated, model["dtype"], seed, cache, str(model["name"])), stated
+        made = make_random(stated, model["dtype"], seed, cache, str(model["name"]))
+        check_tensors(made, stated)
+        return made, stated
     folder = Path(model["weights"]).expanduser()
     if not folder.is_dir():
         folder = fetch(str(model["weights"]))
-    found = read_shape(folder)
-    if stated is not None and (unlike := differences(stated, found)):
-        raise ValueError(
-            f"{model['weights']} is not {model['name']}: {unlike[0]}; use model=checkpoint to take it as is"
-        )
-    return folder, found
+    return folder, check_folder(model, folder)
 
 
 def fetch(repository: str) -> Path:
@@ -156,14 +154,6 @@ def write_shards(shape: LlamaShape, dtype: str, seed: int, folder: Path) -> None
     where = {name: file for file, group in zip(names, groups, strict=True) for name in group}
     index = {"metadata": {"total_size": total}, "weight_map": where}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
-
-
-def safetensors_files(folder: Path) -> list[Path]:
-    """The weight files of a checkpoint, by name. Raises ValueError when there are none."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ValueError(f"{folder} holds no *.safetensors file: convert the weights to safetensors first")
-    return files
 
 
 def digest(folder: Path) -> str:

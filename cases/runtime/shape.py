@@ -6,17 +6,19 @@ Free of torch, so that a wrong folder is refused before anything heavy is import
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 ROPE_DEFAULTS = (None, "default")
-REQUIRED = (
+WHOLE_NUMBERS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "max_position_embeddings", "rms_norm_eps",
+    "max_position_embeddings",
 )  # fmt: skip
+OPTIONAL_SIZES = ("num_key_value_heads", "head_dim", "sliding_window")
+SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias")
 
 
 @dataclass(frozen=True)
@@ -116,34 +118,71 @@ def read_shape(folder: Path) -> LlamaShape:
         raise ValueError(f"{folder} has no config.json: give a folder in the Hugging Face layout")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no JSON object: it is no Llama-like model's configuration")
+    config = {key: value for key, value in config.items() if value is not None}
+    check_types(config, path)
     refuse_other_models(config, path)
     heads = config["num_attention_heads"]
-    rope = config.get("rope_parameters") or {}
-    return LlamaShape(
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        intermediate_size=config["intermediate_size"],
-        num_hidden_layers=config["num_hidden_layers"],
-        num_attention_heads=heads,
-        num_key_value_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        max_position_embeddings=config["max_position_embeddings"],
-        rope_theta=float(config.get("rope_theta") or rope.get("rope_theta") or 10000.0),
+    rope = config.get("rope_parameters", {})
+    shape = LlamaShape(
+        **{key: config[key] for key in WHOLE_NUMBERS},
+        num_key_value_heads=config.get("num_key_value_heads", heads),
+        head_dim=config.get("head_dim", config["hidden_size"] // heads),
+        rope_theta=float(config.get("rope_theta", rope.get("rope_theta", 10000.0))),
         rms_norm_eps=float(config["rms_norm_eps"]),
-        tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
+        tie_word_embeddings=config.get("tie_word_embeddings", False),
     )
+    check_heads(shape, path)
+    return shape
+
+
+def check_types(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse values that are no sizes, numbers, switches or objects. Raises ValueError naming file and key."""
+    missing = [key for key in (*WHOLE_NUMBERS, "rms_norm_eps") if key not in config]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: it is no Llama-like model's configuration")
+    rope = config.get("rope_parameters", {})
+    theta = rope if isinstance(rope, dict) else {}
+    checks: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...], Mapping[str, Any]], ...] = (
+        (_is_size, "a whole number above 0", (*WHOLE_NUMBERS, *OPTIONAL_SIZES), config),
+        (_is_positive, "a number above 0", ("rms_norm_eps", "rope_theta"), config),
+        (lambda value: isinstance(value, bool), "true or false", SWITCHES, config),
+        (lambda value: isinstance(value, dict), "an object", ("rope_scaling", "rope_parameters"), config),
+        (_is_positive, "a number above 0", ("rope_theta",), theta),
+    )
+    for holds, kind, keys, values in checks:
+        for key in keys:
+            if key in values and not holds(values[key]):
+                raise ValueError(f"{path}: {key} must be {kind}, not {values[key]!r}")
+
+
+def check_heads(shape: LlamaShape, path: Path) -> None:
+    """Refuse numbers of heads that do not divide. Raises ValueError naming file and key."""
+    if shape.num_attention_heads % shape.num_key_value_heads:
+        raise ValueError(
+            f"{path}: num_attention_heads={shape.num_attention_heads} is not divisible by "
+            f"num_key_value_heads={shape.num_key_value_heads}"
+        )
+    if shape.head_dim < 1:
+        raise ValueError(f"{path}: hidden_size={shape.hidden_size} is less than the number of heads")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def refuse_other_models(config: Mapping[str, Any], path: Path) -> None:
     """Refuse what the runtime would compute wrongly. Raises ValueError with one sentence."""
-    missing = [key for key in REQUIRED if key not in config]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}: it is no Llama-like model's configuration")
     if config.get("model_type") not in ("llama", "mistral"):
         raise ValueError(f"{path}: model_type {config.get('model_type')!r} is not supported, only llama and mistral")
-    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    scaling = config.get("rope_scaling") or config.get("rope_parameters", {})
     kind = scaling.get("rope_type", scaling.get("type"))
     if kind not in ROPE_DEFAULTS:
         raise ValueError(f"{path}: rotary scaling {kind!r} is not supported, only the plain rotary embedding")

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from cases.runtime.checkpoint import safetensors_files
+from cases.runtime.headers import check_tensors, safetensors_files
 from cases.runtime.shape import LlamaShape
-
-IGNORED_SUFFIX = ".rotary_emb.inv_freq"
-"""Old exports store this constant; it is computed here."""
 
 
 @dataclass(frozen=True)
@@ -89,41 +84,15 @@ def places(weights: LlamaWeights, shape: LlamaShape) -> dict[str, Tensor]:
     return found
 
 
-def named_slices(files: list[Path]) -> Iterator[tuple[str, Any]]:
-    """Every tensor of the files, not yet read."""
-    for path in files:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  the handle is no mapping
-                yield name, file.get_slice(name)
-
-
-def check_tensors(folder: Path, files: list[Path], wanted: dict[str, Tensor], shape: LlamaShape) -> None:
-    """Compare names and shapes before anything is copied. Raises ValueError naming the first tensors at fault."""
-    found = {name: tuple(view.get_shape()) for name, view in named_slices(files) if not name.endswith(IGNORED_SUFFIX)}
-    if shape.tie_word_embeddings:
-        found.pop("lm_head.weight", None)
-    for word, names in (("lacks", wanted.keys() - found.keys()), ("has unknown", found.keys() - wanted.keys())):
-        if names:
-            first = ", ".join(sorted(names)[:3])
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ValueError(f"checkpoint {folder} {word} tensors: {first}{more}")
-    for name, size in found.items():
-        if size != tuple(wanted[name].shape):
-            raise ValueError(
-                f"checkpoint {folder}: {name} has shape {list(size)}, config.json asks for {list(wanted[name].shape)}"
-            )
-
-
 def load_weights(folder: Path, shape: LlamaShape, dtype: torch.dtype, device: str) -> LlamaWeights:
     """Read a safetensors checkpoint onto `device` in `dtype`, several files at a time.
 
     Raises:
         ValueError: missing, unknown or misshapen tensors, by name.
     """
-    files = safetensors_files(folder)
+    check_tensors(folder, shape)
     weights = empty_weights(shape, dtype, device)
     targets = places(weights, shape)
-    check_tensors(folder, files, targets, shape)
 
     def read(path: Path) -> None:
         with safe_open(path, framework="pt") as file:
@@ -132,5 +101,5 @@ def load_weights(folder: Path, shape: LlamaShape, dtype: torch.dtype, device: st
                     targets[name].copy_(file.get_tensor(name))
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        list(pool.map(read, files))
+        list(pool.map(read, safetensors_files(folder)))
     return weights

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cases.baseline import Baseline
 from cases.cuda_graph import CudaGraph
@@ -169,6 +173,50 @@ def test_float16_on_a_cpu_is_refused_and_a_gpu_that_is_not_there(kind, folder, m
         with pytest.raises(error, match=sentence):
             case.prepare(refused)
         case.close()
+
+
+FAULTS: dict[str, tuple[str, Any, str]] = {
+    "missing": ("model.layers.1.mlp.up_proj.weight", None, "lacks"),
+    "unexpected": ("model.layers.1.self_attn.q_proj.bias", torch.zeros(64), "has unknown"),
+    "misshapen": ("model.layers.1.mlp.up_proj.weight", torch.zeros(95, 64), "misshapes"),
+}
+
+
+@pytest.mark.parametrize(("name", "tensor", "word"), FAULTS.values(), ids=FAULTS.keys())
+def test_baseline_makes_up_no_weights(folder, tmp_path, name, tensor, word):
+    """Transformers alone would initialise what is missing, and measure that."""
+    changed = edited(folder, tmp_path, {name: tensor})
+    case = Baseline()
+    with pytest.raises(ValueError, match=rf"^checkpoint {re.escape(str(changed))} {word} tensors: {re.escape(name)}$"):
+        case.prepare(plan(changed, "baseline"))
+    case.close()
+
+
+def test_baseline_takes_the_constants_of_old_exports_and_the_head_of_a_tied_model(tmp_path):
+    tied = save(new_model(tie_word_embeddings=True), tmp_path / "tied")
+    embedding = load_file(tied / "model.safetensors")["model.embed_tokens.weight"]
+    constant = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8), "lm_head.weight": embedding}
+    tokens = []
+    for place in (tied, edited(tied, tmp_path / "old", constant)):
+        case = Baseline()
+        assert case.prepare(plan(place, "baseline")).engine.startswith("transformers ")
+        tokens.append(steps(case, prompt(9), NEW))
+        case.close()
+    assert tokens[0] == tokens[1]
+
+
+def edited(folder: Path, target: Path, changes: dict[str, Any]) -> Path:
+    """A copy of a checkpoint with tensors set, or left out where None."""
+    shutil.copytree(folder, target, dirs_exist_ok=True)
+    tensors = load_file(target / "model.safetensors") | changes
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, target / "model.safetensors")
+    return target
+
+
+def test_baseline_has_no_options():
+    Baseline.check_options({})
+    with pytest.raises(ValueError, match=r"^baseline has no option compile: it has none"):
+        Baseline.check_options({"compile": True})
 
 
 @pytest.mark.parametrize("kind", [Jit, JitCudaGraph])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import asdict
@@ -186,6 +188,29 @@ def test_tensors_that_do_not_fit_are_named(made, change, sentence):
     edit(made, change)
     with pytest.raises(ValueError, match=sentence):
         read(made)
+    with pytest.raises(ValueError, match=sentence):
+        resolve(NO_SHAPE | {"weights": str(made)}, made.parent, 3)
+    with pytest.raises(ValueError, match=sentence):  # the same folder, found in the cache
+        resolve(model(), made.parent, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"half", b"\xff" * 64, None], ids=["empty", "short", "no header", "cut off"])
+def test_a_damaged_file_is_named_in_one_sentence(made, data):
+    (path,) = made.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-8] if data is None else data)
+    sentence = rf"^{re.escape(str(path))} is damaged or no safetensors file \(.+\): copy or download it again$"
+    for weights in (str(made), "random"):
+        with pytest.raises(ValueError, match=sentence):
+            resolve(model(weights=weights), made.parent, 3)
+
+
+def test_a_folder_is_checked_without_torch(made):
+    code = (
+        "import sys; from pathlib import Path; from cases.runtime.headers import check_folder;"
+        f"check_folder({NO_SHAPE!r}, Path({str(made)!r})); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_the_constants_of_old_exports_are_no_fault(made):
@@ -212,7 +237,8 @@ def test_no_safetensors_file_is_refused(made):
     [
         (None, "has no config.json: give a folder in the Hugging Face layout"),
         ("{not json", r"config.json is not JSON \("),
-        ("[]", "it is no Llama-like model's configuration"),
+        ("[]", "holds no JSON object: it is no Llama-like model's configuration"),
+        ("[1]", "holds no JSON object: it is no Llama-like model's configuration"),
         ("{}", "lacks vocab_size, hidden_size"),
     ],
 )

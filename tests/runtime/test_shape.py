@@ -43,3 +43,40 @@ def test_what_would_be_computed_wrongly_is_refused(tmp_path, change, sentence):
     (tmp_path / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(ValueError, match=sentence):
         read_shape(tmp_path)
+
+
+WRONG_VALUES = [
+    ({"hidden_size": "abc"}, "hidden_size must be a whole number above 0, not 'abc'"),
+    ({"vocab_size": 40.5}, "vocab_size must be a whole number above 0, not 40.5"),
+    ({"num_hidden_layers": True}, "num_hidden_layers must be a whole number above 0, not True"),
+    ({"num_attention_heads": 0}, "num_attention_heads must be a whole number above 0, not 0"),
+    ({"num_key_value_heads": -1}, "num_key_value_heads must be a whole number above 0, not -1"),
+    ({"num_attention_heads": 4, "num_key_value_heads": 3}, "num_attention_heads=4 is not divisible by num_key_value_h"),
+    ({"head_dim": None, "hidden_size": 1}, "hidden_size=1 is less than the number of heads"),
+    ({"max_position_embeddings": "64"}, "max_position_embeddings must be a whole number above 0, not '64'"),
+    ({"sliding_window": "wide"}, "sliding_window must be a whole number above 0, not 'wide'"),
+    ({"rms_norm_eps": "1e-5"}, "rms_norm_eps must be a number above 0, not '1e-5'"),
+    ({"rms_norm_eps": float("nan")}, "rms_norm_eps must be a number above 0, not nan"),
+    ({"rope_theta": [1]}, r"rope_theta must be a number above 0, not \[1\]"),
+    ({"rope_parameters": {"rope_theta": "x"}}, "rope_theta must be a number above 0, not 'x'"),
+    ({"rope_scaling": "abc"}, "rope_scaling must be an object, not 'abc'"),
+    ({"rope_parameters": 7}, "rope_parameters must be an object, not 7"),
+    ({"tie_word_embeddings": "no"}, "tie_word_embeddings must be true or false, not 'no'"),
+    ({"hidden_size": None}, "lacks hidden_size: it is no Llama-like"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), WRONG_VALUES, ids=lambda value: str(value)[:50])
+def test_a_value_that_can_be_none_is_named_with_its_file_and_key(tmp_path, change, sentence):
+    (tmp_path / "config.json").write_text(json.dumps(tiny_shape().to_config("float32") | change))
+    with pytest.raises(ValueError, match=f"config.json:? {sentence}") as caught:
+        read_shape(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_null_or_absent_takes_its_default(tmp_path):
+    config = tiny_shape(num_key_value_heads=2).to_config("float32")
+    optional = ("num_key_value_heads", "head_dim", "rope_theta", "tie_word_embeddings")
+    for changed in ({**config, **dict.fromkeys(optional)}, {k: v for k, v in config.items() if k not in optional}):
+        (tmp_path / "config.json").write_text(json.dumps(changed))
+        assert read_shape(tmp_path) == tiny_shape(num_key_value_heads=2)

@@ -33,6 +33,12 @@ def test_tensorrt_llm_refuses_bad_options_in_one_sentence(change, sentence):
         TensorRtLlm.check_options(TRT | change)
 
 
+@pytest.mark.parametrize("name", TRT)
+def test_tensorrt_llm_says_which_option_was_taken_away(name):
+    with pytest.raises(ValueError, match=f"^tensorrt_llm needs the option {name}, which conf/case/tensorrt_llm.yaml"):
+        TensorRtLlm.check_options({key: value for key, value in TRT.items() if key != name})
+
+
 def test_tensorrt_llm_is_unavailable_on_a_cpu():
     case = TensorRtLlm()
     with pytest.raises(Unavailable, match="TensorRT-LLM needs a CUDA GPU; this run is on the CPU"):
@@ -40,13 +46,33 @@ def test_tensorrt_llm_is_unavailable_on_a_cpu():
     case.close()
 
 
-@pytest.mark.parametrize("module", [None, ModuleType("tensorrt_llm")], ids=["missing", "older than its LLM API"])
+GPU = Plan("tensorrt_llm", "nowhere", "cuda", "float16", 96, options=TRT)
+
+
+def of_version(version: str | None) -> ModuleType:
+    """A package of this name with nothing in it."""
+    package = ModuleType("tensorrt_llm")
+    if version is not None:
+        package.__version__ = version  # type: ignore[attr-defined]
+    return package
+
+
+@pytest.mark.parametrize("module", [None, of_version("1.0.0")], ids=["missing", "without its LLM API"])
 def test_tensorrt_llm_is_unavailable_without_its_package(monkeypatch, module):
     monkeypatch.setitem(sys.modules, "tensorrt_llm", module)
     case = TensorRtLlm()
-    gpu = Plan("tensorrt_llm", "nowhere", "cuda", "float16", 96, options=TRT)
     with pytest.raises(Unavailable, match=r"can't be imported \(.+\): install the extra `tensorrt-llm` in an env"):
-        case.prepare(gpu)
+        case.prepare(GPU)
+    case.close()
+
+
+@pytest.mark.parametrize("version", ["0.21.0", "0.9", "", None])
+def test_tensorrt_llm_below_1_0_is_unavailable_with_its_version(monkeypatch, version):
+    monkeypatch.setitem(sys.modules, "tensorrt_llm", of_version(version))
+    case = TensorRtLlm()
+    stated = "of no stated version" if version is None else version
+    with pytest.raises(Unavailable, match=rf"^tensorrt_llm {stated} is here, and 1\.0 or later is needed: install"):
+        case.prepare(GPU)
     case.close()
 
 
@@ -93,6 +119,7 @@ def streaming(monkeypatch):
         def shutdown(self) -> None:
             seen.down = True
 
+    Engine.__module__ = "tensorrt_llm.llmapi.llm"
     package, api = ModuleType("tensorrt_llm"), ModuleType("tensorrt_llm.llmapi")
     package.__version__ = "1.0"  # type: ignore[attr-defined]
     package.LLM = Engine  # type: ignore[attr-defined]
@@ -138,3 +165,14 @@ def test_tensorrt_llm_fails_when_the_stream_ends_early(streaming):
     case.prefill([5, 6], 3)
     with pytest.raises(RuntimeError, match="the stream ended after 1 tokens"):
         case.decode()
+
+
+@pytest.mark.usefixtures("streaming")
+def test_what_is_not_of_the_package_does_not_answer_in_its_name():
+    sys.modules["tensorrt_llm"].LLM.__module__ = "transformers.models"
+    other = TensorRtLlm()
+    with pytest.raises(
+        RuntimeError, match=r"^tensorrt_llm\.LLM gave a transformers\.models\.Engine, which is not Tens"
+    ):
+        other.prepare(GPU)
+    other.close()
