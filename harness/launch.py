@@ -201,8 +201,8 @@ def _judge(events: EventReader, exit_code: int, limit_s: float | None, wall_s: f
         reason = f"broke the event protocol: {events.breach}"
     elif events.verdict is None:
         reason = f"no verdict, {describe_exit(exit_code)}{_last_line(log)}"
-    elif verdict["state"] == "ok" and exit_code != 0:
-        reason = f"said ok, but {describe_exit(exit_code)}{_last_line(log)}"
+    elif verdict["state"] != "failed" and exit_code != 0:
+        reason = f"said {verdict['state']}, but {describe_exit(exit_code)}{_last_line(log)}"
     else:
         state, reason = verdict["state"], str(verdict.get("reason", ""))
     stage = stage or ("" if state == "ok" else events.stage)

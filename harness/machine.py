@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness.compose import nearest
-from harness.config import RunConfig
+from harness.config import ModelConfig, RunConfig
 from harness.gpu import Gpu, list_gpus, visible
+from harness.loader import load
 from harness.plan import interpreter
-from harness.validate import SHAPE_KEYS, known_shape
+from harness.validate import SHAPE_KEYS, known_shape, weights_folder
 
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 GIB = 2**30
 MIB_IN_GIB = 1024
+CHECK_FOLDER = "cases.runtime.headers.check_folder"
+LEAST_PYTHON = (3, 11)
+PROBE = "import sys; print('python', *sys.version_info[:2])"
 VARIABLES = ("LATENCY_CACHE",)
 SPARE_BYTES = 2 * GIB
 WEIGHT_FACTOR = 1.2
@@ -36,6 +42,16 @@ def check_machine(config: RunConfig) -> Gpu | None:
     gpu = find_gpu(config.gpu)
     check_memory(gpu, known_shape(config.model), config.model.dtype)
     return gpu
+
+
+def check_checkpoint(model: ModelConfig) -> None:
+    """Hold a local folder's config.json and the headers of its weights against the configuration.
+
+    What comes from a hub or is made from a seed is checked by the preparation. Raises ValueError in one sentence.
+    """
+    folder = weights_folder(model)
+    if folder is not None:
+        load(CHECK_FOLDER)(asdict(model), folder)
 
 
 def make_folder(key: str, folder: Path) -> None:
@@ -59,10 +75,10 @@ def check_environment() -> None:
 
 
 def check_python(key: str, python: str) -> None:
-    """Refuse an interpreter that does not start."""
+    """Refuse what does not start, is no Python (it must compute an answer, not only exit well), or is too old."""
     try:
         done = subprocess.run(
-            [interpreter(python), "-c", "import sys"], capture_output=True, text=True, timeout=60, check=False
+            [interpreter(python), "-c", PROBE], capture_output=True, text=True, timeout=60, check=False
         )
     except OSError as error:
         raise ValueError(f"{key}={python} does not run ({error.strerror}): give the path of a Python") from error
@@ -71,6 +87,13 @@ def check_python(key: str, python: str) -> None:
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise ValueError(f"{key}={python} does not run Python ({said}): give the path of a Python")
+    answer = re.fullmatch(r"python (\d+) (\d+)\n", done.stdout)
+    if answer is None:
+        raise ValueError(f"{key}={python} starts, but is no Python: give the path of a Python")
+    version = (int(answer[1]), int(answer[2]))
+    if version < LEAST_PYTHON:
+        least, found = (".".join(map(str, numbers)) for numbers in (LEAST_PYTHON, version))
+        raise ValueError(f"{key}={python} is Python {found}: {least} or later is needed")
 
 
 def find_gpu(index: int) -> Gpu:

@@ -46,14 +46,29 @@ def settings(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """The first setting that differs, as `key: stored, now asked`; empty when none does."""
+    """The first setting that differs, as `key is STORED there and ASKED here`; empty when none does."""
     before, after = dict(flatten(stored)), dict(flatten(asked))
     for key in [*before, *(key for key in after if key not in before)]:
         old, new = before.get(key), after.get(key)
         if old != new:
             name = key.removeprefix("config.")
-            return "the code" if name == "code" else f"{name} is {json.dumps(old)} there and {json.dumps(new)} here"
+            return (
+                "the code"
+                if name in ("code", "code_digest")
+                else f"{name} is {json.dumps(old)} there and {json.dumps(new)} here"
+            )
     return ""
+
+
+def unlike_machine(stored: Mapping[str, Any], gpu: Gpu | None) -> str:
+    """The first of code, GPU and driver in which a stored manifest differs from here and now; empty when none does."""
+    return first_difference(_machine(stored), _machine({"code_digest": code_digest(), "gpu": gpu and _gpu_facts(gpu)}))
+
+
+def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
+    gpu = facts.get("gpu")
+    kept = None if gpu is None else {key: gpu.get(key) for key in ("name", "driver")}
+    return {"code_digest": facts.get("code_digest"), "gpu": kept}
 
 
 def git_state(root: Path = ROOT) -> dict[str, Any]:
@@ -91,14 +106,16 @@ def build(
     prepared: Mapping[str, Any],
     gpu: Gpu | None,
     environment: Mapping[str, str],
+    started: str,
 ) -> dict[str, Any]:
-    """manifest.json as it stands when the first block starts."""
+    """manifest.json as it stands when the first block starts; `started` is when the command did."""
     return {
         "run": Path(job.run_dir).name,
         "protocol": config.protocol.name,
         "smoke": config.device == "cpu",
-        "started": now(),
+        "started": started,
         "finished": None,
+        "resumed": [],
         "config": dict(resolved),
         "code_digest": code_digest(),
         "versions": prepared.get("versions", {}),
@@ -115,6 +132,7 @@ def build(
         },
         "prompt_digest": digest(job),
         **{key: prepared.get(key) for key in FROM_PREPARE},
+        "preparation_s": {**prepared.get("seconds", {}), "whole": prepared.get("wall_s")},
     }
 
 
@@ -129,7 +147,13 @@ def _gpu_facts(gpu: Gpu) -> dict[str, Any]:
     }
 
 
+def resumed(path: Path, at: str) -> None:
+    """Note that the run went on at the time `at`: from started to finished it was not always running."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**stored, "resumed": [*stored.get("resumed", []), at]})
+
+
 def finish(path: Path) -> None:
-    """Stamp the end of the run."""
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, {**manifest, "finished": now()})
+    """Stamp the end of the run, its report included."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**stored, "finished": now()})

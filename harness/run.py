@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -15,13 +15,14 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import manifest, record
+from harness import attempt, manifest, record
 from harness.compose import ROOT
 from harness.config import RunConfig
 from harness.gpu import Gpu
+from harness.identity import check_names
 from harness.job import Job, read_job, write_job
-from harness.launch import WORKER, Outcome, child_environment, command, describe_exit, run_child
-from harness.machine import check_machine, check_memory, make_folder
+from harness.launch import WORKER, child_environment, command, describe_exit, run_child
+from harness.machine import check_checkpoint, check_machine, check_memory, make_folder
 from harness.plan import build_job
 from harness.progress import Watcher, watcher
 from harness.summary import summarise
@@ -42,13 +43,14 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """One run under way. `worker` is the module that children execute."""
+    """One run under way. `worker` is the module that children execute, `started` when the user's command began."""
 
     config: RunConfig
     resolved: Mapping[str, Any]
     folder: Path
     gpu: Gpu | None
     console: Console
+    started: str
     worker: str = WORKER
 
     def environment(self) -> dict[str, str]:
@@ -66,11 +68,15 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
     Raises:
         ValueError: one sentence on what this machine or the output folder can't do; nothing was made or started.
     """
+    started = manifest.now()
+    check_names(config)
+    check_checkpoint(config.model)
     gpu = check_machine(config)
     settings = manifest.settings(resolved)
     folder = choose_folder(config)
     check_folder(folder, settings)
-    run = Run(config, resolved, folder, gpu, Console(), worker)
+    check_machine_of(folder, gpu)
+    run = Run(config, resolved, folder, gpu, Console(), started, worker)
     if gpu is not None and gpu.processes:
         run.say(f"note: GPU {gpu.index} is also used by process {', '.join(map(str, gpu.processes))}")
     make_folder("output", folder)
@@ -86,7 +92,6 @@ def carry_out(run: Run) -> int:
             with watcher(run.console, len(run.config.run) * run.config.sweep.blocks) as watch:
                 job = _freeze(run, watch)
                 _run_blocks(run, job, watch)
-            manifest.finish(run.folder / "manifest.json")
             return _close(run, job)
     except KeyboardInterrupt:
         run.say(f"interrupted; go on with: python -m harness output={run.folder} and the same overrides")
@@ -120,18 +125,36 @@ def check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         raise ValueError(f"output={folder} holds a run with other settings ({difference}): choose another folder")
 
 
+def check_machine_of(folder: Path, gpu: Gpu | None) -> None:
+    """Refuse to go on with a run that another GPU, driver or code began. Raises ValueError with the difference."""
+    path = folder / "manifest.json"
+    difference = manifest.unlike_machine(record.read_json(path), gpu) if path.is_file() else ""
+    if difference:
+        raise ValueError(f"output={folder} holds a run of another machine ({difference}): choose another folder")
+
+
 def _freeze(run: Run, watch: Watcher) -> Job:
     """Prepare, then write job.json and manifest.json; a resumed run keeps those it has."""
     path = run.folder / "job.json"
     prepared = _prepare(run, watch)
     _check_model(run, prepared)
     if path.exists():
-        _check_same_weights(run.folder, prepared)
-        return read_job(path)
+        return _resume(run, path, prepared)
     job = build_job(run.config, run.folder, prepared, int(prepared["shape"]["max_position_embeddings"]))
-    facts = manifest.build(run.config, run.resolved, job, prepared, run.gpu, run.environment())
+    facts = manifest.build(run.config, run.resolved, job, prepared, run.gpu, run.environment(), run.started)
     record.write_json(run.folder / "manifest.json", facts)
     write_job(job, path)
+    return job
+
+
+def _resume(run: Run, path: Path, prepared: Mapping[str, Any]) -> Job:
+    """The frozen plan of an earlier attempt, at the place where the folder lies now."""
+    _check_same_weights(run.folder, prepared)
+    stored = read_job(path)
+    job = replace(stored, run_dir=str(run.folder), checkpoint=str(prepared["checkpoint"]))
+    if job != stored:
+        record.write_json(path, asdict(job))
+    manifest.resumed(run.folder / "manifest.json", run.started)
     return job
 
 
@@ -153,8 +176,9 @@ def _prepare(run: Run, watch: Watcher) -> dict[str, Any]:
     outcome = run_child(call, run.environment(), log, run.config.prepare_timeout_s, watch.event)
     watch.end(f"{outcome.state} {outcome.reason}".strip(), counted=False)
     if outcome.state != "ok":
-        raise Stopped(f"preparation: {outcome.reason} (log: {log})")
-    return outcome.payload
+        mistake = bool(outcome.payload.get("users_mistake"))
+        raise Stopped(f"preparation: {outcome.reason} (log: {log})", exit_code=2 if mistake else 1)
+    return {**outcome.payload, "wall_s": outcome.wall_s}
 
 
 def _check_model(run: Run, prepared: Mapping[str, Any]) -> None:
@@ -168,9 +192,14 @@ def _check_model(run: Run, prepared: Mapping[str, Any]) -> None:
 
 
 def _check_same_weights(folder: Path, prepared: Mapping[str, Any]) -> None:
-    stored = record.read_json(folder / "manifest.json")["model"]["digest"]
-    if stored != prepared.get("digest"):
-        raise Stopped(f"the run in {folder} measured other weights (digest {stored}): choose another output")
+    """Refuse to go on with other weights, or with other versions of what computes."""
+    stored = record.read_json(folder / "manifest.json")
+    digest = stored["model"]["digest"]
+    if digest != prepared.get("digest"):
+        raise Stopped(f"the run in {folder} measured other weights (digest {digest}): choose another output", 2)
+    difference = manifest.first_difference({"versions": stored["versions"]}, {"versions": prepared.get("versions", {})})
+    if difference:
+        raise Stopped(f"the run in {folder} was begun with other software ({difference}): choose another output", 2)
 
 
 def _run_blocks(run: Run, job: Job, watch: Watcher) -> None:
@@ -201,16 +230,10 @@ def _absent_before(job: Job, case: str, block: int) -> dict[str, Any] | None:
 def _run_block(run: Run, job: Job, case: str, block: int, watch: Watcher) -> dict[str, Any]:
     entry = job.cases[case]
     folder = job.block_dir(case, block)
+    attempt.set_aside(folder)
     call = command(entry.python, run.worker, "block", str(run.folder / "job.json"), case, str(block))
     outcome = run_child(call, run.environment(), folder / "log.txt", entry.timeout_s, watch.event)
-    return record.verdict_row(case, block, _with_samples(outcome, folder))
-
-
-def _with_samples(outcome: Outcome, folder: Path) -> Outcome:
-    """An ok without samples is none."""
-    if outcome.state != "ok" or (folder / "samples.csv").is_file():
-        return outcome
-    return Outcome("failed", "said ok, but wrote no samples", "", outcome.exit_code, outcome.wall_s, outcome.payload)
+    return record.verdict_row(case, block, attempt.checked(job, case, block, outcome))
 
 
 def _close(run: Run, job: Job) -> int:
@@ -221,6 +244,7 @@ def _close(run: Run, job: Job) -> int:
     summarise(run.folder)
     sys.stdout.flush()
     reported = subprocess.run([sys.executable, "-m", "reports", str(run.folder)], cwd=ROOT, check=False)
+    manifest.finish(run.folder / "manifest.json")
     failures = [f"{row['case']} block {row['block']} ({row['reason']})" for row in rows if row["state"] in record.BAD]
     if reported.returncode != 0:
         failures.append(f"the report ({describe_exit(reported.returncode)})")

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from harness import worker
 from harness.job import read_job
+from harness.schema import SAMPLES
 
 FOUND = {
     "checkpoint": "nowhere", "digest": "d1", "weights_source": "random", "weight_bytes": 1000, "flops_per_token": 2000,
     "vocab_size": 1024, "read_bandwidth_tb_s": None, "matmul_tflop_s": None, "versions": {"python": "3"},
-    "device_name": "stub", "shape": {"max_position_embeddings": 1024},
+    "device_name": "stub", "shape": {"max_position_embeddings": 1024}, "seconds": {"calibrate": 0.5},
 }  # fmt: skip
 
 
@@ -40,6 +41,13 @@ def misbehave(kind: str, descriptor: int, folder: Path) -> int:
     elif kind == "ok_then_exit":
         send(descriptor, "verdict", state="ok", reason="")
         return 5
+    elif kind == "unavailable_then_exit":
+        send(descriptor, "verdict", state="unavailable", reason="")
+        return 4
+    elif kind in ("header_only", "cold_only"):
+        cold = f"{folder.name.partition('-')[0]},0,cold,10,10,0,5000,1.25,,,7,0,,,0\n" if kind == "cold_only" else ""
+        (folder / "samples.csv").write_text(",".join(SAMPLES) + "\n" + cold)
+        send(descriptor, "verdict", state="ok", reason="")
     elif kind == "no_samples":
         send(descriptor, "verdict", state="ok", reason="")
     elif kind == "garbage":

@@ -14,15 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from harness import launch, record, run, telemetry
-from harness.compose import Source, compose_raw, resolved, to_config
 from harness.gpu import list_gpus
-
-EXTRA = Source(extra=Path(__file__).parent / "conf")
-BASE = (
-    "experiment=smoke", "+case@cases.fake=fake", "+case@cases.other=fake", "cases.other.title=Other",
-    "run=[fake,other]", "sweep.prompt_lengths=[10]", "sweep.ttft_iterations=3", "sweep.decode.context=20",
-    "sweep.context_ranges=[[10,20]]",
-)  # fmt: skip
+from tests.runs import execute_in, samples, status
 
 
 @pytest.fixture
@@ -35,21 +28,7 @@ def execute(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run.subprocess, "run", without_report)
 
-    def go(*overrides: str) -> int:
-        composed = compose_raw([*BASE, f"output={tmp_path}", *overrides], EXTRA)
-        return run.carry_out(run.begin(to_config(composed), resolved(composed), worker="tests.stub_worker"))
-
-    return go
-
-
-def status(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
-    with (folder / "status.csv").open(newline="") as file:
-        return {(row["case"], row["block"]): row for row in csv.DictReader(file)}
-
-
-def samples(folder: Path, case: str) -> list[dict[str, str]]:
-    with (folder / "samples.csv").open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["case"] == case]
+    return lambda *overrides: execute_in(tmp_path, *overrides)
 
 
 def test_a_good_run_writes_everything_and_exits_0(execute, tmp_path, capsys):
@@ -75,7 +54,11 @@ FAILURES = [
     (["cases.fake.behaviour=exit"], "failed", "no verdict, exit code 3; last line of the log: about to leave"),
     (["cases.fake.behaviour=segfault"], "failed", "killed by signal 11 SIGSEGV"),
     (["cases.fake.behaviour=ok_then_exit"], "failed", "said ok, but exit code 5"),
+    (["cases.fake.behaviour=unavailable_then_exit"], "failed", "said unavailable, but exit code 4"),
     (["cases.fake.behaviour=no_samples"], "failed", "said ok, but wrote no samples"),
+    (["cases.fake.behaviour=header_only"], "failed", "said ok, but wrote no samples"),
+    (["cases.fake.behaviour=cold_only"], "failed", "said ok, but wrote 0 of 3 ttft samples, 0 of 10 decode samples"),
+    (["cases.fake.fail=unavailable", "cases.fake.fail_at=decode"], "failed", "said unavailable when "),
     (["cases.fake.behaviour=garbage"], "failed", "broke the event protocol: an event is not JSON"),
     (["cases.fake.behaviour=unknown_state"], "failed", "unknown state 'splendid'"),
     (["cases.fake.behaviour=grandchild", "cases.fake.timeout_s=1"], "timeout", "limit of 1 s in stage ttft"),
@@ -125,7 +108,8 @@ def test_the_same_settings_resume_and_skip_what_is_done(execute, tmp_path, capsy
     assert execute(*failing) == 1
     assert samples(tmp_path, "other") == first
     assert "Other 1/1: ok before, skipped" in capsys.readouterr().out
-    assert (tmp_path / "blocks/fake-0/log.txt").read_text().count("about to leave") == 2
+    logs = [tmp_path / "blocks/fake-0" / name for name in ("attempt-1/log.txt", "log.txt")]
+    assert [path.read_text().count("about to leave") for path in logs] == [1, 1]
     assert json.loads(manifest)["started"] == json.loads((tmp_path / "manifest.json").read_text())["started"]
 
 
@@ -164,9 +148,9 @@ def test_a_length_beyond_the_positions_that_only_the_checkpoint_knows_is_refused
 def test_interrupting_kills_the_worker_and_says_how_to_go_on(tmp_path):
     call = [
         sys.executable, "-c",
-        "import sys; from tests.test_launch import *; c = compose_raw(sys.argv[1:], EXTRA);"
-        "sys.exit(run.carry_out(run.begin(to_config(c), resolved(c), worker='tests.stub_worker')))",
-        *BASE, f"output={tmp_path}", "cases.fake.behaviour=grandchild", "run=[fake]",
+        "import sys; from pathlib import Path; from tests.runs import execute_in;"
+        "sys.exit(execute_in(Path(sys.argv[1]), *sys.argv[2:]))",
+        str(tmp_path), "cases.fake.behaviour=grandchild", "run=[fake]",
     ]  # fmt: skip
     process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
     grandchild = tmp_path / "blocks/fake-0/grandchild"

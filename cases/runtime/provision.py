@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -32,10 +33,15 @@ def provision(spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
     if device == "cuda" and not torch.cuda.is_available():
         raise Unavailable("torch sees no CUDA GPU: install a CUDA build of torch, or run experiment=smoke on the CPU")
     report("checkpoint", f"{model['name']}, weights {model['weights']}")
+    laps = Laps()
     folder, shape = resolve(model, Path(spec["cache"]).expanduser(), int(spec["seed"]))
+    laps.end("checkpoint")
     report("digest", str(folder.name))
     found = digest(folder)
+    laps.end("digest")
     report("calibrate", device)
+    rates = calibrate(device, model["dtype"])
+    laps.end("calibrate")
     return {
         "checkpoint": str(folder),
         "digest": found,
@@ -46,8 +52,23 @@ def provision(spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
         "shape": asdict(shape),
         "versions": versions(),
         "device_name": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
-        **{name: round(rate, 4) for name, rate in calibrate(device, model["dtype"]).items()},
+        **{name: round(rate, 4) for name, rate in rates.items()},
+        "seconds": laps.seconds,
     }
+
+
+class Laps:
+    """How long each stage took, in seconds, by its name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """A stage is over, and the next begins."""
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._since, 3)
+        self._since = now
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,78 @@
+"""One attempt at a block, before and after its worker: what an earlier one left, and whether the plan was fulfilled."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from harness.identity import wrong_engine
+from harness.job import Job
+from harness.launch import Outcome
+from harness.record import NOT_HERE
+
+ASIDE = "attempt-"
+
+
+def set_aside(folder: Path) -> None:
+    """Move what an earlier attempt left in a block's folder into `attempt-N` there, so that nothing of it is taken for
+    the next one's, and nothing measured is lost."""
+    left = [path for path in folder.iterdir() if not path.name.startswith(ASIDE)] if folder.is_dir() else []
+    if not left:
+        return
+    aside = folder / f"{ASIDE}{1 + sum(1 for _ in folder.glob(ASIDE + '*'))}"
+    aside.mkdir()
+    for path in left:
+        path.rename(aside / path.name)
+
+
+def planned_samples(job: Job, case: str, block: int) -> Mapping[str, int]:
+    """How many samples of each metric a whole block has.
+
+    A job that measures something else than the sweep says so by a method `planned_samples(case, block)` of its own.
+    """
+    own = getattr(job, "planned_samples", None)
+    if own is not None:
+        counts: Mapping[str, int] = own(case, block)
+        return counts
+    sweep = job.sweep
+    return {
+        "cold": 1,
+        "ttft": sweep.iterations * len(sweep.prompt_lengths),
+        "decode": sweep.decode_sequences * sweep.decode_steps,
+    }
+
+
+def stored_samples(path: Path) -> Counter[str]:
+    """How many samples of each metric a samples.csv holds; none where there is no file."""
+    if not path.is_file():
+        return Counter()
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        return Counter(str(row.get("metric")) for row in csv.DictReader(file))
+
+
+def checked(job: Job, case: str, block: int, outcome: Outcome) -> Outcome:
+    """The outcome, held against the plan and the files: a verdict that they contradict is a failure with its reason."""
+    stored = stored_samples(job.block_dir(case, block) / "samples.csv")
+    reason = ""
+    if outcome.state == "ok":
+        reason = wrong_engine(case, str(outcome.payload.get("engine", ""))) or missing(
+            stored, planned_samples(job, case, block)
+        )
+    elif outcome.state in NOT_HERE and stored.total():
+        reason = f"said {outcome.state} when {stored.total()} samples had been measured: {outcome.reason}"
+    return replace(outcome, state="failed", reason=reason) if reason else outcome
+
+
+def missing(stored: Mapping[str, int], planned: Mapping[str, int]) -> str:
+    """One sentence on what a block that calls itself ok did not measure; empty when it is whole."""
+    if not any(stored.values()) and any(planned.values()):
+        return "said ok, but wrote no samples"
+    unlike = [
+        f"{stored.get(metric, 0)} of {count} {metric} samples"
+        for metric, count in planned.items()
+        if stored.get(metric, 0) != count
+    ]
+    return f"said ok, but wrote {', '.join(unlike)}" if unlike else ""

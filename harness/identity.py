@@ -1,0 +1,54 @@
+"""A name is a promise: under a name or title that conf/case ships answers what conf/case says, or nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from harness.compose import CONF
+from harness.config import RunConfig
+
+FIXED = ("baseline", "cuda_graph", "jit", "jit_cuda_graph", "tensorrt_llm", "eager")
+ENGINES = {"baseline": "transformers", "tensorrt_llm": "tensorrt_llm"}
+"""The software that must have answered, as the first word of a verdict's `engine`."""
+
+
+def check_names(config: RunConfig) -> None:
+    """Refuse a case that would stand in a table under the name or the title of another.
+
+    Raises:
+        ValueError: one sentence on the first case that does.
+    """
+    shipped = {name: shipped_entry(name) for name in FIXED}
+    for name in config.run:
+        case = config.cases[name]
+        if name in shipped and case.target != shipped[name]["target"]:
+            raise ValueError(
+                f"cases.{name}.target={case.target}: the name {name} stands for {shipped[name]['target']} alone; give "
+                "other code an entry of its own name and title in conf/case"
+            )
+        for other, entry in shipped.items():
+            if _plain(case.title) == _plain(entry["title"]) and case.target != entry["target"]:
+                raise ValueError(
+                    f"cases.{name}.title={case.title} is what tables call the case {other}: choose another title"
+                )
+
+
+def shipped_entry(name: str) -> dict[str, Any]:
+    """conf/case/<name>.yaml as this repository ships it, whatever folder the run was composed from."""
+    entry = OmegaConf.to_container(OmegaConf.load(CONF / "case" / f"{name}.yaml"))
+    assert isinstance(entry, dict)
+    return {str(key): value for key, value in entry.items()}
+
+
+def wrong_engine(case: str, engine: str) -> str:
+    """One sentence when another engine answered than the case's name says; empty when not."""
+    wanted = ENGINES.get(case)
+    if wanted is None or engine.split(" ")[0] == wanted:
+        return ""
+    return f"the engine says it is '{engine[:80]}', and under the name {case} only {wanted} may answer"
+
+
+def _plain(title: str) -> str:
+    return "".join(letter for letter in title.casefold() if letter.isalnum())

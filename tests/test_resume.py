@@ -1,0 +1,169 @@
+"""A run that goes on: what an earlier attempt left, where it lies now, and what must be the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import attempt, launch, manifest, run
+from harness.gpu import Gpu
+from tests.runs import begin, execute_in, samples, status
+
+FAILING = ("cases.fake.behaviour=exit",)
+H200 = Gpu(0, "H200", "GPU-abc", "570", 143_000, 140_000, ())
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch):
+    """In place of the report: what manifest.json says of the end while it is made."""
+    ends: list[Any] = []
+    real = run.subprocess.run
+
+    def without_report(call, **rest):
+        if "reports" not in call:
+            return real(call, **rest)
+        ends.append(read(Path(call[-1]))["finished"])
+        return run.subprocess.CompletedProcess(call, 0)
+
+    monkeypatch.setattr(run.subprocess, "run", without_report)
+    return ends
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def change(path: Path, **facts: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+
+
+def test_nothing_of_an_earlier_attempt_counts_for_the_next_and_nothing_is_lost(tmp_path):
+    assert execute_in(tmp_path, *FAILING) == 1
+    block = tmp_path / "blocks/fake-0"
+    stale = (tmp_path / "blocks/other-0/samples.csv").read_text().replace("other,", "fake,")
+    (block / "samples.csv").write_text(stale)
+    (block / "scores.f32").write_bytes(b"\0" * 8)
+    assert execute_in(tmp_path, *FAILING) == 1
+    assert samples(tmp_path, "fake") == []
+    assert sorted(path.name for path in block.iterdir()) == ["attempt-1", "log.txt", "verdict.json"]
+    assert (block / "attempt-1/samples.csv").read_text() == stale
+    assert {path.name for path in (block / "attempt-1").iterdir()} == {
+        "log.txt", "verdict.json", "samples.csv", "scores.f32"
+    }  # fmt: skip
+    assert execute_in(tmp_path, *FAILING) == 1
+    assert (block / "attempt-2/log.txt").exists()
+    assert (block / "attempt-1/samples.csv").read_text() == stale
+
+
+def test_a_moved_folder_goes_on_where_it_is(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert execute_in(first, *FAILING) == 1
+    first.rename(second)
+    assert execute_in(second, *FAILING) == 1
+    assert not first.exists()
+    assert (second / "blocks/fake-0/attempt-1").is_dir()
+    assert status(second)["other", "0"]["state"] == "ok"
+    assert json.loads((second / "job.json").read_text())["run_dir"] == str(second)
+
+
+def test_other_versions_of_what_computes_are_refused(tmp_path, capsys):
+    assert execute_in(tmp_path, *FAILING) == 1
+    change(tmp_path / "manifest.json", versions={"python": "3", "torch": "2.11.0"})
+    assert execute_in(tmp_path, *FAILING) == 2
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert 'was begun with other software (versions.torch is "2.11.0" there and null here): choose another' in said
+    assert not (tmp_path / "blocks/fake-0/attempt-1").exists()
+
+
+def test_other_weights_are_refused(tmp_path, capsys):
+    assert execute_in(tmp_path, *FAILING) == 1
+    change(tmp_path / "manifest.json", model={"digest": "d0"})
+    assert execute_in(tmp_path, *FAILING) == 2
+    assert "measured other weights (digest d0)" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        ({"gpu": {"name": "A100", "driver": "570"}}, 'gpu.name is "A100" there and "H200" here'),
+        ({"gpu": {"name": "H200", "driver": "560"}}, 'gpu.driver is "560" there and "570" here'),
+        ({"gpu": None}, 'gpu.name is null there and "H200" here'),
+        ({"code_digest": "0"}, r"\(the code\)"),
+    ],
+)
+def test_another_machine_is_refused(tmp_path, facts, sentence):
+    same = {"code_digest": manifest.code_digest(), "gpu": {"name": "H200", "driver": "570", "free_mib": 1}}
+    (tmp_path / "manifest.json").write_text(json.dumps(same))
+    run.check_machine_of(tmp_path, H200)
+    change(tmp_path / "manifest.json", **facts)
+    with pytest.raises(ValueError, match=f"holds a run of another machine .*{sentence}.*: choose another folder"):
+        run.check_machine_of(tmp_path, H200)
+
+
+def test_a_run_on_another_machine_is_refused_before_anything_starts(tmp_path):
+    assert execute_in(tmp_path, *FAILING) == 1
+    change(tmp_path / "manifest.json", gpu={"name": "H200", "driver": "570"})
+    with pytest.raises(ValueError, match=r"holds a run of another machine \(gpu.name is .H200. there and null here\)"):
+        begin(tmp_path, *FAILING)
+
+
+def test_the_manifest_spans_the_command_from_its_start_to_behind_its_report(tmp_path, monkeypatch, no_report):
+    times = (f"t{number}" for number in range(100))
+    monkeypatch.setattr(manifest, "now", lambda: next(times))
+    begun = begin(tmp_path)
+    manifest.now()  # whatever lies between
+    assert run.carry_out(begun) == 0
+    stored = read(tmp_path)
+    assert (stored["started"], stored["finished"], stored["resumed"]) == ("t0", "t2", [])
+    assert no_report == [None]
+    assert stored["preparation_s"]["whole"] > 0
+    assert stored["preparation_s"]["calibrate"] == 0.5
+    assert execute_in(tmp_path) == 0
+    assert read(tmp_path) == {**stored, "resumed": ["t3"], "finished": "t4"}
+
+
+def outcome(state: str, engine: str = "fake 1") -> launch.Outcome:
+    return launch.Outcome(state, "it is so", "", 0, 1.0, {"engine": engine})  # type: ignore[arg-type]
+
+
+PLANNED = {"cold": 1, "ttft": 12, "decode": 10}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"ttft": 11}, "said ok, but wrote 11 of 12 ttft samples"),
+        ({"ttft": 13}, "said ok, but wrote 13 of 12 ttft samples"),
+        ({"decode": 9, "cold": 0}, "said ok, but wrote 0 of 1 cold samples, 9 of 10 decode samples"),
+        ({"cold": 0, "ttft": 0, "decode": 0}, "said ok, but wrote no samples"),
+    ],
+)
+def test_ok_needs_every_sample_that_was_planned(make_job, change, reason):
+    job = make_job()
+    assert attempt.planned_samples(job, "fake", 0) == PLANNED
+    folder = job.block_dir("fake", 0)
+    folder.mkdir(parents=True)
+    lines = [f"fake,0,{metric}" for metric, count in (PLANNED | change).items() for _ in range(count)]
+    (folder / "samples.csv").write_text("\n".join(["case,block,metric", *lines]) + "\n")
+    found = attempt.checked(job, "fake", 0, outcome("ok"))
+    assert (found.state, found.reason) == (("failed", reason) if reason else ("ok", "it is so"))
+
+
+def test_a_job_may_plan_samples_of_its_own(make_job):
+    class Streams(type(make_job())):  # type: ignore[misc]
+        def planned_samples(self, case: str, block: int) -> dict[str, int]:
+            return {"ttft": 7 + block}
+
+    job = Streams(**vars(make_job()))
+    assert attempt.planned_samples(job, "fake", 2) == {"ttft": 9}
+
+
+@pytest.mark.parametrize(("case", "engine"), [("tensorrt_llm", "transformers 5"), ("baseline", "lean Llama")])
+def test_under_a_fixed_name_only_its_own_engine_may_answer(make_job, case, engine):
+    found = attempt.checked(make_job(), case, 0, outcome("ok", engine))
+    assert found.state == "failed"
+    assert found.reason.startswith(f"the engine says it is '{engine}', and under the name {case} only ")
