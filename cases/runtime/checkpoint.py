@@ -58,7 +58,9 @@ def fetch(repository: str) -> Path:
     )
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "tokenizer*"]))
+        patterns = ["*.json", "*.safetensors", "tokenizer*"]
+        # Some repositories hold the weights a second time, in another program's layout.
+        return Path(snapshot_download(repository, allow_patterns=patterns, ignore_patterns=["consolidated*"]))
     except GatedRepoError as error:
         raise ValueError(
             f"{repository} is gated: accept its licence on the hub and log in with `hf auth login` or set HF_TOKEN"

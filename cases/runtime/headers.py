@@ -5,6 +5,7 @@ So a folder that does not fit is refused before anything starts, whichever engin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,39 @@ from safetensors import SafetensorError, safe_open
 
 from cases.runtime.shape import LlamaShape, differences, read_shape, shape_from
 
+INDEX = "model.safetensors.index.json"
 IGNORED_SUFFIX = ".rotary_emb.inv_freq"
 """Old exports store this constant; every engine here computes it."""
 
 
 def safetensors_files(folder: Path) -> list[Path]:
-    """The weight files of a checkpoint, by name. Raises ValueError when there are none."""
+    """The weight files of a checkpoint, by name: those that Transformers reads too, so that every engine reads one set.
+
+    Raises:
+        ValueError: there are none, or the index is damaged or names a file that is not here.
+    """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ValueError(f"{folder} holds no *.safetensors file: convert the weights to safetensors first")
-    return files
+    whole, index = folder / "model.safetensors", folder / INDEX
+    if whole in files:
+        return [whole]
+    if not index.is_file():
+        return files
+    named = indexed_files(index)
+    absent = [name for name in named if folder / name not in files]
+    if absent:
+        raise ValueError(f"{folder} lacks {absent[0]}, which {INDEX} names: copy or download it again")
+    return [folder / name for name in named]
+
+
+def indexed_files(index: Path) -> list[str]:
+    """The files that an index names. Raises ValueError when it is damaged."""
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return sorted({str(name) for name in places.values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is damaged, it has no weight_map: copy or download it again") from error
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
