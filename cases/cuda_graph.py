@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cases.runtime.buckets import GraphOptions
+from cases.runtime.decoding import decoding_of
 from cases.runtime.lean import LeanCase
 from harness.contract import Plan
 
@@ -29,5 +30,5 @@ class CudaGraph(LeanCase):
         from cases.runtime.runner import GraphRunner
 
         graph = GraphOptions.read(plan.options)
-        capture = CudaCapture() if plan.device == "cuda" else EagerCapture()
-        return GraphRunner(model, graph.make(plan.context), graph.max_graphs, capture)
+        capture = (CudaCapture if plan.device == "cuda" else EagerCapture)(shared=graph.shared_pool)
+        return GraphRunner(model, graph, capture, one_token=decoding_of(plan.options) == "kv_cache")

@@ -2,46 +2,138 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
+
+from cases.runtime.graph_pool import Captured
 
 Work = Callable[[], None]
 
 
-class CudaCapture:
-    """Captures on a stream of its own into one memory pool that all graphs share.
+class Memory(NamedTuple):
+    """Device bytes in use outside PyTorch's other pools, and of them those in a graph pool's own segments."""
 
-    Graphs that share a pool must never run at the same time; one session replays one at a time.
+    used: int
+    segments: int
+
+
+class CudaCapture:
+    """Captures on a stream of its own, into one memory pool that all graphs share or into a pool for each.
+
+    Graphs that share a pool must never run at the same time; one session replays one at a time, on one stream. The
+    same holds for the cuBLAS workspace: PyTorch keeps one for each pair of thread and stream, so all graphs hold that
+    of the capturing thread and this stream, which nothing but their replays and warm runs ever use; the forwards that
+    a request launches itself use that of its own thread and stream. It is made in a warm run, hence in no graph's pool.
+
+    To be called from one thread only, and not while a request launches kernels of the same forward.
     """
 
     name = "CUDA graphs"
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    def __init__(self, *, shared: bool = True) -> None:
+        self.shared = shared
+        self._device = torch.cuda.current_device()
         self._stream = torch.cuda.Stream()
-        self.pool_bytes = 0
+        self._live = torch.cuda.current_stream()
+        self._handle: Any = None
+        self._anchor: torch.cuda.CUDAGraph | None = None
+        self._word = torch.zeros(1, device="cuda")
 
-    def __call__(self, work: Work) -> torch.cuda.CUDAGraph:
-        """Run `work` once, so that nothing is compiled or allocated for good inside, then capture it.
-
-        `capture_begin` is called directly: torch.cuda.graph collects garbage and empties caches each time.
-        """
-        torch.cuda.synchronize()
+    def warm(self, work: Work) -> None:
+        """Run `work` behind what the requests' stream holds, and wait: all that compiles or loads has done so."""
+        torch.cuda.set_device(self._device)
+        self._stream.wait_stream(self._live)
         with torch.cuda.stream(self._stream):
             work()
             self._stream.synchronize()
-            reserved = torch.cuda.memory_reserved()
-            graph = torch.cuda.CUDAGraph()
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            try:
-                work()
-            finally:
-                graph.capture_end()
+
+    def __call__(self, work: Work, *, warm: bool = True, alone: bool = False) -> Captured:
+        """Capture `work`, `warm` after running it once, `alone` in a memory pool of its own.
+
+        `warm` is wrong while a sequence is in flight, whose buffers it would overwrite; then the same forward must
+        have run before. `capture_begin` is called directly: torch.cuda.graph synchronises the device, collects garbage
+        and empties caches each time. The bytes are measured on the device, so they include what the driver takes for
+        an instantiated graph; what PyTorch's other pools grew by meanwhile is taken out.
+        """
+        if warm:
+            self.warm(work)
+        torch.cuda.set_device(self._device)
+        with torch.cuda.stream(self._stream):
+            handle = self._pool(alone)
+            before = _memory(handle)
+            started = time.perf_counter()
+            graph = self._record(work, handle)
+            seconds = time.perf_counter() - started
+            after = _memory(handle)
+        grown = max(0, after.used - before.used)
+        shared = max(0, after.segments - before.segments) if self.shared and not alone else 0
+        return Captured(graph, seconds, max(0, grown - shared), shared)
+
+    def trim(self, emptied: bool) -> None:
+        """Hand back to the device what graphs that were reset held; all of the shared pool once it is `emptied`."""
+        if emptied and self._anchor is not None:
+            self._anchor.reset()
+            self._anchor = self._handle = None
         torch.cuda.synchronize()
-        self.pool_bytes += max(0, torch.cuda.memory_reserved() - reserved)
+        torch.cuda.empty_cache()
+
+    def free_bytes(self) -> int:
+        """Free device memory, other caches than the graphs' emptied first."""
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info()[0]
+
+    def _pool(self, alone: bool) -> Any:
+        """A memory pool's handle. The shared one is held by an anchor, a graph of one small kernel.
+
+        PyTorch ends a pool with its last graph, and its handle can't be used again; with the anchor the pool may
+        become empty between an eviction and the next capture.
+        """
+        if alone or not self.shared:
+            return torch.cuda.graph_pool_handle()
+        if self._handle is None:
+            handle = torch.cuda.graph_pool_handle()
+            self._anchor = self._record(self._touch, handle)
+            self._handle = handle
+        return self._handle
+
+    def _touch(self) -> None:
+        self._word.zero_()
+
+    def _record(self, work: Work, handle: Any) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        graph.capture_begin(pool=handle, capture_error_mode="thread_local")
+        try:
+            work()
+            graph.capture_end()
+        except BaseException:
+            self._abandon(graph, handle)
+            raise
         return graph
+
+    def _abandon(self, graph: torch.cuda.CUDAGraph, handle: Any) -> None:
+        """End what is left of a capture that failed: the stream's state, the route of allocations, the graph.
+
+        `capture_end` raises before it ends the route when CUDA calls the capture invalid; PyTorch has no public call
+        for that; its own torch.cuda.use_mem_pool uses these two.
+        """
+        with suppress(RuntimeError):
+            graph.capture_end()
+        with suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(self._device, handle)
+            torch._C._cuda_releasePool(self._device, handle)
+        graph.reset()
+
+
+def _memory(handle: Any) -> Memory:
+    segments = sum(segment["total_size"] for segment in torch.cuda.memory_snapshot(handle))
+    free, total = torch.cuda.mem_get_info()
+    return Memory(total - free - (torch.cuda.memory_reserved() - segments), segments)
 
 
 @dataclass
@@ -62,12 +154,27 @@ class EagerReplay:
 
 
 class EagerCapture:
-    """Captures nothing: the same pool, the same counters, no graph. For machines without a GPU."""
+    """Captures nothing: the same pool, the same counters, no graph, no bytes. For machines without a GPU."""
 
     name = "no graphs on a CPU: replayed eagerly"
-    pool_bytes = 0
 
-    def __call__(self, work: Work) -> EagerReplay:
-        """Run `work` once, as a real capture does, and remember it."""
+    def __init__(self, *, shared: bool = True) -> None:
+        self.shared = shared
+
+    def warm(self, work: Work) -> None:
+        """Run `work`."""
         work()
-        return EagerReplay(work)
+
+    def __call__(self, work: Work, *, warm: bool = True, alone: bool = False) -> Captured:
+        """Remember `work`, `warm` after running it once, as a real capture does."""
+        started = time.perf_counter()
+        if warm:
+            work()
+        return Captured(EagerReplay(work), time.perf_counter() - started)
+
+    def trim(self, emptied: bool) -> None:
+        """Nothing to do."""
+
+    def free_bytes(self) -> int:
+        """Nothing is held, so nothing is measured."""
+        return 0

@@ -30,20 +30,64 @@ def sample_index(logits: Tensor, noise: Tensor, temperature: float, top_k: int, 
     return torch.argmax(torch.softmax(scores, dim=0) / noise, dim=0, keepdim=True)
 
 
+def sample_by_tensors(
+    logits: Tensor, noise: Tensor, knobs: Tensor, rank: Tensor, cut_rank: bool, cut_mass: bool
+) -> Tensor:
+    """The same draw with its parameters on the device, so that a compiled form serves all of them.
+
+    `knobs`: float32 [temperature, top_p]. `rank`: int64 [1], the place of the last score that top-k keeps. The flags
+    say whether top-k and top-p are on; a compiler makes one form for each pair of them.
+    """
+    scores = logits.float() / knobs[0]
+    if not cut_rank and not cut_mass:
+        return torch.argmax(torch.softmax(scores, dim=0) / noise, dim=0, keepdim=True)
+    ordered = torch.sort(scores, descending=True).values
+    if cut_rank:
+        least = ordered.index_select(0, rank)
+        scores = torch.where(scores < least, float("-inf"), scores)
+        ordered = torch.where(ordered < least, float("-inf"), ordered)
+    if cut_mass:
+        mass = torch.softmax(ordered, dim=0)
+        kept = torch.cumsum(mass, dim=0) - mass < knobs[1]
+        scores = torch.where(scores < torch.where(kept, ordered, float("inf")).min(), float("-inf"), scores)
+    return torch.argmax(torch.softmax(scores, dim=0) / noise, dim=0, keepdim=True)
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Refuse values outside their ranges with one sentence (ValueError)."""
+    if sampling.strategy not in ("greedy", "sample"):
+        raise ValueError(f"sampling.strategy must be greedy or sample, not {sampling.strategy!r}")
+    if not 0 < sampling.temperature < float("inf"):
+        raise ValueError(f"sampling.temperature must be a number above 0, not {sampling.temperature!r}")
+    if not isinstance(sampling.top_k, int) or sampling.top_k < 0:
+        raise ValueError(f"sampling.top_k must be a whole number of at least 0, where 0 is off, not {sampling.top_k!r}")
+    if not 0 < sampling.top_p <= 1:
+        raise ValueError(f"sampling.top_p must be above 0 and at most 1, where 1 is off, not {sampling.top_p!r}")
+    if not isinstance(sampling.seed, int) or not 0 <= sampling.seed < 2**63:
+        raise ValueError(f"sampling.seed must be a whole number from 0 to 2^63 - 1, not {sampling.seed!r}")
+
+
 class DynamicOps(ABC):
     """The dynamic operations of one session on one device."""
 
     name: str
 
     def __init__(self, sampling: Sampling, device: str, vocab_size: int) -> None:
-        self.sampling = sampling
+        check_sampling(sampling)
+        self.sampling = self._next = sampling
         pinned = device == "cuda"
         self.host_token = torch.zeros(1, dtype=torch.int64, pin_memory=pinned)
         self._noise = torch.empty(vocab_size, dtype=torch.float32, device=device)
         self._generator = torch.Generator(device=device)
 
+    def use(self, sampling: Sampling, state: State) -> None:
+        """Choose so from the next `reseed` on. Raises ValueError for values outside their ranges."""
+        check_sampling(sampling)
+        self._next = sampling
+
     def reseed(self) -> None:
-        """Start the draws of a request anew, so that a request repeats."""
+        """A request begins: its sampling holds, and its draws start anew, so that a request repeats."""
+        self.sampling = self._next
         if self.sampling.strategy == "sample":
             self._generator.manual_seed(self.sampling.seed)
 
@@ -55,8 +99,11 @@ class DynamicOps(ABC):
         """Make ready before the first request; timed as set-up."""
 
     @abstractmethod
-    def load_prompt(self, prompt: Sequence[int], count: int, state: State) -> None:
-        """Put position 0, the last index and the prompt, padded to `count` tokens, into the state."""
+    def load_prompt(self, prompt: Sequence[int], count: int, state: State, start: int = 0) -> None:
+        """Put position `start`, the last index and the prompt, padded to `count` tokens, into the state.
+
+        Behind position 0 `prompt` is a part of one, and what came before is in the KV cache.
+        """
 
     @abstractmethod
     def choose(self, state: State) -> None:
@@ -68,10 +115,10 @@ class PlainOps(DynamicOps):
 
     name = "plain PyTorch"
 
-    def load_prompt(self, prompt: Sequence[int], count: int, state: State) -> None:
+    def load_prompt(self, prompt: Sequence[int], count: int, state: State, start: int = 0) -> None:
         """See DynamicOps."""
         ids = list(prompt)
-        words = [0, len(ids) - 1, *ids, *[0] * (count - len(ids))]
+        words = [start, len(ids) - 1, *ids, *[0] * (count - len(ids))]
         state.words[: TOKENS + count].copy_(torch.tensor(words))
 
     def choose(self, state: State) -> None:

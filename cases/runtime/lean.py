@@ -7,12 +7,25 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from cases.runtime.decoding import decoding_of
 from cases.runtime.shape import LlamaShape, read_shape
-from harness.contract import Capabilities, Case, Footprint, Plan, SetUp, Stats, Unavailable, Unsupported
+from harness.contract import (
+    Capabilities,
+    CaptureRecord,
+    Case,
+    Eviction,
+    Footprint,
+    Plan,
+    Sampling,
+    SetUp,
+    Stats,
+    Unavailable,
+    Unsupported,
+)
 
 if TYPE_CHECKING:
     from cases.runtime.dynamic_ops import DynamicOps
@@ -31,6 +44,12 @@ class LeanCase(Case):
     def __init__(self) -> None:
         self._session: Session | None = None
         self._runner: Runner | None = None
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """See harness.contract.Case."""
+        super().check_options(options)
+        decoding_of(options)
 
     def make_blocks(self, plan: Plan, shape: LlamaShape) -> Blocks:
         """The kernels of the model."""
@@ -57,6 +76,7 @@ class LeanCase(Case):
         from cases.runtime.session import Session
 
         check_device(plan)
+        decoding = decoding_of(plan.options)
         started = time.perf_counter()
         model = self._load(plan)
         if plan.device == "cuda":
@@ -65,7 +85,7 @@ class LeanCase(Case):
         ops = self.make_ops(plan, model.shape)
         ops.compile()
         self._runner = self.make_runner(plan, model)
-        self._session = Session(model, self._runner, ops, plan.device)
+        self._session = Session(model, self._runner, ops, plan.device, decoding)
         warm_kernels(model, ops)
         compiled = time.perf_counter()
         self._runner.capture()
@@ -74,6 +94,8 @@ class LeanCase(Case):
             f"lean Llama, torch {torch.__version__}; model: {model.blocks.name}; dynamic ops: {ops.name}; "
             f"{self._runner.name}"
         )
+        if decoding == "recompute":
+            engine += "; decode: the whole context recomputed each step"
         return SetUp(engine, loaded - started, compiled - loaded, captured - compiled)
 
     def _load(self, plan: Plan) -> Llama:
@@ -112,6 +134,20 @@ class LeanCase(Case):
     def score(self, prompt: Sequence[int], forced: Sequence[int]) -> list[array[float]]:
         """See harness.contract.Case."""
         return self._open().score(prompt, forced)
+
+    def use(self, sampling: Sampling) -> None:
+        """See harness.contract.Case. Raises ValueError for values outside their ranges."""
+        self._open().use(sampling)
+
+    def captured(self) -> list[CaptureRecord]:
+        """See harness.contract.Case."""
+        return self._runner.captured() if self._runner else []
+
+    def evict(self) -> Eviction:
+        """See harness.contract.Case. Raises Unsupported for a case without graphs."""
+        self._open()
+        assert self._runner is not None
+        return self._runner.evict()
 
     def close(self) -> None:
         """See harness.contract.Case."""

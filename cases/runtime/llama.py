@@ -6,6 +6,7 @@ so a forward can be captured once and replayed for any prompt and any context le
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -24,11 +25,13 @@ class State:
 
     `words`, int64 [2 + capacity]: the position of the forward's first token, the index of its last real token, and
     its tokens; a decode step reads one token, a prefill as many as its bucket. `logits`: [vocabulary].
-    `keys`, `values`: [layers, key-value heads, capacity, head_dim].
+    `keys`, `values`: [layers, key-value heads, capacity, head_dim]. `continues`: whether a forward over several tokens
+    may begin behind position 0; set before the first forward.
     """
 
     def __init__(self, shape: LlamaShape, capacity: int, dtype: torch.dtype, device: str) -> None:
         self.capacity = capacity
+        self.continues = False
         self.words = torch.zeros(TOKENS + capacity, dtype=torch.int64, device=device)
         self.position = self.words[POSITION : POSITION + 1]
         self.last = self.words[LAST : LAST + 1]
@@ -56,7 +59,10 @@ class Blocks(Protocol):
         """RMSNorm, then queries, keys and values: [rows, hidden] to [rows, query + 2 * key-value size]."""
 
     def attend(self, qkv: Tensor, state: State, layer: int) -> Tensor:
-        """Rotate, write the cache, attend causally from position 0: to [rows, query size]."""
+        """Rotate, write the cache, attend causally to all positions up to each row's own: to [rows, query size].
+
+        The rows begin at the state's position, which is 0 unless the state continues; none lies beyond the capacity.
+        """
 
     def attend_last(self, qkv: Tensor, state: State, layer: int) -> Tensor:
         """The same, but the result for the last real token alone, over the cache: to [1, query size]."""
@@ -78,16 +84,18 @@ class Llama:
         self.shape, self.weights, self.state, self.blocks = shape, weights, state, blocks
 
     @torch.no_grad()
-    def forward(self, count: int) -> None:
+    def forward(self, count: int, between: Callable[[], None] | None = None) -> None:
         """Run the first `count` tokens of the state; no synchronisation, no host read.
 
         Only the last real token's logits are wanted, so the last layer does everything behind its keys and values
-        for that one row.
+        for that one row. `between` is called before each layer and at the end, on the host.
         """
         blocks, state = self.blocks, self.state
         residual = F.embedding(state.tokens[:count], self.weights.embedding)
         final = len(self.weights.layers) - 1
         for number, layer in enumerate(self.weights.layers):
+            if between is not None:
+                between()
             qkv = blocks.norm_qkv(residual, layer)
             if count > 1 and number < final:
                 attended = blocks.attend(qkv, state, number)
@@ -97,3 +105,5 @@ class Llama:
             residual = blocks.add_out(residual, attended, layer)
             residual = blocks.add_mlp(residual, layer)
         blocks.head(residual, self.weights, state.logits)
+        if between is not None:
+            between()

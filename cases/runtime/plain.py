@@ -77,9 +77,22 @@ class PlainBlocks:
         return query, key, value
 
     def attend(self, qkv: Tensor, state: State, layer: int) -> Tensor:
-        """See Blocks."""
+        """See Blocks. Where rows may begin behind position 0 the whole cache is read, masked for each row."""
+        if state.continues:
+            return self._attend_cache(qkv, state, layer)
         query, key, value = (x.transpose(0, 1).unsqueeze(0) for x in self._cache(qkv, state, layer))
         found = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=self.grouped)
+        return found.squeeze(0).transpose(0, 1).reshape(qkv.shape[0], -1)
+
+    def _attend_cache(self, qkv: Tensor, state: State, layer: int) -> Tensor:
+        query, _, _ = self._cache(qkv, state, layer)
+        rows = state.position + torch.arange(qkv.shape[0], device=qkv.device)
+        seen = torch.arange(state.capacity, device=qkv.device) <= rows.unsqueeze(1)
+        keys, values = state.keys[layer].unsqueeze(0), state.values[layer].unsqueeze(0)
+        with sdpa_kernel(REPRODUCIBLE):
+            found = F.scaled_dot_product_attention(
+                query.transpose(0, 1).unsqueeze(0), keys, values, attn_mask=seen, enable_gqa=self.grouped
+            )
         return found.squeeze(0).transpose(0, 1).reshape(qkv.shape[0], -1)
 
     def attend_last(self, qkv: Tensor, state: State, layer: int) -> Tensor:

@@ -29,9 +29,10 @@ def scripted_blocks(shape: LlamaShape) -> PlainBlocks:
     return PlainBlocks(shape, functions)
 
 
-def pad_words(ids: torch.Tensor, count: int) -> torch.Tensor:
-    """State words of a prompt [n]: position 0, last index n - 1, then the ids padded with zeros to `count`."""
+def pad_words(ids: torch.Tensor, count: int, start: int) -> torch.Tensor:
+    """State words of a prompt [n]: position, last index n - 1, then the ids padded with zeros to `count`."""
     words = torch.zeros(2 + count, dtype=torch.int64)
+    words[0] = start
     words[1] = ids.shape[0] - 1
     words[2 : 2 + ids.shape[0]] = ids
     return words
@@ -54,9 +55,9 @@ class ScriptedOps(DynamicOps):
         self._pad, self._advance = script(pad_words), script(advance)
         self._sample = script(sample_index)
 
-    def load_prompt(self, prompt: Any, count: int, state: State) -> None:
+    def load_prompt(self, prompt: Any, count: int, state: State, start: int = 0) -> None:
         """See DynamicOps."""
-        words = self._pad(torch.as_tensor(prompt, dtype=torch.int64), count)
+        words = self._pad(torch.as_tensor(prompt, dtype=torch.int64), count, start)
         state.words[: words.shape[0]].copy_(words)
 
     def choose(self, state: State) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import torch
 
+from cases.runtime.decoding import make_decoding
 from cases.runtime.dynamic_ops import DynamicOps
 from cases.runtime.llama import Llama
 from cases.runtime.runner import Runner
-from harness.contract import Stats
+from harness.contract import Sampling, Stats
 
 
 class GpuTimer:
@@ -51,54 +52,69 @@ class GpuTimer:
 class Session:
     """Prefill, decode and teacher forcing of one sequence at a time."""
 
-    def __init__(self, model: Llama, runner: Runner, ops: DynamicOps, device: str) -> None:
-        self._model, self._runner, self._ops = model, runner, ops
+    def __init__(self, model: Llama, runner: Runner, ops: DynamicOps, device: str, decoding: str = "kv_cache") -> None:
+        self._state, self._runner, self._ops = model.state, runner, ops
+        self._decoding = make_decoding(decoding, runner, ops, model.state)
+        self._gate = runner.gate
         self._timer = GpuTimer(device)
-        self._length = 0
+        self._length = self._token = 0
 
     def prefill(self, prompt: Sequence[int], new_tokens: int) -> int:
         """See harness.contract.Case. Raises ValueError for a prompt that the KV cache can't hold."""
-        capacity = self._model.state.capacity
+        capacity = self._state.capacity
         if not 1 <= len(prompt) <= capacity - new_tokens + 1:
             raise ValueError(
                 f"a prompt of {len(prompt)} tokens and {new_tokens} new ones need a context of 1 to {capacity}"
             )
         self._length = len(prompt)
-        self._ops.reseed()
-        count = self._runner.padded(len(prompt))
-        self._timer.start()
-        self._ops.load_prompt(prompt, count, self._model.state)
-        self._runner.prefill(count)
-        return self._finish()
+        gate = self._gate
+        gate.busy = True
+        try:
+            self._ops.reseed()
+            self._timer.start()
+            self._decoding.begin(prompt)
+            return self._finish()
+        finally:
+            gate.leave()
 
     def decode(self) -> int:
         """See harness.contract.Case. Raises ValueError before the first prefill and when the KV cache is full."""
-        if not 0 < self._length < self._model.state.capacity:
-            raise ValueError(f"no room for another token after {self._length} of {self._model.state.capacity}")
+        if not 0 < self._length < self._state.capacity:
+            raise ValueError(f"no room for another token after {self._length} of {self._state.capacity}")
         self._length += 1
-        self._timer.start()
-        self._runner.decode()
-        return self._finish()
+        gate = self._gate
+        gate.busy = True
+        try:
+            self._timer.start()
+            self._decoding.step(self._token)
+            return self._finish()
+        finally:
+            gate.leave()
 
     def score(self, prompt: Sequence[int], forced: Sequence[int]) -> list[array[float]]:
         """See harness.contract.Case."""
         self.prefill(prompt, len(forced) + 1)
         rows = [self._logits()]
         for token in forced:
-            self._model.state.tokens[:1].fill_(token)
+            self._token = token
+            self._decoding.force(token)
             self.decode()
             rows.append(self._logits())
         return rows
 
+    def use(self, sampling: Sampling) -> None:
+        """See harness.contract.Case. Raises ValueError for values outside their ranges."""
+        self._ops.use(sampling, self._state)
+
     def stats(self) -> Stats:
         """Counters so far."""
-        runner = self._runner
-        return Stats(self._timer.total_ns(), 0, runner.captures, runner.replays, runner.ungraphed)
+        return self._runner.stats()._replace(gpu_ns=self._timer.total_ns())
 
     def _finish(self) -> int:
-        self._ops.choose(self._model.state)
+        self._ops.choose(self._state)
         self._timer.finish()
-        return int(self._ops.host_token.item())
+        self._token = int(self._ops.host_token.item())
+        return self._token
 
     def _logits(self) -> array[float]:
-        return array("f", self._model.state.logits.float().cpu().numpy().tobytes())
+        return array("f", self._state.logits.float().cpu().numpy().tobytes())

@@ -19,7 +19,7 @@ from cases.cuda_graph import CudaGraph
 from cases.eager import Eager
 from cases.jit import Jit
 from cases.jit_cuda_graph import JitCudaGraph
-from cases.runtime.buckets import Buckets, GraphOptions
+from cases.runtime.buckets import GraphOptions
 from cases.runtime.checkpoint import make_random
 from cases.runtime.dynamic_ops import PlainOps
 from cases.runtime.llama import Llama, State
@@ -28,6 +28,7 @@ from cases.runtime.runner import GraphRunner
 from cases.runtime.shape import LlamaShape, read_shape
 from cases.runtime.weights import load_weights
 from harness.contract import Case, Plan, Sampling
+from tests.runtime import llamas
 from tests.runtime.llamas import tiny_shape
 
 pytest.importorskip("triton")
@@ -38,7 +39,9 @@ from cases.runtime.kernels.blocks import TritonBlocks
 pytestmark = pytest.mark.gpu
 
 CONTEXT = 320
-GRAPH = {"buckets": "step", "step": 16, "largest": 128, "max_graphs": 16}
+GRAPH = {
+    **llamas.GRAPH, "largest": 128, "max_graphs": 16, "capture": "blocking", "beyond": "ungraphed",
+}  # fmt: skip
 TINY = {
     "vocab_size": 1024, "hidden_size": 128, "intermediate_size": 352, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 1024,
@@ -170,11 +173,11 @@ class Bench:
     def __init__(self, folder: Path, blocks: type[PlainBlocks] | type[TritonBlocks]) -> None:
         shape: LlamaShape = read_shape(folder)
         weights = load_weights(folder, shape, torch.float16, "cuda")
-        self.model = Llama(shape, weights, State(shape, CONTEXT, torch.float16, "cuda"), blocks(shape))
+        made = TritonBlocks(shape, torch.float16) if blocks is TritonBlocks else PlainBlocks(shape)
+        self.model = Llama(shape, weights, State(shape, CONTEXT, torch.float16, "cuda"), made)
         self.state = self.model.state
         self.ops = PlainOps(Sampling(), "cuda", shape.vocab_size)
-        edges: Buckets = GraphOptions.read({"graph": GRAPH}).make(CONTEXT)
-        self.runner = GraphRunner(self.model, edges, GRAPH["max_graphs"], CudaCapture())
+        self.runner = GraphRunner(self.model, GraphOptions.read({"graph": GRAPH}), CudaCapture())
         self.runner.capture()
         self.vocabulary = shape.vocab_size
 
@@ -183,7 +186,7 @@ class Bench:
         self.state.logits.fill_(float("nan"))
         self.state.keys.zero_()
         self.state.values.zero_()
-        count = self.runner.padded(len(ids))
+        [(_, _, count)] = self.runner.pieces(len(ids))
         self.ops.load_prompt(ids, count, self.state)
         return count
 

@@ -26,7 +26,11 @@ SMALL: dict[str, Any] = {
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": False,
 }
-GRAPH = {"buckets": "step", "step": 16, "largest": 64, "max_graphs": 8}
+GRAPH: dict[str, Any] = {
+    "buckets": "step", "step": 16, "largest": 64, "max_graphs": 8, "max_mib": None, "pinned": [], "initial": "all",
+    "capture": "background", "capture_attempts": 2, "beyond": "chunks", "shared_pool": True,
+    "adaptive": {"window": 512, "every": 128, "ms_per_token": 0.015, "capture_ms": 25},
+}  # fmt: skip
 JIT = {"backend": "torchscript"}
 
 

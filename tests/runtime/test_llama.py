@@ -175,17 +175,21 @@ def test_graphs_and_kernels_change_no_logits(cases, kind, length):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_beyond_the_largest_bucket_runs_without_a_graph_and_is_counted(cases):
-    case = cases[CudaGraph]
-    for length, ungraphed in ((GRAPH["largest"], 0), (GRAPH["largest"] + 1, 1)):
+@pytest.mark.parametrize(("beyond", "pieces", "ungraphed"), [("chunks", 2, 0), ("ungraphed", 1, 1)])
+def test_beyond_the_largest_bucket_come_chunks_or_no_graph_and_it_is_counted(small, beyond, pieces, ungraphed):
+    case = CudaGraph()
+    case.prepare(plan(small[1], graph={**GRAPH, "beyond": beyond}))
+    for length, prefills, without in ((GRAPH["largest"], 1, 0), (GRAPH["largest"] + 1, pieces, ungraphed)):
         before = case.stats()
         case.prefill(prompt(length), 3)
         case.decode()
         case.decode()
         after = case.stats()
-        assert after.ungraphed - before.ungraphed == ungraphed
-        assert after.replays - before.replays == 3 - ungraphed
-        assert after.captures == before.captures
+        assert after.ungraphed - before.ungraphed == without
+        assert after.replays - before.replays == 2 + prefills - without
+        assert after.hits - before.hits == prefills - without
+        assert (after.captures, after.misses) == (before.captures, 0)
+    case.close()
 
 
 def test_a_case_without_graphs_replays_none(cases):
@@ -207,10 +211,11 @@ def test_scores_are_the_timed_path_and_equal_transformers(cases, small, kind):
 
 def test_a_graph_case_captures_every_bucket_up_to_the_cap_before_its_first_request(small):
     case = CudaGraph()
-    case.prepare(plan(small[1], graph={**GRAPH, "max_graphs": 2}))
+    case.prepare(plan(small[1], graph={**GRAPH, "max_graphs": 2, "capture": "blocking"}))
     assert (case.stats().captures, case.footprint().graphs) == (3, 3)
+    assert [record.bucket for record in case.captured()] == [0, 32, 16]
     case.prefill(prompt(40))
-    assert (case.stats().captures, case.footprint().graphs) == (4, 3)
+    assert (case.stats().captures, case.footprint().graphs, case.stats().evictions) == (4, 3, 1)
     case.close()
     assert case.footprint().graphs == 0
 

@@ -38,7 +38,7 @@ class TritonBlocks:
         """See Blocks."""
         tables, cache = (state.cosines, state.sines), (state.keys[layer], state.values[layer])
         write_cache(qkv, state.words, tables, cache, self.shape)
-        return attend_rows(qkv, tables, cache, self.shape)
+        return attend_rows(qkv, state.words, tables, cache, self.shape)
 
     def attend_last(self, qkv: Tensor, state: State, layer: int) -> Tensor:
         """See Blocks."""

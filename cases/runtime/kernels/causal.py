@@ -17,7 +17,7 @@ LOWEST = tl.constexpr(-1.0e30)
 
 @triton.jit
 def _step(
-    query_1, query_2, keys, values, start, rows, row, scale, peak, mass, total,
+    query_1, query_2, keys, values, start, end, row, scale, peak, mass, total,
     WIDTH: tl.constexpr, BLOCK_K: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """One block of keys into the running softmax, in base 2."""
@@ -25,7 +25,7 @@ def _step(
     line = start + tl.arange(0, BLOCK_K)
     half = tl.arange(0, HALF)
     width = tl.arange(0, WIDTH)
-    there = line[:, None] < rows
+    there = line[:, None] < end
     key_1 = tl.load(keys + line[:, None] * WIDTH + half[None, :], mask=there, other=0.0)
     key_2 = tl.load(keys + line[:, None] * WIDTH + HALF + half[None, :], mask=there, other=0.0)
     score = tl.dot(query_1, tl.trans(key_1), input_precision="ieee")
@@ -42,11 +42,11 @@ def _step(
 
 @triton.jit(do_not_specialize=["rows"])
 def _attend_rows(
-    qkv, cosines, sines, keys, values, out, rows, scale,
+    qkv, words, cosines, sines, keys, values, out, rows, scale,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Program (head, block of rows); the blocks with the most keys come first."""
+    """Program (head, block of rows); the blocks with the most keys come first. Row r stands at position + r."""
     tl_cuda.gdc_launch_dependents()
     tl_cuda.gdc_wait()
     head = tl.program_id(0)
@@ -54,13 +54,15 @@ def _attend_rows(
     HALF: tl.constexpr = WIDTH // 2
     kv_head = head // (HEADS // KV_HEADS)
     row = first + tl.arange(0, BLOCK_Q)
+    position = tl.load(words).to(tl.int32)
+    at = position + row
     half = tl.arange(0, HALF)
     there = row[:, None] < rows
     source = qkv + row[:, None] * ((HEADS + 2 * KV_HEADS) * WIDTH) + head * WIDTH + half[None, :]
     one = tl.load(source, mask=there, other=0.0).to(tl.float32)
     two = tl.load(source + HALF, mask=there, other=0.0).to(tl.float32)
-    cosine = tl.load(cosines + row[:, None] * HALF + half[None, :], mask=there, other=0.0)
-    sine = tl.load(sines + row[:, None] * HALF + half[None, :], mask=there, other=0.0)
+    cosine = tl.load(cosines + at[:, None] * HALF + half[None, :], mask=there, other=0.0)
+    sine = tl.load(sines + at[:, None] * HALF + half[None, :], mask=there, other=0.0)
     kind = qkv.dtype.element_ty
     query_1 = (one * cosine - two * sine).to(kind)
     query_2 = (two * cosine + one * sine).to(kind)
@@ -69,14 +71,15 @@ def _attend_rows(
     peak = tl.full((BLOCK_Q,), LOWEST, tl.float32)
     mass = tl.zeros((BLOCK_Q,), tl.float32)
     total = tl.zeros((BLOCK_Q, WIDTH), tl.float32)
-    whole = first // BLOCK_K * BLOCK_K
+    whole = (position + first) // BLOCK_K * BLOCK_K
+    end = position + tl.minimum(first + BLOCK_Q, rows)
     for start in tl.range(0, whole, BLOCK_K, num_stages=STAGES):
         peak, mass, total = _step(
-            query_1, query_2, keys, values, start, rows, row, scale, peak, mass, total, WIDTH, BLOCK_K, False
+            query_1, query_2, keys, values, start, end, at, scale, peak, mass, total, WIDTH, BLOCK_K, False
         )
-    for start in tl.range(whole, tl.minimum(first + BLOCK_Q, rows), BLOCK_K, num_stages=STAGES):
+    for start in tl.range(whole, end, BLOCK_K, num_stages=STAGES):
         peak, mass, total = _step(
-            query_1, query_2, keys, values, start, rows, row, scale, peak, mass, total, WIDTH, BLOCK_K, True
+            query_1, query_2, keys, values, start, end, at, scale, peak, mass, total, WIDTH, BLOCK_K, True
         )
     width = tl.arange(0, WIDTH)
     target = out + row[:, None] * (HEADS * WIDTH) + head * WIDTH + width[None, :]
@@ -95,17 +98,19 @@ class CausalTile:
 
 def attend_rows(
     qkv: Tensor,
+    words: Tensor,
     tables: tuple[Tensor, Tensor],
     cache: tuple[Tensor, Tensor],
     shape: LlamaShape,
     tile: CausalTile | None = None,
 ) -> Tensor:
-    """Causal attention of a sequence that starts at position 0: [rows, query size].
+    """Causal attention of rows that begin at the state's position, over the whole sequence: [rows, query size].
 
     Args:
         qkv: [rows, query + 2 * key-value size]; of it only the queries are read, not rotated yet.
+        words: the state's words; the position lies in the first, and all rows within the capacity.
         tables: cosines and sines, float32 [capacity, head_dim / 2].
-        cache: rotated keys, and values, [key-value heads, capacity, head_dim], already holding these rows.
+        cache: rotated keys, and values, [key-value heads, capacity, head_dim], holding these rows and all before.
         shape: sizes of the model.
         tile: overrides the default tile.
     """
@@ -114,7 +119,7 @@ def attend_rows(
     out = torch.empty(rows, shape.query_size, dtype=qkv.dtype, device=qkv.device)
     scale = 1.4426950408889634 / shape.head_dim**0.5
     _attend_rows[(shape.num_attention_heads, triton.cdiv(rows, tile.queries))](
-        qkv, *tables, *cache, out, rows, scale,
+        qkv, words, *tables, *cache, out, rows, scale,
         HEADS=shape.num_attention_heads, KV_HEADS=shape.num_key_value_heads, WIDTH=shape.head_dim,
         CAPACITY=cache[0].shape[1], BLOCK_Q=tile.queries, BLOCK_K=tile.keys, STAGES=tile.stages, num_warps=tile.warps,
         launch_pdl=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,21 +10,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cases.runtime.dynamic_ops import DynamicOps, sample_index
+from cases.runtime.dynamic_ops import DynamicOps, sample_by_tensors
 from cases.runtime.llama import TOKENS, State
+from harness.contract import Sampling
 
 PROMPT_BLOCK = 256
 ARGMAX_BLOCK = 8192
+SMALLEST_BUFFER = 2**16
 
 
-@triton.jit(do_not_specialize=["length", "count"])
-def _pad(host, words, length, count, TOKENS: tl.constexpr, BLOCK: tl.constexpr):
-    """words = position 0, last index, ids padded with zeros to `count`."""
+@triton.jit(do_not_specialize=["start", "length", "count"])
+def _pad(host, words, start, length, count, TOKENS: tl.constexpr, BLOCK: tl.constexpr):
+    """words = position, last index, ids from the position on, padded with zeros to `count`."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    ids = tl.load(host + at, mask=at < length, other=0)
+    ids = tl.load(host + start + at, mask=at < length, other=0)
     tl.store(words + TOKENS + at, ids, mask=at < count)
     if tl.program_id(0) == 0:
-        tl.store(words, 0)
+        tl.store(words, start)
         tl.store(words + 1, length - 1)
 
 
@@ -63,24 +65,43 @@ def _accept(chosen, words, host_token):
 
 
 class TritonOps(DynamicOps):
-    """Padding and greedy choice by Triton; sampling by torch.compile."""
+    """Padding and greedy choice by Triton; sampling by torch.compile, one form for all temperatures, top-k and top-p.
+
+    Sampling is compiled when it is first wanted: during set-up if the plan samples, else inside `use`, never inside a
+    request.
+    """
 
     name = "Triton"
 
     def compile(self) -> None:
         """See DynamicOps."""
-        self._host = torch.zeros(2**16, dtype=torch.int64, pin_memory=True)
-        self._view = self._host.numpy()
+        self._resize(SMALLEST_BUFFER)
+        device = self._noise.device
+        self._knobs = torch.empty(2, dtype=torch.float32, device=device)
+        self._rank = torch.empty(1, dtype=torch.int64, device=device)
+        self._known: tuple[float, int, float] | None = None
+        self._compiled: Callable[..., Tensor] | None = None
         if self.sampling.strategy == "sample":
             self.name = "Triton, sampling by torch.compile"
-            self._sample = torch.compile(sample_index, dynamic=False)
 
-    def load_prompt(self, prompt: Sequence[int], count: int, state: State) -> None:
-        """See DynamicOps. The last request's kernel has read the host buffer: its token is here."""
+    def use(self, sampling: Sampling, state: State) -> None:
+        """See DynamicOps. Compiles now what the sampling needs, by a draw that nobody sees."""
+        super().use(sampling, state)
+        if sampling.strategy == "sample":
+            unseen = torch.ones_like(self._noise)
+            self._sample(state.logits, unseen, sampling.temperature, sampling.top_k, sampling.top_p)
+
+    def load_prompt(self, prompt: Sequence[int], count: int, state: State, start: int = 0) -> None:
+        """See DynamicOps. The last request's kernel has read the host buffer: its token is here.
+
+        Parts of one prompt lie in the buffer at their own places, for the kernel of the one before may not have run.
+        """
         length = len(prompt)
-        self._view[:length] = np.asarray(prompt, dtype=np.int64)
+        if state.capacity > self._view.shape[0]:
+            self._resize(state.capacity)
+        self._view[start : start + length] = np.asarray(prompt, dtype=np.int64)
         _pad[(triton.cdiv(count, PROMPT_BLOCK),)](
-            self._host, state.words, length, count, TOKENS=TOKENS, BLOCK=PROMPT_BLOCK, num_warps=4
+            self._host, state.words, start, length, count, TOKENS=TOKENS, BLOCK=PROMPT_BLOCK, num_warps=4
         )
 
     def choose(self, state: State) -> None:
@@ -95,3 +116,18 @@ class TritonOps(DynamicOps):
     def _choose_sampled(self, state: State) -> Tensor:
         sampling = self.sampling
         return self._sample(state.logits, self.draw(state), sampling.temperature, sampling.top_k, sampling.top_p)
+
+    def _sample(self, logits: Tensor, noise: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+        """See sample_index. The parameters go to the device when they change."""
+        if self._compiled is None:
+            self._compiled = torch.compile(sample_by_tensors, dynamic=False)
+        if (temperature, top_k, top_p) != self._known:
+            self._knobs.copy_(torch.tensor([temperature, top_p]))
+            self._rank.fill_(min(top_k, logits.shape[0]) - 1)
+            self._known = (temperature, top_k, top_p)
+        return self._compiled(logits, noise, self._knobs, self._rank, top_k > 0, top_p < 1.0)
+
+    def _resize(self, places: int) -> None:
+        """Pinned host memory for so many ids, and a view of it."""
+        self._host = torch.zeros(places, dtype=torch.int64, pin_memory=True)
+        self._view = self._host.numpy()
