@@ -52,22 +52,23 @@ class CudaCapture:
             work()
             self._stream.synchronize()
 
-    def __call__(self, work: Work, *, warm: bool = True, alone: bool = False) -> Captured:
-        """Capture `work`, `warm` after running it once, `alone` in a memory pool of its own.
+    def __call__(self, work: Work, politely: Work | None = None, *, alone: bool = False) -> Captured:
+        """Capture `work` after running it once, `alone` in a memory pool of its own.
 
-        `warm` is wrong while a sequence is in flight, whose buffers it would overwrite; then the same forward must
-        have run before. `capture_begin` is called directly: torch.cuda.graph synchronises the device, collects garbage
-        and empties caches each time. The bytes are measured on the device, so they include what the driver takes for
-        an instantiated graph; what PyTorch's other pools grew by meanwhile is taken out.
+        Amid requests `politely` is recorded instead, the same work that gives way to them, and nothing is run: that
+        would overwrite the buffers of the sequence in flight, and the request that wanted this graph has run the work.
+        `capture_begin` is called directly: torch.cuda.graph synchronises the device, collects garbage and empties
+        caches each time. The bytes are measured on the device, so they include what the driver takes for an
+        instantiated graph; what PyTorch's other pools grew by meanwhile is taken out.
         """
-        if warm:
+        if politely is None:
             self.warm(work)
         torch.cuda.set_device(self._device)
         with torch.cuda.stream(self._stream):
             handle = self._pool(alone)
             before = _memory(handle)
             started = time.perf_counter()
-            graph = self._record(work, handle)
+            graph = self._record(politely or work, handle)
             seconds = time.perf_counter() - started
             after = _memory(handle)
         grown = max(0, after.used - before.used)
@@ -165,10 +166,10 @@ class EagerCapture:
         """Run `work`."""
         work()
 
-    def __call__(self, work: Work, *, warm: bool = True, alone: bool = False) -> Captured:
-        """Remember `work`, `warm` after running it once, as a real capture does."""
+    def __call__(self, work: Work, politely: Work | None = None, *, alone: bool = False) -> Captured:
+        """Remember `work`, after running it once where a real capture does."""
         started = time.perf_counter()
-        if warm:
+        if politely is None:
             work()
         return Captured(EagerReplay(work), time.perf_counter() - started)
 

@@ -71,8 +71,8 @@ class _Entry:
 class GraphPool:
     """Graphs up to both caps; the one longest unused goes first, a pinned one and the one in use never.
 
-    Shared memory that a capture made grow stays until the last graph goes, even if that capture was dropped for it: with
-    none but pinned graphs and the one in use left, the pool may be above the cap in bytes until the next capture.
+    Shared memory that a capture made grow stays until the last graph goes, even if that capture was dropped for it:
+    with none but pinned graphs and the one in use left, the pool may be above the cap in bytes until the next capture.
     `trim_each`: whether each eviction is handed back at once, for graphs whose memory no other can take over.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from cases.runtime.background import CaptureThread, Gate, GiveWay
+from cases.runtime.background import CaptureThread, Gate
 from cases.runtime.buckets import GraphOptions
 from cases.runtime.capture import CudaCapture, EagerCapture, Work
 from cases.runtime.graph_pool import Captured, Graph, GraphPool, Limits
@@ -250,7 +250,7 @@ class GraphRunner:
     def _capture_initial(self) -> None:
         """The decode graph first: it alone is a must. Warmed over several rows too, whatever is captured now."""
         capacity = self._model.state.capacity
-        self._capture.warm(partial(self._model.forward, min(WARM_ROWS, capacity)))
+        self._capture.warm(self._work(min(WARM_ROWS, capacity)))
         if self._one_token:
             self._add_decode(self._capture_warm)
             if self._decode is None:
@@ -271,11 +271,14 @@ class GraphRunner:
 
     def _capture_politely(self, bucket: int) -> Captured:
         """Amid requests: no warm run, and layer by layer when none is in flight."""
-        with self.gate.turn() as give_way:
-            return self._capture(self._work(bucket, give_way), warm=False, alone=bucket == DECODE)
+        return self._capture(self._work(bucket), partial(self._forward_politely, bucket), alone=bucket == DECODE)
 
-    def _work(self, bucket: int, between: GiveWay | None = None) -> Work:
-        return partial(self._model.forward, bucket or 1, between)
+    def _forward_politely(self, bucket: int) -> None:
+        with self.gate.turn() as give_way:
+            self._model.forward(bucket or 1, give_way)
+
+    def _work(self, bucket: int) -> Work:
+        return partial(self._model.forward, bucket or 1)
 
     def _evict_all(self) -> Eviction:
         before = self._capture.free_bytes()
