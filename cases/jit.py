@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cases.runtime.llama import Blocks
 
 NARROWEST_HEAD = 32
-BACKENDS = ("triton", "torchscript")
+BACKENDS = ("auto", "triton", "torchscript")
 
 
 class Jit(LeanCase):
@@ -26,7 +26,7 @@ class Jit(LeanCase):
         super().check_options(options)
         backend = options["jit"].get("backend")
         if backend not in BACKENDS:
-            raise ValueError(f"jit.backend must be {' or '.join(BACKENDS)}, not {backend!r}")
+            raise ValueError(f"jit.backend must be {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, not {backend!r}")
 
     def make_blocks(self, plan: Plan, shape: LlamaShape) -> Blocks:
         """Kernels by the backend that the configuration names."""
@@ -63,8 +63,13 @@ def check_head(shape: LlamaShape) -> None:
 
 
 def backend_of(plan: Plan) -> str:
-    """The backend that the configuration names. Raises Unsupported for Triton without a GPU."""
+    """The backend that the configuration names, by the device where it says auto.
+
+    Raises Unsupported for Triton without a GPU.
+    """
     backend = str(plan.options["jit"]["backend"])
+    if backend == "auto":
+        return "triton" if plan.device == "cuda" else "torchscript"
     if backend == "triton" and plan.device != "cuda":
         raise Unsupported(f"jit.backend=triton needs a GPU: set cases.{plan.case}.jit.backend=torchscript")
     return backend

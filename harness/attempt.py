@@ -29,20 +29,8 @@ def set_aside(folder: Path) -> None:
 
 
 def planned_samples(job: Job, case: str, block: int) -> Mapping[str, int]:
-    """How many samples of each metric a whole block has.
-
-    A job that measures something else than the sweep says so by a method `planned_samples(case, block)` of its own.
-    """
-    own = getattr(job, "planned_samples", None)
-    if own is not None:
-        counts: Mapping[str, int] = own(case, block)
-        return counts
-    sweep = job.sweep
-    return {
-        "cold": 1,
-        "ttft": sweep.iterations * len(sweep.prompt_lengths),
-        "decode": sweep.decode_sequences * sweep.decode_steps,
-    }
+    """How many samples of each metric a whole block has."""
+    return job.planned_samples(case, block)
 
 
 def stored_samples(path: Path) -> Counter[str]:

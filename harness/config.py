@@ -46,7 +46,22 @@ class EquivalenceConfig:
 
 
 @dataclass
+class StreamConfig:
+    requests: int = option("requests of a stream, one after the other (workload: stream)")
+    lengths: list[int] = option("shortest and longest prompt of a stream, drawn evenly")
+    memory_every: int = option("requests between two readings of memory")
+
+
+@dataclass
+class InterferenceConfig:
+    requests: int = option("timed requests without captures, and as many beside them (workload: interference)")
+    lengths: list[int] = option("prompt lengths of the timed requests; their graphs stay")
+    missing: list[int] = option("prompt lengths of the requests in between that want graphs that are not there")
+
+
+@dataclass
 class SweepConfig:
+    workload: str = option("latency (TTFT and decode), stream (random lengths) or interference (beside captures)")
     prompt_lengths: list[int] = option("prompt lengths in tokens")
     ttft_iterations: int = option("timed requests a length and block")
     p99_iterations: int = option("requests a length and block that P99 is taken over (the first N of one stream)")
@@ -56,6 +71,9 @@ class SweepConfig:
     decode: DecodeConfig = option("the decode measurement")
     context_ranges: list[list[int]] = option("ranges of context length, ends included, that decode.csv reports")
     equivalence: EquivalenceConfig = option("the comparison with baseline")
+    stream: StreamConfig = option("the stream of random lengths")
+    interference: InterferenceConfig = option("requests beside captures")
+    evict: bool = option("give every graph back at the end of a block and measure what that returned")
 
 
 @dataclass
@@ -103,6 +121,7 @@ class RunConfig:
     protocol: ProtocolConfig = option("the procedure; protocol=NAME picks a file of conf/protocol")
     device: str = option("cuda or cpu; every cpu run is stamped smoke")
     gpu: int = option("index of the GPU, as nvidia-smi counts")
+    study: str | None = option("the experiment that this run is; experiment=NAME sets it, the report shows its section")
     seed: int = option("seed of weights, prompts, order and sampling")
     output: str | None = option("folder of the run; null is results/<time>-<model>-<protocol>")
     cache: str = option("folder for generated checkpoints; LATENCY_CACHE sets it too")

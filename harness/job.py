@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,10 @@ class SweepJob:
     forced_tokens: int
     tolerance: float
     context_ranges: list[list[int]]
+    workload: Literal["latency", "stream", "interference"] = "latency"
+    stream: dict[str, Any] = field(default_factory=dict)
+    interference: dict[str, Any] = field(default_factory=dict)
+    evict: bool = False
 
     @property
     def iterations(self) -> int:
@@ -77,6 +81,19 @@ class Job:
             sampling=Sampling(**self.sampling),
             options=self.cases[case].options,
         )
+
+    def planned_samples(self, case: str, block: int) -> dict[str, int]:
+        """How many samples of each metric a whole block has."""
+        sweep = self.sweep
+        if sweep.workload == "stream":
+            return {"cold": 1, "stream": sweep.stream["requests"]}
+        if sweep.workload == "interference":
+            return {"cold": 1, "quiet": sweep.interference["requests"], "busy": sweep.interference["requests"]}
+        return {
+            "cold": 1,
+            "ttft": sweep.iterations * len(sweep.prompt_lengths),
+            "decode": sweep.decode_sequences * sweep.decode_steps,
+        }
 
     def block_dir(self, case: str, block: int) -> Path:
         """Where the worker of this case and block writes."""

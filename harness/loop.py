@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from harness.contract import Case, Stats
+from harness.contract import Case, Footprint, Stats
 from harness.job import Job
 from harness.prompts import prompt, timed_index
 from harness.schema import Metric
@@ -49,6 +49,9 @@ class Sink(Protocol):
 
     def keep(self, samples: Sequence[tuple[Place, Timed]]) -> None:
         """Store samples for good."""
+
+    def memory(self, request: int, held: Footprint, rss_bytes: int) -> None:
+        """Store a reading of memory for good."""
 
     def stage(self, name: str) -> None:
         """A new stage begins."""
@@ -139,6 +142,8 @@ class Block:
         for iteration in range(sweep.warmup_iterations):
             for length in sweep.prompt_lengths:
                 self.case.prefill(prompt(self.job, "warmup", length, iteration))
+        if sweep.decode_sequences == 0:
+            return
         ids = prompt(self.job, "warmup", sweep.decode_prompt_length, 0)
         for _ in time_decode(self.case, ids, sweep.decode_steps, self.clock):
             pass
@@ -164,19 +169,17 @@ class Block:
                 self.sink.progress("ttft", length, done, total)
 
     def decode(self) -> None:
-        """Whole sequences; a sample's context length is what the cache holds before the step."""
+        """Whole sequences; a sample's context length is what the cache holds before the step.
+
+        Samples go to the file after each step, between two intervals: a killed worker has lost none.
+        """
         self.sink.stage("decode")
         sweep = self.job.sweep
         for sequence in range(sweep.decode_sequences):
             gc.collect()
             ids = prompt(self.job, "decode", sweep.decode_prompt_length, sequence)
-            samples: list[tuple[Place, Timed]] = []
-            try:
-                for step, timed in enumerate(time_decode(self.case, ids, sweep.decode_steps, self.clock)):
-                    place = Place("decode", len(ids), len(ids) + step, sequence)
-                    samples.append((place, timed))
-            finally:
-                self.sink.keep(samples)
+            for step, timed in enumerate(time_decode(self.case, ids, sweep.decode_steps, self.clock)):
+                self.sink.keep([(Place("decode", len(ids), len(ids) + step, sequence), timed)])
             self.sink.progress("decode", len(ids), sequence + 1, sweep.decode_sequences)
 
     def _shuffled(self, purpose: str) -> list[int]:

@@ -31,6 +31,10 @@ def order(config: RunConfig) -> list[tuple[str, int]]:
 
 def longest(sweep: SweepConfig) -> int:
     """Positions that the longest request takes, prompt, forced and new tokens together."""
+    if sweep.workload == "stream":
+        return sweep.stream.lengths[1]
+    if sweep.workload == "interference":
+        return max(*sweep.interference.lengths, *sweep.interference.missing)
     return max(max(sweep.prompt_lengths) + sweep.equivalence.forced_tokens + 1, sweep.decode.context)
 
 
@@ -42,6 +46,10 @@ def kv_capacity(sweep: SweepConfig, positions: int) -> int:
 
 def requests(sweep: SweepConfig, block: int) -> int:
     """Requests of one block: cold, warm-up, timed, decode sequences and, in block 0, the compared ones."""
+    if sweep.workload == "stream":
+        return 1 + sweep.stream.requests
+    if sweep.workload == "interference":
+        return 1 + 4 * sweep.interference.requests
     timed = max(sweep.ttft_iterations, sweep.p99_iterations)
     lengths = len(sweep.prompt_lengths)
     compared = lengths if block == 0 else 0
@@ -50,6 +58,8 @@ def requests(sweep: SweepConfig, block: int) -> int:
 
 def sequences(sweep: SweepConfig) -> int:
     """Decode sequences of one block, the untimed one included."""
+    if sweep.workload != "latency" or sweep.decode.sequences == 0:
+        return 0
     return sweep.decode.sequences + (sweep.warmup_iterations > 0)
 
 
@@ -109,6 +119,10 @@ def sweep_job(sweep: SweepConfig) -> SweepJob:
         forced_tokens=sweep.equivalence.forced_tokens,
         tolerance=sweep.equivalence.tolerance,
         context_ranges=sweep.context_ranges,
+        workload=cast(Any, sweep.workload),
+        stream=asdict(sweep.stream),
+        interference=asdict(sweep.interference),
+        evict=sweep.evict,
     )
 
 

@@ -12,10 +12,13 @@ from typing import Any
 
 from harness.job import Job
 from harness.launch import Outcome
-from harness.schema import SAMPLES, STATUS
+from harness.schema import CAPTURES, EVICTION, MEMORY, SAMPLES, STATUS
 
 Conditions = Callable[[int], tuple[str, str]]
 """From a time in nanoseconds to the SM clock and the throttle reasons at it."""
+
+MemoryUsed = Callable[[int], str]
+"""From a time in nanoseconds to the MiB that the device had in use, empty where nobody looked."""
 
 DONE = ("ok", "unsupported", "unavailable")
 NOT_HERE = ("unsupported", "unavailable")
@@ -52,14 +55,27 @@ def read_verdict(job: Job, case: str, block: int) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
-def record_block(job: Job, row: dict[str, Any], conditions: Conditions) -> None:
+def record_block(job: Job, row: dict[str, Any], conditions: Conditions, memory_used: MemoryUsed) -> None:
     """Put a block's row and samples on record, and the run's status.csv and samples.csv with them."""
     folder = job.block_dir(row["case"], row["block"])
     folder.mkdir(parents=True, exist_ok=True)
     join_conditions(folder / "samples.csv", conditions)
+    join_memory(folder / "memory.csv", memory_used)
     write_json(folder / "verdict.json", row)
     write_status(job)
-    merge_samples(job)
+    merge(job, "samples.csv", SAMPLES)
+    merge_present(job)
+
+
+def join_memory(path: Path, memory_used: MemoryUsed) -> None:
+    """Fill what the device had in use into a block's readings of memory; an unfinished last line is left out."""
+    if not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    for row in rows:
+        row["device_used_mib"] = memory_used(int(row["time_ns"]))
+    write_aside(path, _csv_text(MEMORY, rows))
 
 
 def join_conditions(path: Path, conditions: Conditions) -> None:
@@ -80,15 +96,22 @@ def write_status(job: Job) -> None:
     write_aside(Path(job.run_dir) / "status.csv", _csv_text(STATUS, rows))
 
 
-def merge_samples(job: Job) -> None:
-    """samples.csv from every block that is over, in the order of the plan."""
-    parts = [",".join(SAMPLES) + "\n"]
+def merge_present(job: Job) -> None:
+    """The tables that only some cases or workloads give, as far as any block has them."""
+    for name, columns in (("captures.csv", CAPTURES), ("eviction.csv", EVICTION), ("memory.csv", MEMORY)):
+        if any((job.block_dir(case, block) / name).is_file() for case, block in job.order):
+            merge(job, name, columns)
+
+
+def merge(job: Job, name: str, columns: Sequence[str]) -> None:
+    """One table of the run from those of every block that is over, in the order of the plan."""
+    parts = [",".join(columns) + "\n"]
     for case, block in job.order:
-        path = job.block_dir(case, block) / "samples.csv"
+        path = job.block_dir(case, block) / name
         if path.is_file() and read_verdict(job, case, block) is not None:
             _, _, rows = path.read_text(encoding="utf-8").partition("\n")
             parts.append(rows)
-    write_aside(Path(job.run_dir) / "samples.csv", "".join(parts))
+    write_aside(Path(job.run_dir) / name, "".join(parts))
 
 
 def _csv_text(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:

@@ -214,7 +214,7 @@ def _run_blocks(run: Run, job: Job, watch: Watcher) -> None:
                 watch.end(f"{row['state']} before, skipped", counted=True)
                 continue
             row = _absent_before(job, case, block) or _run_block(run, job, case, block, watch)
-            record.record_block(job, row, telemetry.nearest)
+            record.record_block(job, row, telemetry.nearest, telemetry.memory_used)
             watch.end(f"{row['state']} {row['reason']}".strip(), counted=True)
 
 

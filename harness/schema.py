@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 State = Literal["ok", "unsupported", "unavailable", "failed", "timeout"]
-Metric = Literal["ttft", "cold", "decode"]
+Metric = Literal["ttft", "cold", "decode", "stream", "quiet", "busy"]
 
 STATUS = (
     "case", "block", "state", "reason", "engine", "load_s", "compile_s", "capture_s",
@@ -15,8 +15,10 @@ STATUS = (
 SAMPLES = (
     "case", "block", "metric", "prompt_length", "context_length", "iteration", "started_ns",
     "host_ms", "gpu_ms", "server_ms", "token_id", "captures", "sm_clock_mhz", "throttle",
-    "ungraphed",
+    "ungraphed", "hits", "misses", "evictions", "failures", "capturing",
 )  # fmt: skip
+SAMPLES_ALWAYS = SAMPLES[:14]
+"""Columns that every samples.csv has; those behind them came later, and are 0 where a file lacks them."""
 TTFT = (
     "case", "prompt_length", "n", "cold_ms", "mean_ms", "std_ms", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms",
     "gpu_p50_ms", "server_p50_ms", "floor_ms", "ratio_to_floor",
@@ -33,6 +35,11 @@ DECODE = (
 EQUIVALENCE = (
     "case", "prompt_length", "tokens_compared", "tokens_equal", "max_relative_logit_error", "passed",
     "timed_tokens_compared", "timed_tokens_equal", "reason",
+)  # fmt: skip
+CAPTURES = ("case", "block", "order", "bucket", "seconds", "grown_mib", "reason")
+EVICTION = ("case", "block", "graphs", "held_mib", "free_before_mib", "free_after_mib")
+MEMORY = (
+    "case", "block", "request", "time_ns", "graphs", "graph_pool_mib", "host_rss_mib", "device_used_mib",
 )  # fmt: skip
 TELEMETRY = (
     "time_ns", "sm_clock_mhz", "memory_clock_mhz", "power_w", "temperature_c", "throttle", "memory_used_mib",

@@ -12,11 +12,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from harness.contract import Footprint, Stats
 from harness.loop import Place, Timed
-from harness.schema import SAMPLES
+from harness.schema import MEMORY, SAMPLES
 
 EVENT_PERIOD_S = 0.2
 MEDIAN_WINDOW = 101
+MIB = 2**20
 
 
 class Events:
@@ -47,7 +49,7 @@ class BlockSink:
         self._rows = csv.writer(self._file)
         self._rows.writerow(SAMPLES)
         self._file.flush()
-        self._case, self._block, self._events = case, block, events
+        self._folder, self._case, self._block, self._events = folder, case, block, events
         self._recent: dict[tuple[str, int], deque[float]] = defaultdict(lambda: deque(maxlen=MEDIAN_WINDOW))
         self._next_event = 0.0
         self.current_stage = ""
@@ -59,6 +61,17 @@ class BlockSink:
             milliseconds = (timed.ended_ns - timed.started_ns) / 1e6
             self._recent[place.metric, place.prompt_length].append(milliseconds)
         self._file.flush()
+
+    def memory(self, request: int, held: Footprint, rss_bytes: int) -> None:
+        """Append a reading of memory to memory.csv; the parent adds what the device had in use."""
+        path = self._folder / "memory.csv"
+        fresh = not path.exists()
+        with path.open("a", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            if fresh:
+                rows.writerow(MEMORY)
+            sizes = [round(held.graph_pool_bytes / MIB, 1), round(rss_bytes / MIB, 1), ""]
+            rows.writerow([self._case, self._block, request, time.perf_counter_ns(), held.graphs, *sizes])
 
     def stage(self, name: str) -> None:
         """Tell the parent that a stage begins."""
@@ -103,4 +116,14 @@ class BlockSink:
             "",
             "",
             after.ungraphed - before.ungraphed,
+            after.hits - before.hits,
+            after.misses - before.misses,
+            after.evictions - before.evictions,
+            after.failures - before.failures,
+            int(capturing(before) or capturing(after) or after.begun > before.begun),
         ]
+
+
+def capturing(stats: Stats) -> bool:
+    """Whether a capture was going on when the counters were read."""
+    return stats.begun > stats.captures + stats.failures

@@ -50,10 +50,11 @@ def load_samples(path: Path) -> pd.DataFrame:
     """samples.csv with `throttle` as text and every missing number as NaN. Raises ValueError on a missing column."""
     text = {"case": str, "metric": str, "throttle": str}
     samples = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=["", "nan", "NaN"])
-    if absent := [column for column in schema.SAMPLES if column not in samples]:
+    if absent := [column for column in schema.SAMPLES_ALWAYS if column not in samples]:
         raise ValueError(
-            f"{path} has no column {', '.join(absent)}: its first line must name {', '.join(schema.SAMPLES)}"
+            f"{path} has no column {', '.join(absent)}: its first line must name {', '.join(schema.SAMPLES_ALWAYS)}"
         )
+    samples = samples.assign(**{column: 0 for column in schema.SAMPLES if column not in samples})
     samples["throttle"] = samples["throttle"].fillna("")
     return samples
 

@@ -118,12 +118,21 @@ class Telemetry:
         """SM clock in MHz and throttle reasons at `time_ns`; empty texts where nothing was read near it."""
         return nearest(self._readings, time_ns)
 
+    def memory_used(self, time_ns: int) -> str:
+        """MiB of device memory in use at `time_ns`, by whatever process; empty where nothing was read near it."""
+        best = near(self._readings, time_ns)
+        return "" if best is None else str(best.memory_used_mib)
+
 
 def nearest(readings: list[Reading], time_ns: int) -> tuple[str, str]:
-    """SM clock and throttle reasons of the reading nearest in time, if within TOLERANCE_NS."""
+    """SM clock and throttle reasons of the reading near a time; empty texts where there is none."""
+    best = near(readings, time_ns)
+    return ("", "") if best is None else (str(best.sm_clock_mhz), best.throttle)
+
+
+def near(readings: list[Reading], time_ns: int) -> Reading | None:
+    """The reading nearest in time, if within TOLERANCE_NS."""
     after = bisect_left(readings, time_ns, key=lambda reading: reading.time_ns)
     around = readings[max(0, after - 1) : after + 1]
     best = min(around, key=lambda reading: abs(reading.time_ns - time_ns), default=None)
-    if best is None or abs(best.time_ns - time_ns) > TOLERANCE_NS:
-        return "", ""
-    return str(best.sm_clock_mhz), best.throttle
+    return None if best is None or abs(best.time_ns - time_ns) > TOLERANCE_NS else best

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,8 +9,16 @@ from typing import Any
 
 from harness import plan
 from harness.compose import nearest
-from harness.config import CaseConfig, ModelConfig, RunConfig, SamplingConfig, SweepConfig
-from harness.loader import load_case
+from harness.config import (
+    CaseConfig,
+    InterferenceConfig,
+    ModelConfig,
+    RunConfig,
+    SamplingConfig,
+    StreamConfig,
+    SweepConfig,
+)
+from harness.loader import load, load_case
 
 DTYPES = ("float16", "bfloat16", "float32")
 LONGEST_PAUSE_MS = 10_000
@@ -72,6 +79,27 @@ def check_sweep(sweep: SweepConfig) -> None:
     _above_zero("sweep.equivalence.tolerance", sweep.equivalence.tolerance)
     for bounds in sweep.context_ranges:
         _check_range(bounds, sweep)
+    _one_of("sweep.workload", sweep.workload, ("latency", "stream", "interference"))
+    _check_stream(sweep.stream)
+    _check_interference(sweep.interference)
+
+
+def _check_stream(stream: StreamConfig) -> None:
+    """Requests, lengths and readings of a stream."""
+    _at_least("sweep.stream.requests", stream.requests, 1)
+    _at_least("sweep.stream.memory_every", stream.memory_every, 1)
+    if len(stream.lengths) != 2 or not 1 <= stream.lengths[0] <= stream.lengths[1]:
+        raise ValueError(f"sweep.stream.lengths: {list(stream.lengths)} is no range; write [shortest,longest]")
+
+
+def _check_interference(beside: InterferenceConfig) -> None:
+    """Requests and lengths of the two phases."""
+    _at_least("sweep.interference.requests", beside.requests, 1)
+    for key, lengths in (("lengths", beside.lengths), ("missing", beside.missing)):
+        if not lengths:
+            raise ValueError(f"sweep.interference.{key} is empty: give at least one length, as in [10,100]")
+        for length in lengths:
+            _at_least(f"sweep.interference.{key}", length, 1)
 
 
 def _check_range(bounds: Sequence[int], sweep: SweepConfig) -> None:
@@ -122,6 +150,12 @@ def check_model(config: RunConfig) -> None:
 def check_positions(sweep: SweepConfig, positions: int) -> None:
     """Refuse lengths beyond the model's positions."""
     forced = sweep.equivalence.forced_tokens
+    if sweep.workload != "latency":
+        if plan.longest(sweep) > positions:
+            raise ValueError(
+                f"sweep.{sweep.workload}: {plan.longest(sweep)} is too long for the model's {positions} positions"
+            )
+        return
     for length in sweep.prompt_lengths:
         if length + forced + 1 > positions:
             raise ValueError(
@@ -152,10 +186,7 @@ def known_shape(model: ModelConfig) -> dict[str, Any]:
     shape = {key: getattr(model, key) for key in (*SHAPE_KEYS, "tie_word_embeddings")}
     folder = weights_folder(model)
     if folder is not None:
-        try:
-            stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{folder / 'config.json'} is not valid JSON: {error}") from error
+        stored = vars(load("cases.runtime.shape.read_shape")(folder))
         shape = {key: stored.get(key) if value is None else value for key, value in shape.items()}
     return {key: value for key, value in shape.items() if value is not None}
 

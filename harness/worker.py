@@ -7,21 +7,24 @@ through a file descriptor of its own: one verdict, always the last line.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.contract import Case, SetUp, Unavailable, Unsupported
+from harness.contract import CaptureRecord, Case, Eviction, SetUp, Unavailable, Unsupported
 from harness.job import CaseJob, Job, read_job
 from harness.loader import load, load_case
-from harness.loop import Block
 from harness.orphan import die_with_parent
 from harness.overhead import loop_overhead_us
 from harness.prompts import prompt
+from harness.schema import CAPTURES, EVICTION
 from harness.sink import BlockSink, Events
+from harness.workloads import workload
 
 PROVISION = "cases.runtime.provision.provision"
 EXIT_CODES = {"ok": 0, "unsupported": 0, "unavailable": 0, "failed": 1}
@@ -68,11 +71,15 @@ def measure_block(job: Job, name: str, block: int, events: Events) -> dict[str, 
         check_capabilities(entry, job)
         case = open_case(entry)
         verdict |= describe(case.prepare(job.plan(name)))
-        Block(job, name, block, case, sink).measure()
-        if block == 0 and case.capabilities.logits:
+        workload(job)(job, name, block, case, sink).measure()
+        if block == 0 and job.sweep.workload == "latency" and case.capabilities.logits:
             sink.stage("score")
             score(case, job, folder)
         verdict |= footprint(case)
+        write_captures(folder / "captures.csv", name, block, case.captured())
+        if job.sweep.evict:
+            sink.stage("evict")
+            write_eviction(folder / "eviction.csv", name, block, case.evict())
     except Unavailable as error:
         verdict |= {"state": "unavailable", "reason": str(error), "stage": sink.current_stage}
     except Unsupported as error:
@@ -82,9 +89,45 @@ def measure_block(job: Job, name: str, block: int, events: Events) -> dict[str, 
         verdict |= {"state": "failed", "reason": one_line(error), "stage": sink.current_stage}
     finally:
         sink.close()
-        if case is not None:
-            case.close()
-    return verdict
+    return verdict | closed(case, verdict)
+
+
+def closed(case: Case | None, verdict: dict[str, Any]) -> dict[str, Any]:
+    """Close the case. That it fails to is said beside what is known, and fails a block that was well so far."""
+    if case is None:
+        return {}
+    try:
+        case.close()
+    except Exception as error:  # noqa: BLE001  the border of the process
+        traceback.print_exc()
+        if verdict["state"] == "ok":
+            return {"state": "failed", "reason": one_line(error), "stage": "close"}
+        return {"reason": f"{verdict['reason']}; close: {one_line(error)}"[:500]}
+    return {}
+
+
+def write_captures(path: Path, name: str, block: int, records: list[CaptureRecord]) -> None:
+    """captures.csv of one block: every capture tried; no file where there was none."""
+    rows = [
+        [name, block, order, taken.bucket, round(taken.seconds, 6), round(taken.grown_bytes / MIB, 3), taken.reason]
+        for order, taken in enumerate(records)
+    ]
+    if rows:
+        write_rows(path, CAPTURES, rows)
+
+
+def write_eviction(path: Path, name: str, block: int, given: Eviction) -> None:
+    """eviction.csv of one block: device memory in MiB around giving every graph back."""
+    sizes = (given.held_bytes, given.free_before_bytes, given.free_after_bytes)
+    write_rows(path, EVICTION, [[name, block, given.graphs, *(round(size / MIB, 2) for size in sizes)]])
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a whole table or none of it."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+    part.replace(path)
 
 
 def describe(set_up: SetUp) -> dict[str, Any]:
@@ -124,7 +167,7 @@ def prepare(spec: dict[str, Any], events: Events) -> dict[str, Any]:
         found = load(PROVISION)(spec, report)
         return {"state": "ok", "reason": "", "loop_overhead_us": loop_overhead_us(), **found}
     except (ValueError, Unavailable) as error:
-        return {"state": "failed", "reason": str(error)}
+        return {"state": "failed", "reason": str(error), "users_mistake": isinstance(error, ValueError)}
     except Exception as error:  # noqa: BLE001  the border of the process
         traceback.print_exc()
         return {"state": "failed", "reason": one_line(error)}

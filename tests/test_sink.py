@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.contract import Stats
+from harness.contract import Footprint, Stats
 from harness.loop import Place, Timed
 from harness.schema import SAMPLES
 from harness.sink import BlockSink, Events, set_aside
@@ -48,11 +48,12 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_sample_is_a_row_with_the_schemas_columns(sink, tmp_path):
-    before, after = Stats(1000, 500, 3, 9, 1), Stats(2_001_000, 750_500, 5, 10, 2)
+    before = Stats(1000, 500, 3, 9, 1, hits=7, misses=2, evictions=1, failures=0, begun=3)
+    after = Stats(2_001_000, 750_500, 5, 10, 2, hits=7, misses=3, evictions=3, failures=1, begun=7)
     sink.keep([(Place("decode", 10, 11, 4), timed(before, after))])
     assert (tmp_path / "samples.csv").read_text().splitlines() == [
         ",".join(SAMPLES),
-        "fake,2,decode,10,11,4,1000000000000000,1.234567,2.000000,0.750000,77,2,,,1",
+        "fake,2,decode,10,11,4,1000000000000000,1.234567,2.000000,0.750000,77,2,,,1,0,1,2,1,1",
     ]
 
 
@@ -98,3 +99,27 @@ def test_progress_says_the_running_median_and_always_the_end(sink, events):
     assert stage == {"event": "stage", "stage": "ttft"}
     expected = {"event": "progress", "stage": "ttft", "prompt_length": 10, "done": 3, "total": 3, "median_ms": 2.0}
     assert last == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "flag"),
+    [
+        (Stats(captures=3, begun=3), Stats(captures=3, begun=3), "0"),
+        (Stats(captures=3, begun=4), Stats(captures=4, begun=4), "1"),
+        (Stats(captures=3, begun=3), Stats(captures=3, begun=4), "1"),
+        (Stats(captures=3, begun=3), Stats(captures=4, begun=4), "1"),
+        (Stats(captures=3, begun=5, failures=2), Stats(captures=3, begun=5, failures=2), "0"),
+    ],
+)
+def test_a_capture_at_any_time_in_a_sample_is_flagged(sink, tmp_path, before, after, flag):
+    sink.keep([(Place("stream", 10, 10, 0), timed(before, after))])
+    assert rows(tmp_path / "samples.csv")[0]["capturing"] == flag
+
+
+def test_readings_of_memory_are_appended(sink, tmp_path):
+    sink.memory(0, Footprint(graphs=3, graph_pool_bytes=5 * 2**20), 7 * 2**20)
+    sink.memory(50, Footprint(), 8 * 2**20)
+    found = rows(tmp_path / "memory.csv")
+    assert [row["request"] for row in found] == ["0", "50"]
+    assert [row["host_rss_mib"] for row in found] == ["7.0", "8.0"]
+    assert (found[0]["graphs"], found[0]["graph_pool_mib"], found[0]["device_used_mib"]) == ("3", "5.0", "")

@@ -146,7 +146,7 @@ def test_a_worker_that_dies_gives_no_verdict_and_keeps_its_samples(make_job):
     code, events, _ = run_block(job)
     assert code == -signal.SIGKILL
     assert verdicts(events) == []
-    assert len(rows(job.block_dir("fake", 0) / "samples.csv")) == 13
+    assert len(rows(job.block_dir("fake", 0) / "samples.csv")) == 16
 
 
 def test_what_a_case_prints_is_no_verdict(make_job, tmp_path, monkeypatch):

@@ -229,7 +229,7 @@ def test_triton_on_a_cpu_is_refused_never_replaced(kind, folder):
 
 @pytest.mark.parametrize("backend", ["cuda", None, "", "Triton"])
 def test_unknown_backends_are_refused(backend):
-    with pytest.raises(ValueError, match=r"^jit\.backend must be triton or torchscript, not "):
+    with pytest.raises(ValueError, match=r"^jit\.backend must be auto, triton or torchscript, not "):
         Jit.check_options({"jit": {"backend": backend}})
 
 
