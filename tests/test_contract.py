@@ -5,6 +5,7 @@ A new case is here as soon as its yaml is. On the CPU, with a tiny checkpoint: w
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -19,7 +20,18 @@ import pytest
 import yaml
 
 from harness.config import CaseConfig
-from harness.contract import Case, Footprint, Plan, Sampling, SetUp, Stats, Unavailable, Unsupported
+from harness.contract import (
+    CaptureRecord,
+    Case,
+    Eviction,
+    Footprint,
+    Plan,
+    Sampling,
+    SetUp,
+    Stats,
+    Unavailable,
+    Unsupported,
+)
 from harness.ipc.client import RemoteCase
 from harness.loader import load_case
 
@@ -178,6 +190,65 @@ def test_scoring_follows_the_forced_tokens_and_leaves_requests_alone(case):
     assert likeliest(last) == case.prefill([*prompt(19), *forced])
     assert len(case.score(prompt(3), [])) == 1
     assert generate(case, prompt(19), 3) == before
+
+
+def test_counters_of_graphs_add_up(case):
+    before = case.stats()
+    for length in (4, 17, 33):
+        case.prefill(prompt(length), 2)
+        case.decode()
+    after = case.stats()
+    assert after.begun >= after.captures + after.failures
+    answered = after.hits - before.hits + after.misses - before.misses
+    assert answered in (0, 3), "either every prefill of these is counted, or the case has no graphs"
+    assert after.replays - before.replays >= after.hits - before.hits
+
+
+def test_captures_are_records_of_what_stats_counts(ready):
+    case, transport = ready
+    if transport == "unix" and type(case).captured is Case.captured:
+        pytest.skip("this transport does not carry them")
+    records, stats = case.captured(), case.stats()
+    assert all(type(record) is CaptureRecord for record in records)
+    assert len(records) in (0, stats.captures + stats.failures)
+    assert all(record.bucket >= 0 and record.seconds >= 0 and record.grown_bytes >= 0 for record in records)
+
+
+def test_an_eviction_is_measured_or_refused_and_requests_go_on(ready):
+    case, transport = ready
+    if transport == "unix" and type(case).evict is Case.evict:
+        pytest.skip("this transport does not carry it")
+    expected = generate(case, prompt(26), 4)
+    found: Eviction | None = None
+    with contextlib.suppress(Unsupported):
+        found = case.evict()
+    if found is not None:
+        assert type(found) is Eviction
+        assert found.graphs >= 1
+        assert case.footprint().graphs == 0
+    assert generate(case, prompt(26), 4) == expected
+    assert generate(case, prompt(26), 4) == expected
+
+
+def test_another_sampling_holds_from_the_next_request_on_or_is_refused(ready):
+    case, transport = ready
+    if transport == "unix" and type(case).use is Case.use:
+        pytest.skip("this transport does not carry it")
+    greedy = generate(case, prompt(14), 8)
+    sampling = Sampling("sample", temperature=1.5, top_k=50, top_p=0.9, seed=4)
+    try:
+        case.use(sampling)
+    except Unsupported:
+        assert generate(case, prompt(14), 8) == greedy
+        return
+    first = generate(case, prompt(14), 8)
+    assert first != greedy
+    assert generate(case, prompt(14), 8) == first
+    with pytest.raises(ValueError, match="temperature"):
+        case.use(dataclasses.replace(sampling, temperature=0.0))
+    assert generate(case, prompt(14), 8) == first
+    case.use(Sampling())
+    assert generate(case, prompt(14), 8) == greedy
 
 
 def test_the_footprint_is_whole_numbers(case):

@@ -156,7 +156,7 @@ class GraphPool:
                 )
         others = sorted(set(buckets) - self._limits.pinned)[: self._limits.max_graphs - len(pinned)]
         for bucket in reversed(others):
-            if self._over(self._largest_own) or (not self._fill_one(bucket, capture) and self._full):
+            if self._over(self._largest_own) or (not self._fill_one(bucket, capture) and self._full and self._live):
                 break
 
     def clear(self) -> None:
@@ -197,7 +197,6 @@ class GraphPool:
         self._live += 1
         self._own_bytes += found.own_bytes
         self._shared_bytes += found.shared_bytes
-        self._largest_own = max(self._largest_own, found.own_bytes)
 
     def _over(self, more: int = 0) -> bool:
         """Whether `more` bytes would be above the cap."""
@@ -231,6 +230,7 @@ class GraphPool:
         """Let it be asked for; but drop what is above the cap with all others gone: as good as a failure."""
         if not self._over():
             self._graphs[bucket] = _Entry(found.graph, found.own_bytes, self.hits + self.misses)
+            self._largest_own = max(self._largest_own, found.own_bytes)
             self._count(bucket, found)
             return True
         reason = f"graphs would hold {self.bytes / MIB:.1f} MiB, above {(self._limits.max_bytes or 0) / MIB:.1f} MiB"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from cases.runtime.dynamic_ops import DynamicOps, PlainOps, sample_index
+from cases.runtime.dynamic_ops import DynamicOps, PlainOps, sample_by_tensors, sample_index
 from cases.runtime.llama import TOKENS, State
 from cases.runtime.scripted import ScriptedOps
 from harness.contract import Sampling
@@ -166,3 +166,82 @@ def test_plain_and_torchscript_give_the_same_request():
             sequence.append((ops.host_token.item(), *state.words[:3].tolist()))
         found.append(sequence)
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kind", [PlainOps, ScriptedOps])
+def test_a_part_of_a_prompt_is_loaded_at_its_position(kind):
+    state = new_state()
+    new_ops(kind).load_prompt([5, 6, 7], 8, state, 16)
+    assert state.words.tolist() == [16, 2, 5, 6, 7, *[0] * 5, *[99] * (CAPACITY - 8)]
+
+
+def by_tensors(seed: int, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
+    knobs, rank = torch.tensor([temperature, top_p]), torch.tensor([min(top_k, VOCABULARY) - 1])
+    return sample_by_tensors(logits(seed), noise(seed), knobs, rank, top_k > 0, top_p < 1.0)
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "top_p"), [*SAMPLERS, (1.0, 1, 1.0), (1.1, 10 * VOCABULARY, 0.9)])
+def test_parameters_on_the_device_draw_the_same(temperature, top_k, top_p):
+    for seed in range(60):
+        plain = sample_index(logits(seed), noise(seed), temperature, top_k, top_p)
+        assert torch.equal(by_tensors(seed, temperature, top_k, top_p), plain)
+
+
+def test_parameters_on_the_device_need_one_compiled_form_for_each_pair_of_cuts():
+    compiled = []
+
+    def count(module: Any, example: Any) -> Any:
+        compiled.append(1)
+        return module.forward
+
+    function = torch.compile(sample_by_tensors, dynamic=False, backend=count)
+    for temperature in (0.5, 0.7, 1.0, 1.9):
+        for top_k, top_p in ((0, 1.0), (3, 1.0), (9, 1.0), (0, 0.5), (0, 0.9), (4, 0.9), (5, 0.3)):
+            knobs, rank = torch.tensor([temperature, top_p]), torch.tensor([top_k - 1])
+            found = function(logits(1), noise(2), knobs, rank, top_k > 0, top_p < 1.0)
+            assert torch.equal(found, sample_index(logits(1), noise(2), temperature, top_k, top_p))
+    assert len(compiled) == 4
+
+
+@pytest.mark.parametrize(
+    ("sampling", "sentence"),
+    [
+        (Sampling("beam"), "sampling.strategy must be greedy or sample, not 'beam'"),  # type: ignore[arg-type]
+        (Sampling("sample", temperature=0.0), "sampling.temperature must be a number above 0, not 0.0"),
+        (Sampling("sample", temperature=-1.0), "sampling.temperature must be a number above 0, not -1.0"),
+        (Sampling("sample", temperature=float("nan")), "sampling.temperature must be a number above 0, not nan"),
+        (Sampling("sample", top_k=-1), "sampling.top_k must be a whole number of at least 0, where 0 is off, not -1"),
+        (Sampling("sample", top_p=0.0), "sampling.top_p must be above 0 and at most 1, where 1 is off, not 0.0"),
+        (Sampling("sample", top_p=1.1), "sampling.top_p must be above 0 and at most 1, where 1 is off, not 1.1"),
+        (Sampling("sample", seed=-1), "sampling.seed must be a whole number from 0 to 2^63 - 1, not -1"),
+    ],
+)
+def test_values_outside_their_ranges_are_refused(sampling, sentence):
+    ops = new_ops(PlainOps)
+    with pytest.raises(ValueError) as raised:
+        ops.use(sampling, new_state())
+    assert str(raised.value) == sentence
+    assert ops.sampling == Sampling()
+
+
+@pytest.mark.parametrize("kind", [PlainOps, ScriptedOps])
+def test_another_sampling_holds_from_the_next_request_on(kind):
+    wanted = Sampling("sample", temperature=1, top_k=9, seed=5)  # type: ignore[arg-type]  a whole number will do
+    ops, state = new_ops(kind), new_state()
+    ops.load_prompt([5], 1, state)
+    state.logits.copy_(logits(3))
+    ops.use(wanted, state)
+    ops.choose(state)
+    assert ops.host_token.item() == logits(3).argmax()
+    found = []
+    for begun in (new_ops(kind, wanted), ops):
+        begun.reseed()
+        begun.load_prompt([5], 1, state)
+        tokens = []
+        for step in range(12):
+            state.logits.copy_(logits(step))
+            begun.choose(state)
+            tokens.append(begun.host_token.item())
+        found.append(tokens)
+    assert found[0] == found[1]
+    assert found[0] != [int(logits(step).argmax()) for step in range(12)]

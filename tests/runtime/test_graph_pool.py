@@ -92,6 +92,14 @@ def test_fill_stops_at_the_cap_in_bytes():
     assert (capture.alive, pool.bytes, pool.evictions, pool.failures) == ([5, 4, 3], 30, 0, 0)
 
 
+def test_fill_goes_on_to_what_fits_where_the_largest_do_not():
+    trims: list[bool] = []
+    pool = GraphPool(Limits(9, 35), trims.append)
+    capture = Capture(size=lambda bucket: (1, max(0, bucket * 10 - pool.bytes)))
+    pool.fill([1, 2, 3, 4, 5], capture)
+    assert (capture.alive, pool.bytes, pool.failures, trims) == ([3, 2, 1], 33, 2, [True, True])
+
+
 def test_fill_goes_on_behind_a_capture_that_fails():
     pool, capture = pool_of(9), Capture(failing={5, 3})
     pool.fill([1, 2, 3, 4, 5], capture)
