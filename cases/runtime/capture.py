@@ -109,12 +109,14 @@ class CudaCapture:
     def _record(self, work: Work, handle: Any) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         graph.capture_begin(pool=handle, capture_error_mode="thread_local")
+        done = False
         try:
             work()
             graph.capture_end()
-        except BaseException:
-            self._abandon(graph, handle)
-            raise
+            done = True
+        finally:
+            if not done:
+                self._abandon(graph, handle)
         return graph
 
     def _abandon(self, graph: torch.cuda.CUDAGraph, handle: Any) -> None:

@@ -1,12 +1,9 @@
-"""Graphs on a GPU: every length bit for bit, captures amid replays, evictions that return memory, chunks, failures."""
+"""Graphs on a GPU: every length bit for bit, captures amid replays, eviction, chunks, recompute, sampling."""
 
 from __future__ import annotations
 
 import random
-import statistics
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases.cuda_graph import CudaGraph
 from cases.eager import Eager
 from cases.jit import Jit
 from cases.jit_cuda_graph import JitCudaGraph
@@ -26,9 +22,8 @@ from cases.runtime.plain import PlainBlocks
 from cases.runtime.runner import GraphRunner
 from cases.runtime.shape import read_shape
 from cases.runtime.weights import load_weights
-from harness.contract import Case, Plan, Sampling
-from tests.runtime import llamas
-from tests.runtime.llamas import tiny_shape
+from harness.contract import Sampling
+from tests.gpu.graphs import CAPACITY, GRAPH, GROUPED, KINDS, WIDE, drain, generate, prepared, prompt
 
 pytest.importorskip("triton")
 
@@ -37,47 +32,12 @@ from cases.runtime.kernels.blocks import TritonBlocks
 
 pytestmark = pytest.mark.gpu
 
-CAPACITY = 640
 REPLAYS = 3000
-LIMIT_S = 60.0
-GRAPH: dict[str, Any] = {**llamas.GRAPH, "largest": 512, "max_graphs": 64, "beyond": "ungraphed"}
-WIDE = tiny_shape(
-    vocab_size=32000, hidden_size=4096, intermediate_size=11008, num_hidden_layers=3, num_attention_heads=32,
-    num_key_value_heads=32, head_dim=128, max_position_embeddings=1024,
-)  # fmt: skip
-GROUPED = tiny_shape(
-    vocab_size=4096, hidden_size=1024, intermediate_size=2816, num_hidden_layers=4, num_attention_heads=8,
-    num_key_value_heads=2, head_dim=128, max_position_embeddings=1024,
-)  # fmt: skip
-KINDS = [CudaGraph, JitCudaGraph]
 
 
 @pytest.fixture(scope="module", params=[WIDE, GROUPED], ids=["7B-like", "grouped"])
 def folder(request, tmp_path_factory) -> Path:
     return make_random(request.param, "float16", 5, tmp_path_factory.mktemp("checkpoints"), "random")
-
-
-def prompt(length: int, vocabulary: int = 4096, seed: int = 0) -> list[int]:
-    return random.Random(f"{length}/{seed}").choices(range(3, vocabulary), k=length)
-
-
-@contextmanager
-def prepared(kind: type[Case], folder: Path, decode: str = "kv_cache", **graph: Any) -> Iterator[Any]:
-    case = kind()
-    options = {"graph": GRAPH | graph, "jit": {"backend": "triton"}, "decode": decode}
-    try:
-        case.prepare(Plan("x", str(folder), "cuda", "float16", CAPACITY, Sampling(), options))
-        yield case
-    finally:
-        case.close()
-
-
-def generate(case: Case, ids: list[int], count: int = 6) -> list[int]:
-    return [case.prefill(ids, count), *(case.decode() for _ in range(count - 1))]
-
-
-def drain(case: Any) -> None:
-    case._runner.drain()
 
 
 class Bench:
@@ -204,103 +164,6 @@ def test_evicted_and_captured_anew_the_answers_stay(folder, kind):
             assert case.stats().hits >= 3 * len(prompts)
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "a pool each"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_evicting_all_returns_what_the_graphs_held(folder, kind, shared):
-    """At least 95 % of it, twice, by the device's own count."""
-    with prepared(kind, folder, shared_pool=shared, capture="blocking") as case:
-        grown = sum(record.grown_bytes for record in case.captured())
-        for _ in range(2):
-            tokens = generate(case, prompt(100))
-            assert case.footprint().graph_pool_bytes > 0
-            found = case.evict()
-            assert found.graphs >= 2
-            assert found.free_after_bytes - found.free_before_bytes >= 0.95 * found.held_bytes, found
-            assert case.footprint()[1:] == (0, 0)
-            for length in range(512, 0, -16):
-                case.prefill(prompt(length))
-            assert generate(case, prompt(100)) == tokens
-        assert case.footprint().graph_pool_bytes <= 1.5 * grown, "captured anew the graphs hold about the same"
-        assert not [record for record in case.captured() if record.reason]
-
-
-def test_a_shared_pool_holds_less_than_a_pool_each(folder):
-    held = {}
-    for shared in (True, False):
-        with prepared(JitCudaGraph, folder, shared_pool=shared) as case:
-            held[shared] = case.footprint().graph_pool_bytes
-    assert held[True] < held[False]
-
-
-def test_the_cap_in_bytes_holds(folder):
-    with prepared(JitCudaGraph, folder) as case:
-        whole = case.footprint().graph_pool_bytes
-    for shared in (True, False):
-        cap = 0.5 * whole / 2**20
-        with prepared(JitCudaGraph, folder, max_mib=cap, capture="blocking", shared_pool=shared) as case:
-            decode = case.captured()[0].grown_bytes
-            for length in random.Random(1).choices(range(1, 513), k=60):
-                case.prefill(prompt(length))
-                assert case.footprint().graph_pool_bytes - decode <= cap * 2**20
-            assert 0 < case.footprint().graphs < 33
-            assert case.stats().hits > 0
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_background_capture_that_fails_costs_no_answer(folder, kind, monkeypatch):
-    """It fails in the middle of a real capture; the next one on the same stream and pool succeeds."""
-    with prepared(kind, folder) as case:
-        expected = {length: generate(case, prompt(length)) for length in (30, 200)}
-    with prepared(kind, folder, initial="none", capture_attempts=2) as case:
-        forward, main = Llama.forward, threading.get_ident()
-
-        def fail(model: Llama, count: int, between: Any = None) -> None:
-            forward(model, count, between)
-            if count == 32 and threading.get_ident() != main:
-                raise torch.OutOfMemoryError("injected")
-
-        monkeypatch.setattr(Llama, "forward", fail)
-        for tried in (1, 2, 2):
-            assert generate(case, prompt(30)) == expected[30]
-            drain(case)
-            assert case.stats().failures == tried
-        assert [record.reason for record in case.captured() if record.bucket == 32] == [
-            "OutOfMemoryError: injected"
-        ] * 2
-        assert generate(case, prompt(200)) == expected[200]
-        drain(case)
-        hits = case.stats().hits
-        assert generate(case, prompt(200)) == expected[200]
-        assert case.stats().hits == hits + 1
-        found = case.evict()
-        assert found.free_after_bytes - found.free_before_bytes >= 0.95 * found.held_bytes, found
-
-
-def test_a_capture_that_cuda_itself_ends_costs_no_answer(folder, monkeypatch):
-    """The capturing thread synchronises its stream, which CUDA forbids: the capture is invalid and must be cleaned."""
-    with prepared(JitCudaGraph, folder, initial="none", capture_attempts=1) as case:
-        expected = generate(case, prompt(100))
-        drain(case)
-        forward, main = Llama.forward, threading.get_ident()
-
-        def fail(model: Llama, count: int, between: Any = None) -> None:
-            forward(model, count, between)
-            if count == 32 and threading.get_ident() != main:
-                torch.cuda.current_stream().synchronize()
-
-        monkeypatch.setattr(Llama, "forward", fail)
-        first = generate(case, prompt(30))
-        drain(case)
-        assert case.stats().failures == 1
-        assert case.captured()[-1].reason
-        assert generate(case, prompt(30)) == first
-        for length in (100, 300, 300):
-            generate(case, prompt(length))
-            drain(case)
-        assert generate(case, prompt(100)) == expected
-        assert case.stats().failures == 1, case.captured()
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_chunks_give_the_logits_of_the_whole_prompt(folder, kind):
     """Relative to the whole prompt run at once by the same kernels, at every position of a chunk's end."""
@@ -354,20 +217,3 @@ def test_another_temperature_compiles_nothing_anew(folder):
             assert generate(case, prompt(20), 12) == first
         case.use(Sampling())
         assert generate(case, prompt(20)) == generate(case, prompt(20))
-
-
-def test_random_lengths_at_a_small_cap_let_no_memory_grow(folder):
-    """Device memory settles, whatever is captured and evicted."""
-    draw, used = random.Random(2), []
-    with prepared(JitCudaGraph, folder, buckets="exact", initial="none", max_graphs=20, largest=500) as case:
-        for number in range(3000):
-            case.prefill(prompt(draw.randint(1, 500)))
-            if number % 500 == 499:
-                drain(case)
-                free, total = torch.cuda.mem_get_info()
-                used.append(total - free)
-        stats = case.stats()
-        assert stats.failures == 0, case.captured()
-        assert stats.evictions > 100
-        assert case.footprint().graphs <= 21
-    assert max(used[2:]) - statistics.median(used[2:]) <= 64 * 2**20, used

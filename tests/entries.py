@@ -1,0 +1,79 @@
+"""The cases of conf/case and the fake, as the tests of the contract use them."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from array import array
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from harness.config import CaseConfig
+from harness.contract import Case, Plan, Sampling, Unavailable, Unsupported
+from harness.ipc.client import RemoteCase
+from harness.loader import load_case
+
+ROOT = Path(__file__).resolve().parent.parent
+VOCABULARY = 1024
+CONTEXT = 96
+FORCED = 5
+TRANSPORTS = ("inproc", "unix")
+COMMON_KEYS = {field.name for field in dataclasses.fields(CaseConfig)}
+
+
+class Entry(NamedTuple):
+    """A case as its yaml describes it, with the options that a CPU needs."""
+
+    name: str
+    target: str
+    options: dict[str, Any]
+
+    def plan(self, checkpoint: str, sampling: Sampling | None = None) -> Plan:
+        return Plan(self.name, checkpoint, "cpu", "float32", CONTEXT, sampling or Sampling(), self.options)
+
+    def new(self, transport: str) -> Case:
+        return RemoteCase(self.target) if transport == "unix" else load_case(self.target)()
+
+
+def read_entry(path: Path) -> Entry:
+    keys = yaml.safe_load(path.read_text(encoding="utf-8"))
+    options = {key: value for key, value in keys.items() if key not in COMMON_KEYS}
+    if "jit" in options:
+        options["jit"] = {**options["jit"], "backend": "torchscript"}
+    return Entry(path.stem, keys["target"], options)
+
+
+FAKE = Entry("fake", "tests.fakes.FakeCase", {})
+CONFIGURED = [read_entry(path) for path in sorted((ROOT / "conf/case").glob("*.yaml"))]
+ABSENT = [entry for entry in CONFIGURED if entry.name == "tensorrt_llm"]
+PRESENT = [FAKE, *(entry for entry in CONFIGURED if entry not in ABSENT)]
+EVERY = [*PRESENT, *ABSENT]
+REFUSALS = (Unavailable, Unsupported, RuntimeError, ValueError, OSError)
+
+
+def by_name(entries: list[Entry]) -> list[Any]:
+    return [pytest.param(entry, id=entry.name) for entry in entries]
+
+
+def over_transports(entries: list[Entry]) -> list[Any]:
+    pairs = [(entry, transport) for entry in entries for transport in TRANSPORTS]
+    return [pytest.param(pair, id=f"{pair[0].name}-{pair[1]}") for pair in pairs]
+
+
+def prompt(length: int, seed: int = 0) -> list[int]:
+    return random.Random(f"{length} {seed}").choices(range(VOCABULARY), k=length)
+
+
+def generate(case: Case, ids: list[int], new_tokens: int) -> list[int]:
+    return [case.prefill(ids, new_tokens), *(case.decode() for _ in range(new_tokens - 1))]
+
+
+def likeliest(row: array[float]) -> int:
+    return max(range(len(row)), key=row.__getitem__)
+
+
+def is_token(token: object) -> bool:
+    return type(token) is int and 0 <= token < VOCABULARY
