@@ -16,7 +16,7 @@ Work = Callable[[], None]
 
 
 class Memory(NamedTuple):
-    """Device bytes in use outside PyTorch's other pools, and of them those in a graph pool's own segments."""
+    """Device bytes in use, and of them those in PyTorch's segments, of whatever pool."""
 
     used: int
     segments: int
@@ -59,18 +59,18 @@ class CudaCapture:
         would overwrite the buffers of the sequence in flight, and the request that wanted this graph has run the work.
         `capture_begin` is called directly: torch.cuda.graph synchronises the device, collects garbage and empties
         caches each time. The bytes are measured on the device, so they include what the driver takes for an
-        instantiated graph; what PyTorch's other pools grew by meanwhile is taken out.
+        instantiated graph, and, amid requests, by what PyTorch's other pool grew meanwhile.
         """
         if politely is None:
             self.warm(work)
         torch.cuda.set_device(self._device)
         with torch.cuda.stream(self._stream):
             handle = self._pool(alone)
-            before = _memory(handle)
+            before = _memory()
             started = time.perf_counter()
             graph = self._record(politely or work, handle)
             seconds = time.perf_counter() - started
-            after = _memory(handle)
+            after = _memory()
         grown = max(0, after.used - before.used)
         shared = max(0, after.segments - before.segments) if self.shared and not alone else 0
         return Captured(graph, seconds, max(0, grown - shared), shared)
@@ -133,10 +133,10 @@ class CudaCapture:
         graph.reset()
 
 
-def _memory(handle: Any) -> Memory:
-    segments = sum(segment["total_size"] for segment in torch.cuda.memory_snapshot(handle))
+def _memory() -> Memory:
+    """Now. PyTorch could list the segments of one pool alone, but that call (2.11) writes over memory of others."""
     free, total = torch.cuda.mem_get_info()
-    return Memory(total - free - (torch.cuda.memory_reserved() - segments), segments)
+    return Memory(total - free, torch.cuda.memory_reserved())
 
 
 @dataclass
