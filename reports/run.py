@@ -26,6 +26,9 @@ KEYS = {
     "decode.csv": ["case", "context_from", "context_to"],
     "equivalence.csv": ["case", "prompt_length"],
     "status.csv": ["case", "block"],
+    "captures.csv": ["case", "block", "order"],
+    "eviction.csv": ["case", "block"],
+    "memory.csv": ["case", "block", "request"],
 }
 
 
@@ -47,6 +50,11 @@ class Run:
     def smoke(self) -> bool:
         """Whether nothing here counts as a measurement."""
         return bool(self.manifest["smoke"])
+
+    @property
+    def study(self) -> str:
+        """The experiment that this run is, empty for a plain comparison of cases."""
+        return str(self.manifest["config"].get("study") or "")
 
     @property
     def sweep(self) -> dict[str, Any]:
@@ -111,13 +119,15 @@ def load(path: Path) -> Run:
         name: load_table(path / f"{name}.csv", columns)
         for name, columns in (
             ("status", schema.STATUS),
-            ("samples", schema.SAMPLES),
+            ("samples", schema.SAMPLES_ALWAYS),
             ("ttft", schema.TTFT),
             ("p99", schema.P99),
             ("decode", schema.DECODE),
             ("equivalence", schema.EQUIVALENCE),
         )
     }
+    later = {column: 0.0 for column in schema.SAMPLES if column not in frames["samples"]}
+    frames["samples"] = frames["samples"].assign(**later)
     cases = {name: str(config["cases"][name]["title"]) for name in config["run"]}
     for name, frame in frames.items():
         if stray := sorted(set(frame["case"]) - set(cases)):
