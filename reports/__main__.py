@@ -9,7 +9,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from reports import clocks, latency, markup, overview, page, plots, readme, style, terminal
+from reports import blocks, clocks, latency, markup, overview, page, plots, readme, style, terminal
+from reports.experiments import section
+from reports.experiments.section import Section
 from reports.run import Run, load
 from reports.table import Table
 
@@ -17,34 +19,37 @@ DPI = 192  # twice the 96 dots of an inch on a page
 
 
 def tables_of(run: Run) -> list[Table]:
-    """All tables of a run, in the order of the report."""
-    makers = (
-        latency.ttft_table,
-        latency.ratio_table,
-        latency.p99_table,
-        latency.decode_table,
-        overview.summary_table,
-        overview.speedup_table,
-        clocks.clocks_table,
-        overview.equivalence_table,
-        overview.status_table,
-    )
-    return [make(run) for make in makers]
+    """The general tables of a run, in the order of the report: those that what it measured can fill."""
+    makers = [latency.ttft_table, latency.ratio_table, latency.p99_table]
+    makers += [latency.decode_table] if run.decodes else []
+    makers += [overview.summary_table, overview.speedup_table, blocks.blocks_table, clocks.clocks_table]
+    makers += [overview.equivalence_table]
+    return [make(run) for make in [*(makers if run.compares else []), overview.status_table]]
 
 
-def write_report(run: Run, tables: list[Table]) -> Path:
-    """Write report/ in the run's folder and return the path of the page."""
+def write_report(run: Run, tables: list[Table], study: Section | None = None) -> Path:
+    """Write report/ in the run's folder, the experiment's section first, and return the path of the page."""
     folder = run.path / "report"
     folder.mkdir(exist_ok=True)
-    for table in tables:
-        (folder / f"{table.name}.md").write_text(markup.markdown(table), encoding="utf-8")
-        (folder / f"{table.name}.tex").write_text(markup.latex(table), encoding="utf-8")
-        (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
-    (folder / "tables.tex").write_text(markup.latex_document(tables), encoding="utf-8")
+    both = [*(study.tables if study else []), *tables]
+    for table in both:
+        write_table(table, folder)
+    (folder / "tables.tex").write_text(markup.latex_document([t for t in both if t.shown]), encoding="utf-8")
     drawn = plots.plots(run)
-    images = {plot.name: write_figure(plot, folder) for plot in drawn}
-    (folder / "report.html").write_text(page.render(run, tables, drawn, images), encoding="utf-8")
+    images = {plot.name: write_figure(plot, folder) for plot in [*(study.plots if study else []), *drawn]}
+    (folder / "report.html").write_text(page.render(run, tables, drawn, images, study), encoding="utf-8")
     return folder / "report.html"
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """Write a table as .csv, and as .md and .tex where it can be read; otherwise take an older run's away."""
+    (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
+    for suffix, text in (("md", markup.markdown), ("tex", markup.latex)):
+        file = folder / f"{table.name}.{suffix}"
+        if table.shown:
+            file.write_text(text(table), encoding="utf-8")
+        else:
+            file.unlink(missing_ok=True)
 
 
 def write_figure(plot: plots.Plot, folder: Path) -> bytes:
@@ -75,14 +80,15 @@ def main(argv: Sequence[str]) -> int:
     console = terminal.console()
     try:
         run = load(options.run)
-        tables = tables_of(run)
+        tables, study = tables_of(run), section(run)
         if options.readme:
-            readme.update(options.readme, run, tables)
-        written = None if options.terminal or options.readme else write_report(run, tables)
+            readme.update(options.readme, run, tables, study)
+        written = None if options.terminal or options.readme else write_report(run, tables, study)
     except (ValueError, OSError) as error:
         print(f"reports: {error}", file=sys.stderr)
         return 2
-    for table in tables if options.terminal else tables[:1]:
+    shown = [table for table in [*(study.tables if study else []), *tables] if table.shown]
+    for table in shown if options.terminal else shown[:1]:
         terminal.show(table, console)
     if written:
         console.print(f"Report: {written}", markup=False, highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,7 @@ WIDE_SPREAD = 12.0  # above this ratio of the largest to the smallest value a li
 CHARACTERS_PER_INCH = 15.5  # of the small print under a figure
 LINE_IN = 0.165
 LABEL_CHARACTERS = 15
+STAMP_EMS = 20.0  # the watermark's length with room at both ends
 End = tuple[float, str, str]  # where a line ends, its name, its colour
 
 
@@ -53,8 +55,26 @@ def frame_of(
     for place, line in enumerate(reversed(lines)):
         figure.text(0.015, (0.08 + LINE_IN * place) / height, line, fontsize=7.5, color=style.FAINT, va="bottom")
     if run.smoke:
-        spot: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 24, "fontweight": "bold", "zorder": 10}
-        figure.text(0.47, 0.53, SMOKE, fontsize=27 * min(1.0, height / 4), color="#b00020", alpha=0.28, **spot)
+        for axes in figure.axes:
+            stamp(axes)
+
+
+def stamp(axes: Axes) -> None:
+    """A watermark behind the curves, small enough to stay inside the axes and off every label."""
+    if not axes.get_visible() or axes.figure is None:
+        return
+    box, figure = axes.get_position(), axes.get_figure(root=True)
+    assert figure is not None
+    width, height = box.width * figure.get_figwidth(), box.height * figure.get_figheight()
+    size = 72 * min(width / STAMP_EMS, height / 5)
+    spot: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 12, "fontweight": "bold", "zorder": 0.5}
+    axes.text(0.5, 0.5, SMOKE, fontsize=size, color="#b00020", alpha=0.28, transform=axes.transAxes, **spot)
+
+
+def without_curve(run: Run, drawn: Collection[str], what: str = "a curve", want: str = "samples") -> str:
+    """A note, to be added to a caption, on the cases that a figure does not show."""
+    absent = [run.cases[case] for case in run.cases if case not in drawn]
+    return f" Without {what}, for want of {want}: {', '.join(absent)}." if absent else ""
 
 
 def scale(axes: Axes, values: pd.Series, text: str = "Latency (ms)") -> None:

@@ -10,8 +10,8 @@ from reports.table import DASH, Cell, Notes, Table, heads, number
 
 COLUMNS = ("client_ms", "server_ms", "client_minus_server_ms", "gpu_ms", "client_minus_gpu_ms")
 WHY = {
-    "server_ms": "no server in between, the case runs in the client's process",
-    "gpu_ms": "this engine gives no GPU time for a request",
+    "server_ms": "No server in between: the case runs in the client's process.",
+    "gpu_ms": "This engine gives no GPU time for a request.",
 }
 
 
@@ -49,4 +49,4 @@ def clock_cell(run: Run, case: str, column: str, value: float, notes: Notes) -> 
         return Cell(number(value, 3))
     clock = "gpu_ms" if "gpu" in column else "server_ms"
     ran = case in set(run.ttft["case"])
-    return Cell(DASH, (notes.mark(f"{run.cases[case]}: {WHY[clock] if ran else run.why_missing(case)}."),))
+    return Cell(DASH, (notes.mark(WHY[clock] if ran else run.missing(case)),))

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports.run import Run
-from reports.table import DASH, Cell, Column, Notes, Table, number
+from reports.table import DASH, DOUBLE_DAGGER, Cell, Column, Notes, Table, number
 
 FLAGS = {
     "throttled": "throttled",
     "captures": "with a graph captured inside",
     "ungraphed": "without a graph",
 }
+INDEPENDENT = "They take the samples for independent, pooled over blocks."
+BACK_TO_BACK = "Decode runs back to back, without the pauses between requests, so the card gets to its power cap."
+MOST_ROWS = 40
 AVERAGED = ("mean_ms", "p50_ms", "p99_ms", "floor_ms", "ratio_to_floor")
 
 
@@ -31,6 +34,8 @@ class Grid:
     average: bool
     floor: bool = True
     winner: bool = True
+    words: str = ""
+    shown: bool = True
 
     def pivot(self, run: Run) -> pd.DataFrame:
         """Values by row and case; NaN where there is none."""
@@ -66,7 +71,11 @@ def by_range(run: Run) -> pd.DataFrame:
 def ttft_table(run: Run) -> Table:
     """Median TTFT by prompt length and case."""
     title = "Time to first token (TTFT), median in ms"
-    return build(run, Grid("ttft", title, "Prompt tokens", lengths(run), by_length(run.ttft), "p50_ms", average=True))
+    words = f"Average: mean of the medians over lengths. The 95 % intervals are in the .csv; {INDEPENDENT.lower()}"
+    rows, frame, shown = lengths(run), by_length(run.ttft), readable(run)
+    return build(
+        run, Grid("ttft", title, "Prompt tokens", rows, frame, "p50_ms", average=True, words=words, shown=shown)
+    )
 
 
 def ratio_table(run: Run) -> Table:
@@ -74,27 +83,37 @@ def ratio_table(run: Run) -> Table:
     title = "Time to first token as a multiple of the floor"
     frame, rows = by_length(run.ttft), lengths(run)
     head, value = "Prompt tokens", "ratio_to_floor"
-    grid = Grid("ttft_ratio", title, head, rows, frame, value, average=True, floor=False, winner=False)
+    words, shown = "Average: mean of the ratios over lengths.", readable(run)
+    grid = Grid("ttft_ratio", title, head, rows, frame, value, True, False, winner=False, words=words, shown=shown)
     return build(run, grid)
 
 
 def p99_table(run: Run) -> Table:
     """P99 of TTFT by prompt length and case."""
     title = "99th percentile (P99) of the time to first token, in ms"
-    return build(
-        run, Grid("p99", title, "Prompt tokens", lengths(run), by_length(run.p99), "p99_ms", average=True, floor=False)
+    words = (
+        f"Average: mean over lengths of each length's P99. The 95 % intervals are in the .csv; {INDEPENDENT.lower()}"
     )
+    rows, frame, shown = lengths(run), by_length(run.p99), readable(run)
+    return build(run, Grid("p99", title, "Prompt tokens", rows, frame, "p99_ms", True, False, words=words, shown=shown))
 
 
 def decode_table(run: Run) -> Table:
     """Median decode latency by context range and case."""
     title = "Decode latency by context length, median in ms a token"
-    return build(run, Grid("decode", title, "Context tokens", ranges(run), by_range(run), "p50_ms", average=False))
+    words = "A step's context is what the cache holds before it."
+    rows, frame = ranges(run), by_range(run)
+    return build(run, Grid("decode", title, "Context before the step", rows, frame, "p50_ms", False, words=words))
+
+
+def readable(run: Run) -> bool:
+    """Whether a table with a row a prompt length can be read: a longer one is left to its .csv."""
+    return len(run.sweep["prompt_lengths"]) <= MOST_ROWS
 
 
 def winners(run: Run, values: pd.DataFrame) -> dict[str, str]:
-    """The case with the lowest value in each row, among those that did not fail the comparison with the baseline."""
-    eligible = values[[case for case in run.cases if not run.failed_equivalence(case)]]
+    """The case with the lowest value in each row, among those that may win."""
+    eligible = values[[case for case in run.cases if run.competes(case)]]
     return {str(row): str(line.idxmin()) for row, line in eligible.iterrows() if line.notna().any()}
 
 
@@ -121,10 +140,11 @@ def build(run: Run, grid: Grid) -> Table:
         columns=columns,
         rows=rows,
         notes=notes,
-        facts=run.facts(grid.frame["n"]),
+        facts=f"{grid.words} {run.facts(grid.frame['n'])}".strip(),
         smoke=run.smoke,
         frame=long_frame(run, grid, values, best),
         rules=frozenset({len(rows) - 1} - {0}),  # above the average, or the whole range
+        shown=grid.shown,
     )
 
 
@@ -138,21 +158,23 @@ def case_head(run: Run, grid: Grid, case: str, notes: Notes) -> Cell:
     marks = list(case_marks(run, case, notes))
     flagged = flag_notes(run, grid.frame if "throttled" in grid.frame else run.ttft)
     if case in flagged:
-        marks.append(notes.mark(f"Flagged samples, all kept: {'; '.join(flagged.values())}."))
+        capped = run.samples.loc[run.samples["metric"] == "decode", "throttle"].str.contains("power").any()
+        why = f" {BACK_TO_BACK}" if grid.name == "decode" and capped else ""
+        marks.append(notes.mark(f"Flagged samples, all kept: {'; '.join(flagged.values())}.{why}"))
     return Cell(run.cases[case], tuple(marks))
 
 
 def case_marks(run: Run, case: str, notes: Notes) -> tuple[str, ...]:
-    """A dagger for a failed comparison with the baseline, a number where some blocks are missing."""
+    """A dagger for a failed comparison with the baseline, a double one for none, a number where blocks are missing."""
     marks = []
     title = run.cases[case]
     if reason := run.failed_equivalence(case):
         marks.append(notes.dagger(f"{title} fails the comparison with the baseline and can't win: {reason}."))
-    blocks = run.status[run.status["case"] == case]
-    done = int((blocks["state"] == "ok").sum())
-    if 0 < done < len(blocks):
-        text = f"{title}: {done} of {len(blocks)} blocks ended well; {run.why_missing(case)}."
-        marks.append(notes.mark(text))
+    if reason := run.uncompared(case):
+        alike = [run.cases[other] for other in run.cases if run.uncompared(other) == reason]
+        marks.append(notes.dagger(f"{', '.join(alike)}: not compared with the baseline: {reason}.", DOUBLE_DAGGER))
+    if run.lost_blocks(case):
+        marks.append(notes.mark(run.missing(case)))
     return tuple(marks)
 
 
@@ -177,7 +199,7 @@ def value_cell(
         return Cell(number(value), bold=best.get(row) == case)
     found = grid.frame[(grid.frame["case"] == case) & (grid.frame["row"] == row)]
     if found.empty and (row != "Average" or case not in set(grid.frame["case"])):
-        return Cell(DASH, (notes.mark(f"{run.cases[case]}: {run.why_missing(case)}."),))
+        return Cell(DASH, (notes.mark(run.missing(case)),))
     if row == "Average":
         return Cell(DASH, (notes.mark("No average, because not every row has a value."),))
     if "supported" in found and not found["supported"].iloc[0]:

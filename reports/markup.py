@@ -11,7 +11,8 @@ from reports.table import Cell, Column, Table
 TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''", "†": r"\textdagger{}", "×": r"$\times$", "−": "$-$", "–": "--", "≥": r"$\geq$",
+    "|": r"\textbar{}", '"': "''", "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}",
+    "×": r"$\times$", "−": "$-$", "–": "--", "≥": r"$\geq$",
     "\n": " ",
 }  # fmt: skip
 PREAMBLE = r"""\documentclass{article}

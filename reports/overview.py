@@ -31,11 +31,11 @@ def values_of(run: Run, metric: str, case: str) -> pd.Series:
 def speed_up(run: Run, metric: str, case: str, over: str) -> float:
     """How many times faster `case` is than `over`: the geometric mean of the ratios over all planned rows.
 
-    NaN unless both have every row: a mean over fewer rows would be another quantity.
+    NaN unless both have every row and a block that ended well: a mean over fewer rows would be another quantity.
     """
     ours, theirs = values_of(run, metric, case), values_of(run, metric, over)
     planned = 1 if metric == "Decode" else len(run.sweep["prompt_lengths"])
-    if len(ours) != planned or len(theirs) != planned:
+    if len(ours) != planned or len(theirs) != planned or not (run.ended_well(case) and run.ended_well(over)):
         return math.nan
     return float(np.exp(np.log(theirs / ours).mean()))
 
@@ -68,12 +68,23 @@ def average(run: Run, metric: str, case: str) -> float:
     return float(values.mean()) if len(values) == planned else math.nan
 
 
+def counted(run: Run) -> str:
+    """The samples behind a case's medians, as a sentence: those of a prompt length, and those of the whole decode."""
+    parts = []
+    for frame, name in ((run.ttft, "TTFT"), (run.p99, "P99"), (whole_decode(run), "decode")):
+        if len(frame):
+            low, high = int(frame["n"].min()), int(frame["n"].max())
+            unit = "" if name == "decode" else " a length"
+            parts.append(f"{low if low == high else f'{low} to {high}'}{unit} ({name})")
+    return f"n = {', '.join(parts)}." if parts else ""
+
+
 def summary_table(run: Run) -> Table:
-    """One row a case; the lowest of each latency in bold, failed comparisons excepted."""
+    """One row a case; the lowest of each latency in bold, among the cases that may win."""
     notes, frame = Notes(), summary_frame(run)
     digits = {"ttft_ms": 2, "p99_ms": 2, "decode_ms": 2, "cold_ms": 1, "set_up_s": 1, "peak_memory_gib": 1}
     latencies = ("ttft_ms", "p99_ms", "decode_ms", "cold_ms")
-    eligible = frame[[not run.failed_equivalence(case) for case in frame["case"]]]
+    eligible = frame[[run.competes(case) for case in frame["case"]]]
     best = {column: eligible[column].min() for column in latencies}
     rows = []
     for record in frame.to_dict("records"):
@@ -90,14 +101,16 @@ def summary_table(run: Run) -> Table:
         "Peak memory (GiB)", left=("Case",),
     )  # fmt: skip
     title = "Summary: averages over prompt lengths, decode over the whole range"
-    return Table("summary", title, head, rows, notes, run.facts(run.ttft["n"]), run.smoke, frame)
+    means = "Avg TTFT: mean over lengths of the medians. Avg P99: mean over lengths of each length's P99."
+    facts = f"{means} {counted(run)} {run.facts()}"
+    return Table("summary", title, head, rows, notes, facts, run.smoke, frame)
 
 
 def why_dash(run: Run, column: str, case: str) -> str:
     """Why a case has no value in a column of the summary."""
     title = run.cases[case]
-    if case not in set(run.samples["case"]):
-        return f"{title}: {run.why_missing(case)}."
+    if case not in set(run.samples["case"]) or not run.ended_well(case):
+        return run.missing(case)
     if column == "p99_ms" and not run.p99["supported"].any():
         return "P99 needs n of at least 368 for a two-sided 95 % interval."
     if column == "peak_memory_gib":
@@ -120,7 +133,7 @@ def speedup_table(run: Run) -> Table:
             rows.append([Cell(metric), Cell(title, case_marks(run, case, notes)), *cells])
             records += [{"metric": metric, "case": case, "over": over, "speed_up": x} for over, x in ratios.items()]
     title = "Speed-up: how many times faster the row's case is than the column's"
-    facts = f"Geometric mean over prompt lengths; ratio of medians for decode. {run.facts(run.ttft['n'])}"
+    facts = f"Geometric mean over prompt lengths; ratio of medians for decode. {counted(run)} {run.facts()}"
     rules = frozenset(range(len(run.cases), len(rows), len(run.cases)))
     frame = pd.DataFrame(records, columns=["metric", "case", "over", "speed_up"])
     return Table("speedup", title, head, rows, notes, facts, run.smoke, frame, rules)
@@ -132,7 +145,8 @@ def speedup_cell(run: Run, metric: str, case: str, over: str, ratios: dict[str, 
         return Cell("")
     if not math.isnan(ratios[over]):
         return Cell(f"{ratios[over]:.2f}×")
-    lacking = case if math.isnan(average(run, metric, case)) else over
+    lacks = math.isnan(average(run, metric, case)) or not run.ended_well(case)
+    lacking = case if lacks else over
     column = {"TTFT": "ttft_ms", "P99": "p99_ms", "Decode": "decode_ms"}[metric]
     return Cell(DASH, (notes.mark(why_dash(run, column, lacking)),))
 
@@ -143,11 +157,14 @@ def equivalence_table(run: Run) -> Table:
     for case, title in run.cases.items():
         found = run.equivalence[run.equivalence["case"] == case]
         if case == "baseline":
-            rows.append([Cell(title), Cell("reference"), *[Cell("")] * 3])
+            rows.append([Cell(title, case_marks(run, case, notes)), Cell("reference"), *[Cell("")] * 3])
         elif found.empty:
-            rows.append([Cell(title), Cell("not compared"), *[Cell(DASH, (notes.mark(lacking(run, case)),))] * 3])
+            marks = case_marks(run, case, notes)
+            rows.append(
+                [Cell(title, marks), Cell("not compared"), *[Cell(DASH, (notes.mark(lacking(run, case)),))] * 3]
+            )
         else:
-            rows.append([Cell(title, case_marks(run, case, notes)), *equivalence_cells(run, case, found, notes)])
+            rows.append([Cell(title, case_marks(run, case, notes)), *equivalence_cells(found)])
     head = heads(
         "Case", "Verdict", "Largest relative logit error", "Teacher-forced tokens equal", "Timed tokens equal",
         left=("Case", "Verdict"),
@@ -160,15 +177,14 @@ def equivalence_table(run: Run) -> Table:
 
 def lacking(run: Run, case: str) -> str:
     """Why a case was not compared at all."""
-    return f"{run.cases[case]}: {run.why_missing(case)}."
+    return run.missing(case) if case not in set(run.samples["case"]) else run.uncompared(case)
 
 
-def equivalence_cells(run: Run, case: str, found: pd.DataFrame, notes: Notes) -> list[Cell]:
+def equivalence_cells(found: pd.DataFrame) -> list[Cell]:
     """Verdict, error and the two counts of one case, over all prompt lengths."""
     error = found["max_relative_logit_error"].max(skipna=False)
     if found["passed"].isna().any():
-        why = found.loc[found["passed"].isna(), "reason"].iloc[0]
-        verdict = Cell("not compared", (notes.mark(f"{run.cases[case]}: {why}."),))
+        verdict = Cell("FAILED" if found["passed"].eq(False).any() else "not compared")
     else:
         verdict = Cell("passed" if found["passed"].all() else "FAILED")
     forced = counts(found["tokens_equal"], found["tokens_compared"])

@@ -9,17 +9,29 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from reports.experiments.section import Section
 from reports.plots import Plot
 from reports.run import SMOKE, Run
 from reports.table import Table
 
+PARTS = (
+    ("Time to first token", ("ttft",)),
+    ("Summary", ("summary",)),
+    ("Tail and decode", ("p99", "decode")),
+    ("Against the floor and each other", ("ttft_ratio", "speedup")),
+    ("Block by block", ("blocks",)),
+    ("Where the time goes", ("clocks",)),
+    ("Do the cases compute the same?", ("equivalence",)),
+)
+"""The general tables by heading; the figures stand behind the summary."""
 DEFINITIONS = {
     "TTFT": "time to first token: from the prompt's token ids in host memory to the first new token id in host memory, "
     "by the client's clock, at batch size 1; tables show the median of the warm requests.",
     "Cold TTFT": "the very first request of a fresh process, one sample a block, never among the warm samples.",
-    "Decode": "time of one further token, host to host, by the number of tokens already in the cache.",
+    "Decode": "time of one further token, host to host; its context is the number of tokens in the cache before it.",
     "P99": "the 99th percentile by rank over the requests of all blocks pooled; given only where the exact two-sided "
-    "95 % interval has both ends, which takes 368 samples, and the maximum is shown otherwise.",
+    "95 % interval has both ends, which takes 368 samples, and the maximum is shown otherwise. The interval takes the "
+    "samples for independent and alike in every block; the medians block by block show how far that holds.",
     "Median interval": "the exact, distribution-free 95 % interval between two order statistics.",
     "Clocks": "the client's clock covers the whole request; the server's, where there is one, leaves the socket out; "
     "GPU time lies between two CUDA events around the engine's work. Differences are taken request by request.",
@@ -33,8 +45,13 @@ DEFINITIONS = {
 }
 
 
-def render(run: Run, tables: list[Table], plots: list[Plot], images: Mapping[str, bytes]) -> str:
-    """The page as text. Titles and reasons are escaped; `images`, PNGs by the plot's name, are put inside."""
+def render(
+    run: Run, tables: list[Table], plots: list[Plot], images: Mapping[str, bytes], study: Section | None = None
+) -> str:
+    """The page as text, an experiment's section first.
+
+    Titles and reasons are escaped; `images`, PNGs by the plot's name, are put inside.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -42,11 +59,20 @@ def render(run: Run, tables: list[Table], plots: list[Plot], images: Mapping[str
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    named = {table.name: table for table in tables}
+    order = [(title, [named[name] for name in names if name in named]) for title, names in PARTS]
+
+    def embedded(plot: Plot) -> tuple[Plot, str]:
+        return plot, base64.b64encode(images[plot.name]).decode("ascii")
+
     return environment.get_template("template.html").render(
         run=run,
         smoke=SMOKE if run.smoke else "",
-        tables={table.name: table for table in tables},
-        plots=[(plot, base64.b64encode(images[plot.name]).decode("ascii")) for plot in plots],
+        parts=[(title, found) for title, found in order if found],
+        status=named["status"],
+        plots=[embedded(plot) for plot in plots],
+        study=study,
+        study_plots=[embedded(plot) for plot in study.plots] if study else [],
         definitions=DEFINITIONS,
         manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
     )

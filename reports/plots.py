@@ -12,9 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.canvas import SIZE, End, canvas, end_labels, frame_of, label, log_axis, scale
-from reports.overview import METRICS, speed_up, whole_decode
+from reports.canvas import SIZE, End, canvas, end_labels, frame_of, label, log_axis, scale, without_curve
+from reports.latency import INDEPENDENT
+from reports.overview import METRICS, counted, speed_up, whole_decode
 from reports.run import Run
+
+MOST_TICKS = 12
 
 
 @dataclass(frozen=True)
@@ -30,20 +33,21 @@ class Plot:
 
 def plots(run: Run) -> list[Plot]:
     """All figures of a run, in the order of the report."""
+    makers = [ttft, p99, *([decode] if run.decodes else []), speedup, ecdf] if run.compares else []
     with mpl.rc_context(style.RC):
-        return [ttft(run), p99(run), decode(run), speedup(run), ecdf(run)]
+        return [make(run) for make in makers]
 
 
 def ttft(run: Run) -> Plot:
     """Median TTFT by prompt length with its interval, and the floor."""
-    caption = "Bands: exact 95 % intervals of the median. Dashed: the floor that memory and arithmetic allow."
+    caption = f"Bands: exact 95 % intervals of the median. Dashed: the floor of memory and arithmetic. {INDEPENDENT}"
     columns = ("p50_ms", "p50_low_ms", "p50_high_ms")
     return by_length(run, "ttft", "Time to first token by prompt length (median)", run.ttft, columns, caption)
 
 
 def p99(run: Run) -> Plot:
     """P99 of TTFT by prompt length with its interval; the maximum, dotted and hollow, where n can't support it."""
-    caption = "Bars: exact 95 % intervals of the 99th percentile, moved apart sideways."
+    caption = f"Bars: exact 95 % intervals of the 99th percentile, moved apart sideways. {INDEPENDENT}"
     frame, columns = run.p99, ("p99_ms", "p99_low_ms", "p99_high_ms")
     title = "99th percentile of the time to first token"
     if len(frame) and not frame["supported"].all():
@@ -67,6 +71,7 @@ def by_length(
     value, low, high = columns
     if frame[value].isna().all():
         return Plot(name, title, caption, None, "no case has a value")
+    caption += without_curve(run, set(frame.loc[frame[value].notna(), "case"]))
     figure, axes = canvas(run, title, caption, frame["n"])
     ends: list[End] = []
     for case, look in style.looks(run.cases).items():
@@ -82,14 +87,18 @@ def by_length(
             reach = [rows[value] - rows[low], rows[high] - rows[value]]
             axes.errorbar(x, rows[value], reach, fmt="none", ecolor=look.colour, elinewidth=1, alpha=0.75, capsize=2)
         fill, dash = (look.colour, "-") if sure else ("white", ":")
-        axes.plot(x, rows[value], color=look.colour, marker=look.marker, markerfacecolor=fill, linestyle=dash)
+        every = max(1, math.ceil(len(rows) / MOST_TICKS))
+        axes.plot(
+            x, rows[value], color=look.colour, marker=look.marker, markevery=every, markerfacecolor=fill, linestyle=dash
+        )
         ends.append((rows[value].iloc[-1], label(run, case), look.colour))
     if "floor_ms" in frame and frame["floor_ms"].notna().any():
         floors = frame.drop_duplicates("prompt_length").sort_values("prompt_length")
         axes.plot(floors["prompt_length"], floors["floor_ms"], marker="_" if len(floors) == 1 else "",
                   color=style.FLOOR, linestyle="--", linewidth=1.2, markersize=16)  # fmt: skip
         ends.append((floors["floor_ms"].iloc[-1], "Floor", style.FLOOR))
-    axes.set_xticks(sorted(frame["prompt_length"].unique()))
+    if frame["prompt_length"].nunique() <= MOST_TICKS:
+        axes.set_xticks(sorted(frame["prompt_length"].unique()))
     axes.set_xlabel("Prompt length (tokens)")
     scale(axes, frame[value])
     end_labels(axes, ends)
@@ -105,22 +114,27 @@ def decode(run: Run) -> Plot:
     span = steps["context_length"].max() - steps["context_length"].min() + 1
     width = max(1, math.ceil(span / 40))
     caption = f"Median over bins of {width} context length{'s' if width > 1 else ''}. Dashed: the floor."
+    caption += without_curve(run, set(steps["case"]))
     figure, axes = canvas(run, title, caption, whole_decode(run)["n"])
-    ends, drawn = [], []
+    ends: list[End] = []
+    drawn: list[pd.Series] = []
     for case, look in style.looks(run.cases).items():
         rows = steps[steps["case"] == case]
         if rows.empty:
             continue
         bins = (rows["context_length"] // width * width + (width - 1) / 2).rename("bin")
         medians = rows.groupby(bins)["host_ms"].median()
-        axes.plot(medians.index, medians, color=look.colour, marker=look.marker, markevery=(0.02, 0.12))
+        # The same distance along the axis for every case, each from a place of its own: no marker hides another.
+        apart = max(1, round(len(medians) / 8))
+        start = len(drawn) * apart // len(run.cases)
+        axes.plot(medians.index, medians, color=look.colour, marker=look.marker, markevery=(start, apart))
         ends.append((medians.iloc[-1], label(run, case), look.colour))
         drawn.append(medians)
     floor = run.decode["floor_ms"].dropna()
     if len(floor):
         axes.axhline(floor.iloc[0], color=style.FLOOR, linestyle="--", linewidth=1.2)
         ends.append((floor.iloc[0], "Floor", style.FLOOR))
-    axes.set_xlabel("Context length (tokens in the cache)")
+    axes.set_xlabel("Context length (tokens in the cache before the step)")
     scale(axes, pd.concat(drawn), "Latency (ms a token)")
     end_labels(axes, ends)
     return Plot("decode", title, caption, figure)
@@ -138,7 +152,10 @@ def speedup(run: Run) -> Plot:
     metrics = [i for i, m in enumerate(METRICS) if any(not math.isnan(ratios[case][i]) for case in found)]
     if not found:
         return Plot("speedup", title, caption, None, "there is no case to compare with the baseline")
-    figure, axes = canvas(run, title, caption, run.ttft["n"], right=0.97)
+    absent = [metric for i, metric in enumerate(METRICS) if i not in metrics]
+    caption += f" Not shown, for want of values: {', '.join(absent)}." if absent else ""
+    caption += f" {counted(run)}{without_curve(run, [reference, *found], 'bars', 'values')}"
+    figure, axes = canvas(run, title, caption, pd.Series(dtype=float), right=0.97)
     width = 0.8 / len(found)
     for position, (case, look) in enumerate(found.items()):
         x = [place - 0.4 + width * (position + 0.5) for place in range(len(metrics))]
@@ -151,8 +168,6 @@ def speedup(run: Run) -> Plot:
     axes.set_ylabel(f"Times faster than {run.cases[reference]}")
     axes.margins(y=0.12)
     axes.legend(frameon=False, ncols=len(found), loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
-    absent = [metric for i, metric in enumerate(METRICS) if i not in metrics]
-    caption += f" Not shown, for want of values: {', '.join(absent)}." if absent else ""
     return Plot("speedup", title, caption, figure)
 
 
@@ -176,9 +191,12 @@ def ecdf(run: Run) -> Plot:
         panel(run, axes, timed[timed["prompt_length"] == length], f"{length:.0f} tokens")
     for axes in list(grid)[len(shown) :]:
         axes.set_visible(False)
-    handles, names = figure.axes[0].get_legend_handles_labels()
+    keys = {name: key for axes in figure.axes for key, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    names = [label(run, case) for case in run.cases if label(run, case) in keys]
+    handles = [keys[name] for name in names]
     figure.legend(handles, names, frameon=False, ncols=len(names), loc="upper left", fontsize=8.5,
                   bbox_to_anchor=(0.06, 1 - 0.38 / figure.get_figheight()))  # fmt: skip
+    caption += without_curve(run, set(timed["case"]))
     frame_of(run, figure, title, caption, run.ttft["n"], right=0.97, top_in=0.88, bottom_in=0.6)
     below = figure.subplotpars.bottom - 0.44 / figure.get_figheight()
     figure.supxlabel("Time to first token (ms)", fontsize=9.5, y=below)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from reports.experiments.section import Section
 from reports.markup import markdown, markdown_escape
 from reports.run import SMOKE, Run
 from reports.table import Table
@@ -14,7 +15,7 @@ SHOWN = ("ttft", "summary", "speedup", "p99", "decode", "clocks")
 FIGURES = (("ttft", "Time to first token by prompt length"), ("decode", "Decode latency by context length"))
 
 
-def update(path: Path, run: Run, tables: list[Table]) -> None:
+def update(path: Path, run: Run, tables: list[Table], study: Section | None = None) -> None:
     """Replace what stands between the markers. Raises ValueError when they are not there once each, in order."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -23,11 +24,11 @@ def update(path: Path, run: Run, tables: list[Table]) -> None:
         raise ValueError(f"{path} needs the markers {BEGIN} and {END} once each, in this order")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     aside = path.with_name(f".{path.name}.new")
-    aside.write_text(f"{before}{BEGIN}\n{results(run, tables, path.parent)}\n{END}{after}", encoding="utf-8")
+    aside.write_text(f"{before}{BEGIN}\n{results(run, tables, path.parent, study)}\n{END}{after}", encoding="utf-8")
     aside.replace(path)
 
 
-def results(run: Run, tables: list[Table], root: Path) -> str:
+def results(run: Run, tables: list[Table], root: Path, study: Section | None = None) -> str:
     """The facts of a run, its main figures and tables, as Markdown; links are relative to `root`."""
     named = {table.name: table for table in tables}
     manifest = run.manifest
@@ -35,7 +36,9 @@ def results(run: Run, tables: list[Table], root: Path) -> str:
     stamp = [f"**{SMOKE}.**"] if run.smoke else []
     folder = Path(os.path.relpath(run.path.resolve(), root.resolve())).as_posix()
     files = f"All its files, raw samples included: [{folder}]({folder})."
-    figures = [f"![{title}]({folder}/report/{name}.png)" for name, title in FIGURES]
-    tables_text = [markdown(named[name]).rstrip() for name in SHOWN]
+    pictures = [(plot.name, plot.title) for plot in study.plots if plot.figure] if study else FIGURES
+    figures = [f"![{title}]({folder}/report/{name}.png)" for name, title in pictures]
+    chosen = study.tables if study else [named[name] for name in SHOWN if name in named]
+    tables_text = [markdown(table).rstrip() for table in chosen if table.shown]
     intro = markdown_escape(facts).replace("\\`", "`")
     return "\n\n".join([*stamp, f"{intro} {files}", *tables_text[:1], *figures, *tables_text[1:]])

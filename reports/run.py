@@ -12,6 +12,7 @@ import pandas as pd
 
 from harness import schema
 
+REFERENCE = "baseline"
 SMOKE = "SMOKE RUN, not a measurement"
 TEXT = {"case", "state", "reason", "engine", "stage", "metric", "throttle"}
 TRUTH = {"supported", "passed"}
@@ -57,6 +58,16 @@ class Run:
         return str(self.manifest["config"].get("study") or "")
 
     @property
+    def compares(self) -> bool:
+        """Whether the cases answered the sweep of prompt lengths that the general tables are made of."""
+        return self.sweep.get("workload", "latency") == "latency"
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the sweep has decode in it."""
+        return self.compares and self.sweep["decode"].get("sequences", 1) > 0
+
+    @property
     def sweep(self) -> dict[str, Any]:
         """The sweep of the resolved configuration."""
         return self.manifest["config"]["sweep"]
@@ -96,6 +107,36 @@ class Run:
         if bad.empty:
             return "ran, but left no such samples"
         return f"{bad['state'].iloc[0]}: {bad['reason'].iloc[0] or 'no reason given'}"
+
+    def ended_well(self, case: str) -> int:
+        """How many blocks of a case are `ok`."""
+        return int(((self.status["case"] == case) & (self.status["state"] == "ok")).sum())
+
+    def lost_blocks(self, case: str) -> bool:
+        """Whether a case has a block that is not `ok`, or none at all."""
+        return self.ended_well(case) < max(1, int((self.status["case"] == case).sum()))
+
+    def missing(self, case: str) -> str:
+        """The footnote of a case that lacks figures or blocks: how many blocks ended well, and why not the others."""
+        why, blocks = self.why_missing(case), int((self.status["case"] == case).sum())
+        counted = (
+            f"{self.ended_well(case)} of {blocks} blocks ended well; " if blocks and self.lost_blocks(case) else ""
+        )
+        return f"{self.cases[case]}: {counted}{why}."
+
+    def competes(self, case: str) -> bool:
+        """Whether a case may win: it has a block that is `ok` and did not fail the comparison with the baseline."""
+        return self.ended_well(case) > 0 and not self.failed_equivalence(case)
+
+    def uncompared(self, case: str) -> str:
+        """Why a case that ran was not compared with the baseline, empty when it was or when it is the baseline."""
+        if case == REFERENCE or case not in set(self.samples["case"]) or self.failed_equivalence(case):
+            return ""
+        rows = self.equivalence[self.equivalence["case"] == case]
+        left = rows[rows["passed"].isna()]
+        if rows.empty:
+            return "equivalence.csv has no row of it"
+        return "" if left.empty else str(left["reason"].iloc[0] or "no reason given")
 
     def failed_equivalence(self, case: str) -> str:
         """Why the comparison with the baseline failed, empty when it passed or could not be made."""

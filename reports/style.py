@@ -22,9 +22,24 @@ LOOKS = {
     "jit_cuda_graph": Look("#d55e00", "D"),
     "tensorrt_llm": Look("#009e73", "P"),
 }
+STUDIES = {  # the cases of an experiment are never drawn together with those above
+    "shared_pool": Look("#d55e00", "D"),
+    "unshared_pools": Look("#0072b2", "s"),
+    "full": Look("#4d4d4d", "o"),
+    "every_10th": Look("#0072b2", "s"),
+    "pow2": Look("#009e73", "P"),
+    "step_16": Look("#d55e00", "D"),
+    "rolling_5": Look("#e69f00", "v"),
+    "rolling_10": Look("#d55e00", "D"),
+    "rolling_20": Look("#0072b2", "s"),
+    "rolling_50": Look("#332288", "<"),
+    "inproc": Look("#0072b2", "s"),
+    "unix": Look("#d55e00", "D"),
+}
 SPARE = (Look("#56b4e9", "X"), Look("#332288", "<"), Look("#999933", ">"), Look("#882255", "h"), Look("#6699cc", "p"))
 FLOOR = "#8c8c8c"
 FAINT = "#6b6b6b"
+PUBLISHED = "#5b2a86"
 
 RC: Any = {
     "font.family": "sans-serif",
@@ -53,11 +68,12 @@ RC: Any = {
 
 
 def looks(cases: Iterable[str]) -> dict[str, Look]:
-    """Looks by name in drawing order; a case unknown here gets a spare look that its name decides."""
+    """Looks by name, in the order given; a case unknown here gets a spare look that its name decides."""
     names = list(cases)
-    found = {name: look for name, look in LOOKS.items() if name in names}
-    for name in sorted(set(names) - set(LOOKS)):
+    known = {**LOOKS, **STUDIES}
+    found = {name: look for name, look in known.items() if name in names}
+    for name in sorted(set(names) - set(known)):
         start = zlib.crc32(name.encode())
         turn = [SPARE[(start + step) % len(SPARE)] for step in range(len(SPARE))]
         found[name] = next((look for look in turn if look not in found.values()), turn[0])
-    return found
+    return {name: found[name] for name in names}

@@ -10,6 +10,7 @@ import pandas as pd
 
 DASH = "–"
 DAGGER = "†"
+DOUBLE_DAGGER = "‡"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Notes:
     """Footnotes in the order of their first use; the same text keeps its number."""
 
     numbered: list[str] = field(default_factory=list)
-    daggers: list[str] = field(default_factory=list)
+    daggers: dict[str, list[str]] = field(default_factory=lambda: {DAGGER: [], DOUBLE_DAGGER: []})
 
     def mark(self, text: str) -> str:
         """The number that points to `text`."""
@@ -43,20 +44,24 @@ class Notes:
             self.numbered.append(text)
         return str(self.numbered.index(text) + 1)
 
-    def dagger(self, text: str) -> str:
-        """The dagger; all its texts stand under one mark."""
-        if text not in self.daggers:
-            self.daggers.append(text)
-        return DAGGER
+    def dagger(self, text: str, sign: str = DAGGER) -> str:
+        """A dagger; all its texts stand under one mark."""
+        if text not in self.daggers[sign]:
+            self.daggers[sign].append(text)
+        return sign
 
     def lines(self) -> list[tuple[str, str]]:
         """Mark and text of every footnote."""
-        return [(DAGGER, text) for text in self.daggers] + [(str(i), t) for i, t in enumerate(self.numbered, 1)]
+        daggers = [(sign, text) for sign, texts in self.daggers.items() for text in texts]
+        return daggers + [(str(i), t) for i, t in enumerate(self.numbered, 1)]
 
 
 @dataclass(frozen=True)
 class Table:
-    """`name` is the file's stem; a rule stands above each row in `rules`; `frame` is what the .csv holds."""
+    """`name` is the file's stem; a rule stands above each row in `rules`; `frame` is what the .csv holds.
+
+    What is not `shown` has a .csv and nothing else.
+    """
 
     name: str
     title: str
@@ -67,6 +72,7 @@ class Table:
     smoke: bool
     frame: pd.DataFrame
     rules: frozenset[int] = frozenset()
+    shown: bool = True
 
     def csv(self) -> str:
         """The numbers behind the table, with a column that tells a smoke run."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from reports import markup, page, plots, style
 from reports.__main__ import main, tables_of, write_report
@@ -18,7 +19,7 @@ from reports.run import SMOKE, load
 from tests.synthetic import STORED, Spec, invent
 
 FIGURES = ("ttft", "p99", "decode", "speedup", "ttft_ecdf")
-TABLES = ("ttft", "ttft_ratio", "p99", "decode", "summary", "speedup", "clocks", "equivalence", "status")
+TABLES = ("ttft", "ttft_ratio", "p99", "decode", "summary", "speedup", "blocks", "clocks", "equivalence", "status")
 
 
 class Page(HTMLParser):
@@ -86,14 +87,33 @@ def test_a_smoke_run_is_stamped_everywhere(odd):
     assert all(f"\\caption{{\\textbf{{{SMOKE}.}}" in markup.latex(table) for table in tables)
     figures = [plot.figure for plot in drawn if plot.figure]
     assert len(figures) >= 4
-    assert all(SMOKE in [text.get_text() for text in figure.texts] for figure in figures)
+    assert all(stamps(figure) for figure in figures)
     images = {plot.name: b"" for plot in drawn}
     assert page.render(odd, tables, drawn, images).count(SMOKE) == len(tables) + 2  # title and banner
 
 
 def test_a_measurement_has_no_stamp(full):
     assert all(SMOKE not in markup.latex(table) + markup.markdown(table) for table in tables_of(full))
-    assert all(SMOKE not in [text.get_text() for text in plot.figure.texts] for plot in plots.plots(full))
+    assert not any(stamps(plot.figure) for plot in plots.plots(full))
+
+
+def stamps(figure):
+    """The watermarks of a figure's panels."""
+    return [text for axes in figure.axes for text in axes.texts if text.get_text() == SMOKE]
+
+
+def test_a_watermark_stays_inside_its_panel(odd):
+    for plot in plots.plots(odd):
+        figure = plot.figure
+        if figure is None:
+            continue
+        FigureCanvasAgg(figure).draw()
+        for text in stamps(figure):
+            inside, outer = text.get_window_extent(), text.axes.get_window_extent()
+            assert outer.x0 <= inside.x0
+            assert inside.x1 <= outer.x1
+            assert outer.y0 <= inside.y0
+            assert inside.y1 <= outer.y1
 
 
 @given(st.text(max_size=30))

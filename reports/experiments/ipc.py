@@ -1,0 +1,108 @@
+"""What the socket adds: the same case in the worker's process and behind the server."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from reports import style
+from reports.canvas import canvas
+from reports.experiments.draw import legend_above
+from reports.experiments.quantiles import difference, quantile
+from reports.experiments.section import INDEPENDENT, Record, Section, estimate, seed_of, spread, stated, table_of, timed
+from reports.plots import Plot
+from reports.run import Run
+from reports.table import Table
+
+TITLE = "In process against over the socket"
+TEXT = (
+    "The same case twice: in the worker's own process, and in a server of its own behind a Unix socket. The client's "
+    "clock covers the socket."
+)
+INSIDE, OUTSIDE = "inproc", "unix"
+LEVELS = {"p50": 0.5, "p99": 0.99}
+DECODE = "Decode"
+
+
+def section(run: Run) -> Section:
+    """The table and the figure of the experiment."""
+    rows = records(run)
+    return Section(TITLE, TEXT, [table(run, rows)], [plot(run, rows)])
+
+
+def records(run: Run) -> list[Record]:
+    """One record a prompt length and one for decode; latencies and differences in ms."""
+    ttft = timed(run, "ttft")
+    rows = [
+        record(run, f"{length}", ttft[ttft["prompt_length"] == length])
+        for length in sorted(run.sweep["prompt_lengths"])
+    ]
+    return [*rows, record(run, DECODE, timed(run, "decode"))] if run.decodes else rows
+
+
+def record(run: Run, label: str, samples: pd.DataFrame) -> Record:
+    """Both quantiles of both cases, and what the socket adds to each."""
+    ours, theirs = (samples.loc[samples["case"] == case, "host_ms"] for case in (OUTSIDE, INSIDE))
+    found: Record = {"label": label, "key": "TTFT by prompt tokens", "n": min(len(ours), len(theirs))}
+    for name, p in LEVELS.items():
+        outside, inside = quantile(ours, p), quantile(theirs, p)
+        found |= spread(f"{INSIDE}_{name}_ms", inside) | spread(f"{OUTSIDE}_{name}_ms", outside)
+        found |= spread(f"added_{name}_ms", difference(outside, inside, ours, theirs, p, seed_of(run)))
+    lacking = [
+        run.missing(case) for case in (INSIDE, OUTSIDE) if case not in set(samples["case"]) and case in run.cases
+    ]
+    found["note"] = lacking[0] if lacking else f"n = {found['n']} is too small: a P99 needs 368."
+    return found
+
+
+def claimed() -> tuple[float, float]:
+    """The published range of the socket's cost in ms."""
+    low, high = (stated("ipc", f"overhead_{end}", "jit_cuda_graph") for end in ("low", "high"))
+    return low, high
+
+
+def table(run: Run, rows: list[Record]) -> Table:
+    """One row a prompt length, and decode."""
+    titles = {case: run.cases.get(case, case) for case in (INSIDE, OUTSIDE)}
+    fields = []
+    for name in LEVELS:
+        fields += [estimate(f"{name.upper()}, {titles[case]} (ms)", f"{case}_{name}_ms", 3) for case in titles]
+        fields += [estimate(f"Added to {name.upper()} (ms)", f"added_{name}_ms", 3)]
+    low, high = claimed()
+    words = (
+        f"Published for the socket: {low:g} to {high:g} ms. Brackets: 95 % intervals, between order statistics for the "
+        f"quantiles, by the bootstrap over requests for what is added. {INDEPENDENT}"
+    )
+    facts = f"{words} {run.facts(row['n'] for row in rows if row['n'])}"
+    return table_of(run, "ipc", TITLE, fields, rows, facts)
+
+
+def plot(run: Run, rows: list[Record]) -> Plot:
+    """What the socket adds to P50 and P99, with the published range."""
+    name, title = "ipc", "What the socket adds"
+    low, high = claimed()
+    caption = f"Bars: 95 % bootstrap intervals. Shaded: the published {low:g} to {high:g} ms. {INDEPENDENT}"
+    known = {level for level in LEVELS if any(not math.isnan(row[f"added_{level}_ms"]) for row in rows)}
+    if absent := [level.upper() for level in LEVELS if level not in known]:
+        caption += f" Not shown, for n is too small: {', '.join(absent)}."
+    if not known:
+        return Plot(name, title, caption, None, "there are no requests of both cases")
+    figure, axes = canvas(run, title, caption, pd.Series([row["n"] for row in rows]), right=0.97)
+    axes.axhspan(low, high, color=style.PUBLISHED, alpha=0.12, linewidth=0, label="Published")
+    axes.axhline(0, color=style.FAINT, linewidth=0.8)
+    for place, (level, look) in enumerate(zip(LEVELS, (style.LOOKS["cuda_graph"], style.LOOKS["eager"]), strict=True)):
+        if level not in known:
+            continue
+        frame = pd.DataFrame(rows)[[f"added_{level}_ms{end}" for end in ("", "_low", "_high")]]
+        value, below, above = (frame[column] for column in frame)
+        x = frame.index.to_numpy() + 0.16 * (place - 0.5)
+        # A percentile interval may leave the estimate outside: a bar of negative length would be an error.
+        reach = [(value - below).clip(lower=0), (above - value).clip(lower=0)]
+        axes.errorbar(x, value, reach, fmt=look.marker, color=look.colour, elinewidth=1.2, capsize=3,
+                      label=f"Added to {level.upper()}")  # fmt: skip
+    axes.set_xticks(range(len(rows)), [row["label"] if row["label"] != DECODE else "decode" for row in rows])
+    axes.set_xlabel("TTFT by prompt length (tokens)" + (", and decode" if run.decodes else ""))
+    axes.set_ylabel("Added by the socket (ms)")
+    legend_above(axes, 3)
+    return Plot(name, title, caption, figure)
