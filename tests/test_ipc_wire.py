@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.contract import Footprint, Plan, Sampling, SetUp, Stats
+from harness.contract import CaptureRecord, Eviction, Footprint, Plan, Sampling, SetUp, Stats
 from harness.ipc import messages as m
 from harness.ipc.fields import DEPTH_LIMIT, INT31, INT63, PROMPT_LIMIT, TEXT_LIMIT, WireError
 from harness.ipc.wire import FRAME_LIMIT, HEADER, checked_length, decode, encode
@@ -35,6 +35,7 @@ samplings = st.builds(
     top_p=st.floats(0, 1),
     seed=counts,
 )
+captures = st.builds(CaptureRecord, st.integers(0, INT31), seconds, counts, texts)
 plans = st.builds(
     Plan,
     case=texts,
@@ -50,18 +51,26 @@ EVERY_MESSAGE = {
     m.Ready: st.builds(
         m.Ready,
         st.builds(SetUp, texts, seconds, seconds, seconds),
-        st.builds(Stats, counts, counts, counts, counts, counts),
+        st.builds(Stats, *[counts] * len(Stats._fields)),
     ),
     m.Prefill: st.builds(m.Prefill, prompts, st.integers(1, INT31)),
     m.Decode: st.just(m.Decode()),
-    m.Token: st.builds(m.Token, st.integers(0, INT31), st.builds(Stats, counts, counts, counts, counts, counts)),
+    m.Token: st.builds(m.Token, st.integers(0, INT31), st.builds(Stats, *[counts] * len(Stats._fields))),
     m.Score: st.builds(m.Score, prompts, st.lists(st.integers(0, INT31), max_size=20)),
     m.Logits: st.builds(m.Logits, st.binary(min_size=4, max_size=4) | st.just(bytes(400))),
     m.GetFootprint: st.just(m.GetFootprint()),
     m.FootprintIs: st.builds(m.FootprintIs, st.builds(Footprint, counts, counts, counts)),
+    m.Use: st.builds(m.Use, samplings),
+    m.Used: st.just(m.Used()),
+    m.GetCaptures: st.just(m.GetCaptures()),
+    m.CapturesAre: st.builds(m.CapturesAre, st.lists(captures, max_size=4)),
+    m.Evict: st.just(m.Evict()),
+    m.Evicted: st.builds(
+        m.Evicted, st.builds(Eviction, *[counts] * 4), st.builds(Stats, *[counts] * len(Stats._fields))
+    ),
     m.Close: st.just(m.Close()),
     m.Closed: st.just(m.Closed()),
-    m.Failure: st.builds(m.Failure, st.sampled_from(["unavailable", "unsupported", "failed"]), texts),
+    m.Failure: st.builds(m.Failure, st.sampled_from(["unavailable", "unsupported", "invalid", "failed"]), texts),
 }
 
 
@@ -164,12 +173,12 @@ def nested(levels: int) -> list[object]:
         ([TAG[m.Prefill], bytes(4), 0], "new_tokens must be an integer from 1"),
         ([TAG[m.Prefill], bytes(4), True], "new_tokens must be an integer from 1"),
         ([TAG[m.Token], INT31 + 1, [0] * 5], "token_id must be an integer"),
-        ([TAG[m.Token], 1, [0] * 4], "stats must be a list of 5 fields"),
-        ([TAG[m.Token], 1, [0, 0, 0, 0, -1]], "stats must be integers from 0"),
-        ([TAG[m.Token], 1, [0, 0, 0, 0, 1.5]], "stats must be integers from 0"),
+        ([TAG[m.Token], 1, [0] * 4], "stats must be a list of 10 fields"),
+        ([TAG[m.Token], 1, [0] * 9 + [-1]], "stats must be integers from 0"),
+        ([TAG[m.Token], 1, [0] * 9 + [1.5]], "stats must be integers from 0"),
         ([TAG[m.Logits], b""], "row must be one or more packed float32"),
         ([TAG[m.Logits], bytes(6)], "row must be one or more packed float32"),
-        ([TAG[m.Failure], "other", "why"], "kind must be one of unavailable, unsupported, failed"),
+        ([TAG[m.Failure], "other", "why"], "kind must be one of unavailable, unsupported, invalid, failed"),
         ([TAG[m.Failure], [], "why"], "kind must be one of"),
         ([TAG[m.Failure], "failed", b"why"], "message must be a text"),
         ([TAG[m.Failure], "failed", "x" * (TEXT_LIMIT + 1)], "message must be a text of at most"),

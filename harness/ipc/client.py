@@ -18,7 +18,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from harness.contract import Case, Footprint, Plan, SetUp, Stats, Unavailable, Unsupported
+from harness.contract import (
+    CaptureRecord,
+    Case,
+    Eviction,
+    Footprint,
+    Plan,
+    Sampling,
+    SetUp,
+    Stats,
+    Unavailable,
+    Unsupported,
+)
 from harness.ipc import messages as m
 from harness.ipc.channel import Channel, Spin, spin_here
 from harness.ipc.fields import WireError
@@ -102,6 +113,20 @@ class RemoteCase(Case):
         rows = [self._ask(m.Score(prompt, forced), m.Logits)]
         rows += [self._receive("Score", m.Logits) for _ in forced]
         return [array("f", row.row) for row in rows]
+
+    def use(self, sampling: Sampling) -> None:
+        """See Case.use."""
+        self._ask(m.Use(sampling), m.Used)
+
+    def captured(self) -> list[CaptureRecord]:
+        """See Case.captured."""
+        return list(self._ask(m.GetCaptures(), m.CapturesAre).captures)
+
+    def evict(self) -> Eviction:
+        """See Case.evict."""
+        answer = self._ask(m.Evict(), m.Evicted)
+        self._stats = answer.stats
+        return answer.eviction
 
     def close(self) -> None:
         """End the server: asked to at first, killed after CLOSE_S seconds. Idempotent.
@@ -231,6 +256,7 @@ class RemoteCase(Case):
 _EXCEPTIONS: dict[str, type[Exception]] = {
     "unavailable": Unavailable,
     "unsupported": Unsupported,
+    "invalid": ValueError,
     "failed": RuntimeError,
 }
 

@@ -9,12 +9,14 @@ from dataclasses import astuple
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
-from harness.contract import Footprint, Plan, Sampling, SetUp, Stats
+from harness.contract import CaptureRecord, Eviction, Footprint, Plan, Sampling, SetUp, Stats
 
 PROMPT_LIMIT = 1 << 19
 """Token ids in one prompt."""
 TEXT_LIMIT = 1 << 16
 """Characters in one text."""
+CAPTURES_LIMIT = 1 << 16
+"""Captures in one answer; the frame's own limit comes on top."""
 DEPTH_LIMIT = 16
 """Levels of lists and maps inside a case's options."""
 INT31, INT63 = 2**31 - 1, 2**63 - 1
@@ -59,10 +61,20 @@ def row(name: str) -> Field:
     return Field(name, _row, _row)
 
 
-def counters(name: str, made: type[Stats] | type[Footprint]) -> Field:
+def counters(name: str, made: type[Stats] | type[Footprint] | type[Eviction]) -> Field:
     """A named tuple of integers that are 0 or more."""
     parse = partial(_parse_counters, made=made, count=len(made._fields))
     return Field(name, parse, parse)
+
+
+def sampling(name: str) -> Field:
+    """How tokens are chosen."""
+    return Field(name, _pack_sampling, _parse_sampling)
+
+
+def captures(name: str) -> Field:
+    """Captures tried, in order."""
+    return Field(name, _pack_captures, _parse_captures)
 
 
 def plan(name: str) -> Field:
@@ -169,13 +181,19 @@ def _parse_plan(value: Any, name: str) -> Plan:
         device=_choice(device, "device", ("cuda", "cpu")),
         dtype=_choice(dtype, "dtype", ("float16", "bfloat16", "float32")),
         context=_integer(context, "context", 1, INT31),
-        sampling=_parse_sampling(sampling),
+        sampling=_parse_sampling(sampling, "sampling"),
         options=_plain(options, "options"),
     )
 
 
-def _parse_sampling(value: Any) -> Sampling:
-    strategy, temperature, top_k, top_p, seed = _items(value, "sampling", 5)
+def _pack_sampling(value: Sampling, name: str) -> list[Any]:
+    packed = list(astuple(value))
+    _parse_sampling(packed, name)
+    return packed
+
+
+def _parse_sampling(value: Any, name: str) -> Sampling:
+    strategy, temperature, top_k, top_p, seed = _items(value, name, 5)
     return Sampling(
         strategy=_choice(strategy, "strategy", ("greedy", "sample")),
         temperature=_number(temperature, "temperature"),
@@ -183,6 +201,27 @@ def _parse_sampling(value: Any) -> Sampling:
         top_p=_number(top_p, "top_p"),
         seed=_integer(seed, "seed", 0, INT63),
     )
+
+
+def _pack_captures(value: Sequence[CaptureRecord], name: str) -> list[list[Any]]:
+    packed = [list(record) for record in value]
+    _parse_captures(packed, name)
+    return packed
+
+
+def _parse_captures(value: Any, name: str) -> list[CaptureRecord]:
+    if type(value) is not list or len(value) > CAPTURES_LIMIT:
+        _refuse(value, name, f"a list of at most {CAPTURES_LIMIT} captures")
+    records = []
+    for item in value:
+        bucket, seconds, grown_bytes, reason = _items(item, f"one of {name}", 4)
+        records.append(
+            CaptureRecord(
+                _integer(bucket, "a bucket", 0, INT31), _number(seconds, "a duration"),
+                _integer(grown_bytes, "bytes", 0, INT63), _text(reason, "a reason"),
+            )
+        )  # fmt: skip
+    return records
 
 
 def _pack_setup(value: SetUp, name: str) -> list[Any]:

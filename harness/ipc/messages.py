@@ -1,7 +1,8 @@
-"""The twelve messages between client and server. Every request has one answer, in order; Failure answers any of them.
+"""The eighteen messages between client and server. Every request has one answer, in order; Failure answers any of them.
 
 Prepare -> Ready        Prefill, Decode -> Token        Score -> Logits, once a row
-GetFootprint -> FootprintIs                             Close -> Closed
+GetFootprint -> FootprintIs     GetCaptures -> CapturesAre
+Use -> Used             Evict -> Evicted                Close -> Closed
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from harness.contract import Footprint, Plan, SetUp, Stats
+from harness.contract import CaptureRecord, Eviction, Footprint, Plan, Sampling, SetUp, Stats
 
-FailureKind = Literal["unavailable", "unsupported", "failed"]
+FailureKind = Literal["unavailable", "unsupported", "invalid", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,43 @@ class FootprintIs:
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """Client: choose tokens so from the next prefill on."""
+
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Server: it will."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetCaptures:
+    """Client: every capture tried so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapturesAre:
+    """Server: the captures, in order."""
+
+    captures: Sequence[CaptureRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Client: give every graph back and measure what that returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """Server: what it returned, and the counters behind it."""
+
+    eviction: Eviction
+    stats: Stats
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Client: give everything back and end."""
 
@@ -100,5 +138,22 @@ class Failure:
 
 
 Message: TypeAlias = (
-    Prepare | Ready | Prefill | Decode | Token | Score | Logits | GetFootprint | FootprintIs | Close | Closed | Failure
+    Prepare
+    | Ready
+    | Prefill
+    | Decode
+    | Token
+    | Score
+    | Logits
+    | GetFootprint
+    | FootprintIs
+    | Use
+    | Used
+    | GetCaptures
+    | CapturesAre
+    | Evict
+    | Evicted
+    | Close
+    | Closed
+    | Failure
 )

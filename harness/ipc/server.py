@@ -48,6 +48,9 @@ class Server:
             m.Decode: self._decode,
             m.Score: self._score,
             m.GetFootprint: self._footprint,
+            m.Use: self._use,
+            m.GetCaptures: self._captures,
+            m.Evict: self._evict,
             m.Close: self._close,
         }
 
@@ -83,6 +86,10 @@ class Server:
             return [_failure("unavailable", str(error))]
         except Unsupported as error:
             return [_failure("unsupported", str(error))]
+        except WireError as error:
+            return [_failure("failed", f"WireError: {error}")]
+        except ValueError as error:
+            return [_failure("invalid", str(error))]
         except Exception as error:  # noqa: BLE001  the border of the process: whatever it was, the client is told
             traceback.print_exc()
             return [_failure("failed", f"{type(error).__name__}: {error}")]
@@ -128,6 +135,17 @@ class Server:
     def _footprint(self, _: m.GetFootprint) -> list[m.Message]:
         gc.collect()
         return [m.FootprintIs(self._prepared().footprint())]
+
+    def _use(self, request: m.Use) -> list[m.Message]:
+        self._prepared().use(request.sampling)
+        return [m.Used()]
+
+    def _captures(self, _: m.GetCaptures) -> list[m.Message]:
+        return [m.CapturesAre(self._prepared().captured())]
+
+    def _evict(self, _: m.Evict) -> list[m.Message]:
+        case = self._prepared()
+        return [m.Evicted(case.evict(), case.stats()._replace(server_ns=self._server_ns))]
 
     def _close(self, _: m.Close) -> list[m.Message]:
         self._open = False

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgpack
 
-from harness.contract import Footprint, Stats
+from harness.contract import Eviction, Footprint, Stats
 from harness.ipc import fields as f
 from harness.ipc import messages as m
 from harness.ipc.fields import WireError
@@ -35,9 +35,15 @@ _MESSAGES: tuple[tuple[Callable[..., m.Message], tuple[f.Field, ...]], ...] = (
     (m.Logits, (f.row("row"),)),
     (m.GetFootprint, ()),
     (m.FootprintIs, (f.counters("footprint", Footprint),)),
+    (m.Use, (f.sampling("sampling"),)),
+    (m.Used, ()),
+    (m.GetCaptures, ()),
+    (m.CapturesAre, (f.captures("captures"),)),
+    (m.Evict, ()),
+    (m.Evicted, (f.counters("eviction", Eviction), f.counters("stats", Stats))),
     (m.Close, ()),
     (m.Closed, ()),
-    (m.Failure, (f.choice("kind", ("unavailable", "unsupported", "failed")), f.text("message"))),
+    (m.Failure, (f.choice("kind", ("unavailable", "unsupported", "invalid", "failed")), f.text("message"))),
 )
 _TAGS = {made: tag for tag, (made, _) in enumerate(_MESSAGES)}
 
