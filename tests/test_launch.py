@@ -158,7 +158,7 @@ def test_interrupting_kills_the_worker_and_says_how_to_go_on(tmp_path):
     while not (grandchild.exists() and grandchild.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert f"output={tmp_path}" in output
     assert not is_running(int(grandchild.read_text()))
