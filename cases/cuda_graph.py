@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cases.runtime.buckets import GraphOptions
 from cases.runtime.decoding import decoding_of
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 class CudaGraph(LeanCase):
     """Graphs around whatever kernels the case has."""
+
+    own_options: ClassVar[tuple[str, ...]] = ("graph",)
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:

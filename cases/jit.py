@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from cases.runtime.lean import LeanCase
+from cases.runtime.lean import LeanCase, check_keys
 from cases.runtime.shape import LlamaShape
 from harness.contract import Plan, Unsupported
 
@@ -20,10 +20,13 @@ BACKENDS = ("auto", "triton", "torchscript")
 class Jit(LeanCase):
     """Compiled kernels under whatever runner the case has."""
 
+    own_options: ClassVar[tuple[str, ...]] = ("jit",)
+
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
         """See harness.contract.Case."""
         super().check_options(options)
+        check_keys(options["jit"], ["backend"], "jit.")
         backend = options["jit"].get("backend")
         if backend not in BACKENDS:
             raise ValueError(f"jit.backend must be {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, not {backend!r}")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 class LeanCase(Case):
     """Our lean Llama with plain PyTorch and no graphs, unless a subclass says otherwise."""
 
+    own_options: ClassVar[tuple[str, ...]] = ("decode",)
     capabilities: ClassVar[Capabilities] = Capabilities(
         samplers=frozenset({"greedy", "sample"}), pacing="pull", gpu_time=True, logits=True
     )
@@ -49,7 +50,13 @@ class LeanCase(Case):
     def check_options(cls, options: Mapping[str, Any]) -> None:
         """See harness.contract.Case."""
         super().check_options(options)
+        check_keys(options, cls.option_names(), "")
         decoding_of(options)
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """The keys of its configuration: those that the case and each class it is made of names as its own."""
+        return [name for kind in cls.__mro__ for name in vars(kind).get("own_options", ())]
 
     def make_blocks(self, plan: Plan, shape: LlamaShape) -> Blocks:
         """The kernels of the model."""
@@ -159,6 +166,13 @@ class LeanCase(Case):
         if self._session is None:
             raise RuntimeError("prepare() comes before the first request")
         return self._session
+
+
+def check_keys(options: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
+    """Refuse keys that nothing reads. Raises ValueError with the allowed ones."""
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"there is no option {prefix}{unknown[0]}; allowed: {', '.join(sorted(known)) or 'none'}")
 
 
 def check_device(plan: Plan) -> None:

@@ -255,3 +255,16 @@ def test_the_engine_says_what_it_is_made_of(folder):
     assert "no graphs on a CPU: replayed eagerly, 4 buckets up to 64" in engine(CudaGraph)
     assert "model: TorchScript" in engine(JitCudaGraph)
     assert "replayed eagerly" in engine(JitCudaGraph)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "sentence"),
+    [
+        (Eager, {"decode": "kv_cache", "foo": 1}, "there is no option foo; allowed: decode"),
+        (Jit, {"jit": {"backend": "auto", "foo": 1}}, "there is no option jit.foo; allowed: backend"),
+        (Jit, {"jit": {"backend": "auto"}, "graph": {}}, "there is no option graph; allowed: decode, jit"),
+    ],
+)  # fmt: skip
+def test_an_option_that_nothing_reads_is_refused(kind, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        kind.check_options(options)
