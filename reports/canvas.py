@@ -31,11 +31,13 @@ def label(run: Run, case: str) -> str:
     return short + (DAGGER if run.failed_equivalence(case) else "")
 
 
-def canvas(run: Run, title: str, caption: str, counts: pd.Series, right: float = 0.82) -> tuple[Figure, Axes]:
-    """A figure of one panel with room at the right for labels."""
+def canvas(
+    run: Run, title: str, caption: str, counts: pd.Series, right: float = 0.82, top_in: float = 0.55
+) -> tuple[Figure, Axes]:
+    """A figure of one panel with room at the right for labels, or above for a legend."""
     figure = Figure(figsize=SIZE)
     axes = figure.subplots()
-    frame_of(run, figure, title, caption, counts, right)
+    frame_of(run, figure, title, caption, counts, right, top_in)
     return figure, axes
 
 

@@ -155,7 +155,7 @@ def speedup(run: Run) -> Plot:
     absent = [metric for i, metric in enumerate(METRICS) if i not in metrics]
     caption += f" Not shown, for want of values: {', '.join(absent)}." if absent else ""
     caption += f" {counted(run)}{without_curve(run, [reference, *found], 'bars', 'values')}"
-    figure, axes = canvas(run, title, caption, pd.Series(dtype=float), right=0.97)
+    figure, axes = canvas(run, title, caption, pd.Series(dtype=float), right=0.97, top_in=0.78)
     width = 0.8 / len(found)
     for position, (case, look) in enumerate(found.items()):
         x = [place - 0.4 + width * (position + 0.5) for place in range(len(metrics))]

@@ -81,7 +81,7 @@ class Table:
 
 def number(value: float, digits: int = 2) -> str:
     """A figure with fixed decimals, a dash for NaN."""
-    return DASH if math.isnan(value) else f"{value:.{digits}f}"
+    return DASH if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def heads(*texts: str, wide: tuple[str, ...] = (), left: tuple[str, ...] = ()) -> list[Column]:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.canvas import SIZE, frame_of
+from reports.canvas import SIZE, frame_of, log_axis
 from reports.experiments.quantiles import RESAMPLES, at
 from reports.experiments.section import (
     INDEPENDENT,
@@ -155,7 +155,7 @@ def table(run: Run, rows: list[Record]) -> Table:
     facts = f"{words} {how(run)} {run.facts(row['n'] for row in rows if row.get('n'))}"
     if len(rows) == 1:
         facts = f"{'; '.join(lacking(run))} {facts}"
-    return table_of(run, "ablation", TITLE, fields, rows, facts)
+    return table_of(run, "ablation", "Medians, factors and their interaction", fields, rows, facts)
 
 
 def lacking(run: Run) -> list[str]:
@@ -188,17 +188,19 @@ def plot(run: Run, rows: list[Record]) -> Plot:
 
 def panel(axes: Axes, row: Record) -> None:
     """One interaction plot, labelled with its figures."""
-    for name, (first, second), look in (
-        ("without JIT", (NEITHER, GRAPH), style.LOOKS[NEITHER]),
-        ("with JIT", (JIT, BOTH), style.LOOKS[BOTH]),
+    without, with_jit = [row[NEITHER], row[GRAPH]], [row[JIT], row[BOTH]]
+    for name, values, others, look in (
+        ("without JIT", without, with_jit, style.LOOKS[NEITHER]),
+        ("with JIT", with_jit, without, style.LOOKS[BOTH]),
     ):
-        values = [row[first], row[second]]
         axes.plot([0, 1], values, color=look.colour, marker=look.marker, label=name)
-        for place, value in enumerate(values):
-            axes.annotate(f"{value:.2f}", (place, value), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.set_ylim(low / 1.1, high * 1.25)
+        for place, (value, other) in enumerate(zip(values, others, strict=True)):
+            above = value >= other
+            axes.annotate(f"{value:.2f}", (place, value), (0, 7 if above else -7), textcoords="offset points",
+                          ha="center", va="bottom" if above else "top", fontsize=8.5)  # fmt: skip
+    log_axis(axes, "y")
+    low, high = min(row[case] for case in CELLS), max(row[case] for case in CELLS)
+    axes.set_ylim(low / 1.25, high * 1.25)
     axes.set_xlim(-0.35, 1.35)
     axes.set_xticks([0, 1], ["no graphs", "graphs"])
     axes.set_title(row["label"], fontsize=9, fontweight="normal", pad=4)

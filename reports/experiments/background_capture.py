@@ -87,7 +87,7 @@ def table(run: Run) -> Table:
         f"ratio. {INDEPENDENT} A P99 needs n of at least 368; below it the maximum stands in its place."
     )
     facts = f"{words} {run.facts(row['n'] for row in rows if row['n'])}"
-    return table_of(run, "background_capture", TITLE, fields, rows, facts)
+    return table_of(run, "background_capture", "Latency by what runs beside the request", fields, rows, facts)
 
 
 def plot(run: Run, case: str) -> Plot:

@@ -105,17 +105,19 @@ def table(run: Run) -> Table:
         Field("First failure, in tokens", failure, left=True),
         figure("All captures (s)", "seconds", 1),
         figure("Median capture (ms)", "median_ms", 1),
-        figure("Graph memory (GiB)", "memory_gib", 3),
+        figure("Graph memory (GiB)", "memory_gib", 2),
         Field("Returned by evicting all", share),
     ]
     words = (
         "Graph memory: device memory that the captures took, the graph of a decode step with them. Returned: growth of "
         "the device's free memory over what the graphs held. Seconds: captures of prompt lengths that succeeded. "
-        "Published: one GPU of 93.12 GiB."
+        "Published: one GPU of 93.12 GiB. n: lengths captured."
     )
     records = [*(record(run, case) for case in run.cases), published()]
     n = [row["captured"] for row in records[:-1] if not math.isnan(row["captured"])]
-    return table_of(run, "capture_coverage", TITLE, fields, records, f"{words} {run.facts(n)}")
+    return table_of(
+        run, "capture_coverage", "Lengths captured, time and graph memory", fields, records, f"{words} {run.facts(n)}"
+    )
 
 
 def plot(run: Run) -> Plot:
@@ -130,7 +132,7 @@ def plot(run: Run) -> Plot:
     caption += without_curve(run, good)
     if not good:
         return Plot(name, title, caption, None, "captures.csv has no capture of a prompt length")
-    figure, axes = canvas(run, title, caption, pd.Series([len(own) for own in good.values()]), right=0.97)
+    figure, axes = canvas(run, title, caption, pd.Series([len(own) for own in good.values()]), right=0.97, top_in=0.78)
     for case, own in good.items():
         look = style.looks(run.cases)[case]
         held = own["grown_mib"].cumsum() / GIB

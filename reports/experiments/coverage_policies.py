@@ -80,7 +80,7 @@ def table(run: Run) -> Table:
     """One row a policy."""
     fields = [
         figure("Graphs", "graphs", 0),
-        figure("Graph memory (GiB)", "memory_gib", 3),
+        figure("Graph memory (GiB)", "memory_gib", 2),
         figure("Captures (s)", "seconds", 1),
         figure("Mean padding (tokens)", "padding", 1),
         figure("Mean (ms)", "mean_ms"),
@@ -97,17 +97,17 @@ def table(run: Run) -> Table:
     )
     records = [record(run, case) for case in run.cases]
     facts = f"{words} {run.facts([row['n'] for row in records if row['n']])}"
-    return table_of(run, "coverage_policies", TITLE, fields, records, facts)
+    return table_of(run, "coverage_policies", "What each coverage costs and gives", fields, records, facts)
 
 
 def plot(run: Run) -> Plot:
     """Median latency by length, one line a policy."""
-    name, title = "coverage_policies", "Time to first token at every length, by which lengths have a graph"
+    name, title = "coverage_policies", "TTFT at every length"
     caption = "Median of the requests of each length; n is that of a length."
     caption += without_curve(run, set(run.ttft["case"]))
     if run.ttft.empty:
         return Plot(name, title, caption, None, "no case has timed requests")
-    figure_, axes = canvas(run, title, caption, run.ttft["n"], right=0.97)
+    figure_, axes = canvas(run, title, caption, run.ttft["n"], right=0.97, top_in=0.78)
     for case, look in style.looks(run.cases).items():
         own = run.ttft[run.ttft["case"] == case].sort_values("prompt_length")
         if len(own):

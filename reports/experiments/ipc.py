@@ -5,12 +5,24 @@ from __future__ import annotations
 import math
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from reports import style
-from reports.canvas import canvas
-from reports.experiments.draw import legend_above
+from reports.canvas import SIZE, frame_of
 from reports.experiments.quantiles import difference, quantile
-from reports.experiments.section import INDEPENDENT, Record, Section, estimate, seed_of, spread, stated, table_of, timed
+from reports.experiments.section import (
+    INDEPENDENT,
+    Record,
+    Section,
+    estimate,
+    figure,
+    seed_of,
+    spread,
+    stated,
+    table_of,
+    timed,
+)
 from reports.plots import Plot
 from reports.run import Run
 from reports.table import Table
@@ -44,7 +56,7 @@ def records(run: Run) -> list[Record]:
 def record(run: Run, label: str, samples: pd.DataFrame) -> Record:
     """Both quantiles of both cases, and what the socket adds to each."""
     ours, theirs = (samples.loc[samples["case"] == case, "host_ms"] for case in (OUTSIDE, INSIDE))
-    found: Record = {"label": label, "key": "TTFT by prompt tokens", "n": min(len(ours), len(theirs))}
+    found: Record = {"label": label, "key": "Prompt tokens", "n": min(len(ours), len(theirs))}
     for name, p in LEVELS.items():
         outside, inside = quantile(ours, p), quantile(theirs, p)
         found |= spread(f"{INSIDE}_{name}_ms", inside) | spread(f"{OUTSIDE}_{name}_ms", outside)
@@ -67,15 +79,15 @@ def table(run: Run, rows: list[Record]) -> Table:
     titles = {case: run.cases.get(case, case) for case in (INSIDE, OUTSIDE)}
     fields = []
     for name in LEVELS:
-        fields += [estimate(f"{name.upper()}, {titles[case]} (ms)", f"{case}_{name}_ms", 3) for case in titles]
+        fields += [figure(f"{name.upper()}, {titles[case]} (ms)", f"{case}_{name}_ms", 3) for case in titles]
         fields += [estimate(f"Added to {name.upper()} (ms)", f"added_{name}_ms", 3)]
     low, high = claimed()
     words = (
-        f"Published for the socket: {low:g} to {high:g} ms. Brackets: 95 % intervals, between order statistics for the "
-        f"quantiles, by the bootstrap over requests for what is added. {INDEPENDENT}"
+        f"Published for the socket: {low:g} to {high:g} ms. Brackets: 95 % intervals by the bootstrap over requests; "
+        f"those of the quantiles are in the .csv. {INDEPENDENT}"
     )
     facts = f"{words} {run.facts(row['n'] for row in rows if row['n'])}"
-    return table_of(run, "ipc", TITLE, fields, rows, facts)
+    return table_of(run, "ipc", "Latency in process, over the socket, and what the socket adds", fields, rows, facts)
 
 
 def plot(run: Run, rows: list[Record]) -> Plot:
@@ -83,26 +95,31 @@ def plot(run: Run, rows: list[Record]) -> Plot:
     name, title = "ipc", "What the socket adds"
     low, high = claimed()
     caption = f"Bars: 95 % bootstrap intervals. Shaded: the published {low:g} to {high:g} ms. {INDEPENDENT}"
-    known = {level for level in LEVELS if any(not math.isnan(row[f"added_{level}_ms"]) for row in rows)}
+    known = [level for level in LEVELS if any(not math.isnan(row[f"added_{level}_ms"]) for row in rows)]
     if absent := [level.upper() for level in LEVELS if level not in known]:
         caption += f" Not shown, for n is too small: {', '.join(absent)}."
     if not known:
         return Plot(name, title, caption, None, "there are no requests of both cases")
-    figure, axes = canvas(run, title, caption, pd.Series([row["n"] for row in rows]), right=0.97)
-    axes.axhspan(low, high, color=style.PUBLISHED, alpha=0.12, linewidth=0, label="Published")
-    axes.axhline(0, color=style.FAINT, linewidth=0.8)
-    for place, (level, look) in enumerate(zip(LEVELS, (style.LOOKS["cuda_graph"], style.LOOKS["eager"]), strict=True)):
-        if level not in known:
-            continue
-        frame = pd.DataFrame(rows)[[f"added_{level}_ms{end}" for end in ("", "_low", "_high")]]
-        value, below, above = (frame[column] for column in frame)
-        x = frame.index.to_numpy() + 0.16 * (place - 0.5)
-        # A percentile interval may leave the estimate outside: a bar of negative length would be an error.
-        reach = [(value - below).clip(lower=0), (above - value).clip(lower=0)]
-        axes.errorbar(x, value, reach, fmt=look.marker, color=look.colour, elinewidth=1.2, capsize=3,
-                      label=f"Added to {level.upper()}")  # fmt: skip
+    figure = Figure(figsize=(SIZE[0], 1.6 + 1.9 * len(known)))
+    for axes, level in zip(figure.subplots(len(known), 1, sharex=True, squeeze=False).flat, known, strict=True):
+        panel(axes, rows, level)
     axes.set_xticks(range(len(rows)), [row["label"] if row["label"] != DECODE else "decode" for row in rows])
     axes.set_xlabel("TTFT by prompt length (tokens)" + (", and decode" if run.decodes else ""))
-    axes.set_ylabel("Added by the socket (ms)")
-    legend_above(axes, 3)
+    figure.subplots_adjust(hspace=0.3)
+    frame_of(run, figure, title, caption, pd.Series([row["n"] for row in rows]), right=0.97, top_in=0.7)
     return Plot(name, title, caption, figure)
+
+
+def panel(axes: Axes, rows: list[Record], level: str) -> None:
+    """What is added to one quantile, and the published range."""
+    low, high = claimed()
+    look = style.LOOKS["jit_cuda_graph"]
+    axes.axhspan(low, high, color=style.PUBLISHED, alpha=0.12, linewidth=0)
+    axes.axhline(0, color=style.FAINT, linewidth=0.8)
+    value, below, above = (
+        pd.Series([row[f"added_{level}_ms{end}"] for row in rows], dtype=float) for end in ("", "_low", "_high")
+    )
+    # A percentile interval may leave the estimate outside: a bar of negative length would be an error.
+    reach = [(value - below).clip(lower=0), (above - value).clip(lower=0)]
+    axes.errorbar(range(len(rows)), value, reach, fmt=look.marker, color=look.colour, elinewidth=1.2, capsize=3)
+    axes.set_title(f"Added to {level.upper()} (ms)", fontsize=9, fontweight="normal", pad=4)

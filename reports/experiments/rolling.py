@@ -38,14 +38,17 @@ SETTLED = 1000
 """Requests after which memory should not grow any more."""
 SERIES = {
     "graph_pool_mib": "Graph memory",
-    "device_used_mib": "Device memory in use",
-    "host_rss_mib": "Host memory of the process",
+    "device_used_mib": "Device memory, beyond the first reading",
+    "host_rss_mib": "Host memory of the process, beyond the first reading",
 }
 
 
 def section(run: Run) -> Section:
-    """The table and the figures of the experiment."""
-    return Section(TITLE, TEXT, [table(run)], [hit_rate(run), memory(run), distribution(run)])
+    """The tables and the figures of the experiment."""
+    records = [record(run, case) for case in run.cases]
+    return Section(
+        TITLE, TEXT, [table(run, records), growth_table(run, records)], [hit_rate(run), memory(run), distribution(run)]
+    )
 
 
 def stream(run: Run, case: str) -> pd.DataFrame:
@@ -103,8 +106,8 @@ def why_lacking(
     return f"{title}: the device's memory was not read."
 
 
-def table(run: Run) -> Table:
-    """One row a cap."""
+def table(run: Run, records: list[Record]) -> Table:
+    """One row a cap: hits, latencies, captures."""
     fields = [
         figure("Requests", "n", 0),
         Field("Hit rate", lambda row: "" if math.isnan(row["hit_rate"]) else f"{row['hit_rate']:.1%}"),
@@ -114,18 +117,25 @@ def table(run: Run) -> Table:
         figure("Failed", "failures", 0),
         figure("Evictions", "evictions", 0),
         figure("Without a graph", "ungraphed", 0),
-        figure("Graph memory at the end (MiB)", "graph_memory_mib", 1),
-        figure("Device growth (MiB)", "device_growth_mib", 1),
-        figure("Host growth (MiB)", "host_growth_mib", 1),
     ]
-    records = [record(run, case) for case in run.cases]
     words = (
         "Hit rate: requests whose graph was there. Captures and evictions: of the whole process, the graph of a decode "
-        f"step with them. Growth: from the first reading after request {SETTLED} to the last. {INDEPENDENT} "
-        "A P99 needs n of at least 368; below it the maximum stands in its place."
+        f"step with them. {INDEPENDENT} A P99 needs n of at least 368; below it the maximum stands in its place."
     )
     facts = f"{words} {run.facts(row['n'] for row in records if row['n'])}"
-    return table_of(run, "rolling", TITLE, fields, records, facts)
+    return table_of(run, "rolling", "Hits, latency and captures by cap", fields, records, facts)
+
+
+def growth_table(run: Run, records: list[Record]) -> Table:
+    """One row a cap: what the graphs hold at the end, and what grew once the pool was full."""
+    fields = [
+        figure("Graph memory at the end (MiB)", "graph_memory_mib", 1),
+        figure("Growth of device memory (MiB)", "device_growth_mib", 1),
+        figure("Growth of host memory (MiB)", "host_growth_mib", 1),
+    ]
+    words = f"Growth: from the first reading at or after request {SETTLED} to the last. Device: all that is in use."
+    facts = f"{words} {run.facts(row['n'] for row in records if row['n'])}"
+    return table_of(run, "rolling_growth", "Graph memory and growth by cap", fields, records, facts)
 
 
 def hit_rate(run: Run) -> Plot:
@@ -135,7 +145,7 @@ def hit_rate(run: Run) -> Plot:
     caption = f"Cumulative: hits over prefills from the first request on.{without_curve(run, streams)}"
     if not streams:
         return Plot(name, title, caption, None, "no case has a stream of requests")
-    figure_, axes = canvas(run, title, caption, pd.Series([len(s) for s in streams.values()]), right=0.97)
+    figure_, axes = canvas(run, title, caption, pd.Series([len(s) for s in streams.values()]), right=0.97, top_in=0.78)
     for case, samples in streams.items():
         hits, misses = samples["hits"].cumsum(), samples["misses"].cumsum()
         look = style.looks(run.cases)[case]
@@ -162,10 +172,10 @@ def memory(run: Run) -> Plot:
     for axes, column in zip(figure_.subplots(len(series), 1, sharex=True, squeeze=False).flat, series, strict=True):
         for case, own in readings.items():
             look = style.looks(run.cases)[case]
-            axes.plot(own["request"], own[column], color=look.colour, label=run.cases[case], linewidth=1.4)
+            start = 0.0 if column == "graph_pool_mib" else own[column].dropna().head(1).sum()
+            axes.plot(own["request"], own[column] - start, color=look.colour, label=run.cases[case], linewidth=1.4)
         axes.axvline(SETTLED, color=style.FAINT, linestyle=":", linewidth=1)
         axes.set_title(f"{SERIES[column]} (MiB)", fontsize=9, fontweight="normal", pad=4)
-        axes.set_ylim(bottom=0)
     figure_.axes[-1].set_xlabel("Requests")
     figure_.axes[-1].set_xlim(0, max(own["request"].max() for own in readings.values()))
     keys, names = figure_.axes[0].get_legend_handles_labels()

@@ -59,7 +59,8 @@ def estimate(head: str, key: str, digits: int = 2, unit: str = "") -> Field:
         most = record.get(f"{key}_max", math.nan)
         if math.isnan(value):
             return "" if math.isnan(most) else f"max {number(most, digits)} (n={record['n']:.0f})"
-        return number(value, digits) + unit + ("" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")
+        interval = "" if math.isnan(low) else f" [{number(low, digits)}, {number(high, digits)}]"
+        return number(value, digits) + unit + interval
 
     return Field(head, text)
 

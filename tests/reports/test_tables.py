@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reports import plots
 from reports.__main__ import tables_of
 from reports.overview import speed_up
 from reports.run import load
@@ -162,3 +163,119 @@ def test_no_case_at_all_has_tables_of_dashes(tmp_path):
     tables = {table.name: table for table in tables_of(load(invent(tmp_path / "run", spec)))}
     assert [row[1] for row in texts(tables["ttft"])] == ["–"] * 4
     assert any("not installed" in text for _, text in tables["ttft"].notes.lines())
+
+
+def spoil(run_dir, name, change):
+    """Rewrite one CSV of a run."""
+    frame = pd.read_csv(run_dir / f"{name}.csv")
+    change(frame).to_csv(run_dir / f"{name}.csv", index=False)
+
+
+def lose_blocks(run_dir, case, blocks=(0, 1)):
+    def change(status):
+        lost = (status["case"] == case) & status["block"].isin(blocks)
+        return status.assign(
+            state=status["state"].mask(lost, "timeout"), reason=status["reason"].mask(lost, "ended after 900 s")
+        )
+
+    spoil(run_dir, "status", change)
+
+
+MARKED = ("ttft", "ttft_ratio", "p99", "decode", "summary", "speedup", "blocks", "clocks", "equivalence")
+
+
+@pytest.mark.parametrize("blocks", [(1,), (0, 1)])
+def test_a_case_with_a_lost_block_is_marked_in_every_table(run_dir, blocks):
+    lose_blocks(run_dir, "jit", blocks)
+    tables = {table.name: table for table in tables_of(load(run_dir))}
+    wanted = f"JIT-Only: {2 - len(blocks)} of 2 blocks ended well; timeout: ended after 900 s."
+    for name in MARKED:
+        notes = {text: mark for mark, text in tables[name].notes.lines()}
+        assert wanted in notes, name
+        named = [column.head for column in tables[name].columns] + [cell for row in tables[name].rows for cell in row]
+        assert any("JIT-Only" in cell.text and notes[wanted] in cell.marks for cell in named), name
+
+
+def test_a_case_without_a_good_block_never_wins_nor_counts_in_a_speed_up(run_dir):
+    lose_blocks(run_dir, "jit_cuda_graph")
+    run = load(run_dir)
+    tables = {table.name: table for table in tables_of(run)}
+    assert [row[-1] for row in texts(tables["ttft"])] == ["CUDA Graph"] * 4
+    assert "JIT+CUDA" not in [row[-1] for row in texts(tables["decode"])]
+    summary = next(row for row in tables["summary"].rows if row[0].text == "JIT+CUDA")
+    assert not any(cell.bold for cell in summary)
+    assert math.isnan(speed_up(run, "TTFT", "jit_cuda_graph", "jit"))
+    assert math.isnan(speed_up(run, "TTFT", "jit", "jit_cuda_graph"))
+    assert speed_up(run, "TTFT", "jit", "baseline") > 1
+    assert "JIT+CUDA" not in [text.get_text() for text in drawn(run)["speedup"].axes[0].get_legend().get_texts()]
+
+
+def drawn(run):
+    return {plot.name: plot.figure for plot in plots.plots(run)}
+
+
+def test_a_case_that_was_not_compared_is_marked(run_dir):
+    spoil(run_dir, "equivalence", lambda frame: frame.astype({"passed": object, "reason": object}).assign(
+        passed=frame["passed"].astype(object).mask(frame["case"] == "jit", np.nan),
+        reason=frame["reason"].astype(object).mask(frame["case"] == "jit", "no logits"),
+    ))  # fmt: skip
+    table = tables_of(load(run_dir))[0]
+    head = next(column.head for column in table.columns if column.head.text == "JIT-Only")
+    assert "‡" in head.marks
+    assert ("‡", "JIT-Only: not compared with the baseline: no logits.") in table.notes.lines()
+
+
+def test_a_case_that_equivalence_does_not_name_is_marked(run_dir):
+    spoil(run_dir, "equivalence", lambda frame: frame[frame["case"] != "jit"])
+    notes = dict(tables_of(load(run_dir))[0].notes.lines())
+    assert notes["‡"] == "JIT-Only: not compared with the baseline: equivalence.csv has no row of it."
+
+
+def test_block_medians_are_those_of_the_samples(stored, tables):
+    table = tables["blocks"]
+    own = stored.samples[(stored.samples["case"] == "jit") & (stored.samples["block"] == 1)]
+    by_length = own[own["metric"] == "ttft"].groupby("prompt_length")["host_ms"]
+    wanted = by_length.quantile(0.5, interpolation="lower").mean()
+    row = next(row for row in texts(table) if row[:2] == ["TTFT", "JIT-Only"])
+    assert row[3] == f"{wanted:.2f}"
+    assert [column.head.text for column in table.columns][2:4] == ["Block 0 (ms)", "Block 1 (ms)"]
+
+
+def test_captions_say_what_averages_and_intervals_are(tables):
+    assert "mean of the medians over lengths" in tables["ttft"].facts
+    assert "mean over lengths of the medians" in tables["summary"].facts
+    assert "mean over lengths of each length's P99" in tables["p99"].facts
+    assert all("independent, pooled over blocks" in tables[name].facts for name in ("ttft", "p99"))
+    assert "what the cache holds before it" in tables["decode"].facts
+
+
+def test_a_power_capped_decode_says_that_it_runs_back_to_back(run_dir):
+    spoil(run_dir, "samples", lambda frame: frame.assign(throttle="sw_power_cap"))
+    spoil(run_dir, "decode", lambda frame: frame.assign(throttled=frame["n"]))
+    tables = {table.name: table for table in tables_of(load(run_dir))}
+    assert any("Decode runs back to back" in text for _, text in tables["decode"].notes.lines())
+    assert not any("back to back" in text for _, text in tables["ttft"].notes.lines())
+
+
+def test_figures_name_the_cases_without_a_curve_and_their_n(stored):
+    for plot in plots.plots(stored):
+        assert "for want of" in plot.caption, plot.name
+        assert "TensorRT-LLM" in plot.caption, plot.name
+    speedup = next(plot for plot in plots.plots(stored) if plot.name == "speedup")
+    assert "n = 40 a length (TTFT), 40 a length (P99), 100 (decode)." in speedup.caption
+
+
+def test_figures_list_cases_in_the_order_of_the_tables(full):
+    names = [text.get_text() for text in drawn(full)["ttft_ecdf"].legends[0].get_texts()]
+    assert names == list(full.cases.values())
+
+
+def test_clock_footnotes_are_not_repeated(tables):
+    notes = [text for _, text in tables["clocks"].notes.lines()]
+    assert sum("No server in between" in text for text in notes) == 1
+
+
+def test_a_run_of_before_the_later_columns_is_read(run_dir):
+    later = ["hits", "misses", "evictions", "failures", "capturing"]
+    spoil(run_dir, "samples", lambda frame: frame.drop(columns=later, errors="ignore"))
+    assert load(run_dir).samples[later].eq(0).all(axis=None)
