@@ -32,7 +32,7 @@ def label(run: Run, case: str) -> str:
 
 
 def canvas(
-    run: Run, title: str, caption: str, counts: pd.Series, right: float = 0.82, top_in: float = 0.55
+    run: Run, title: str, caption: str, counts: pd.Series, right: float = 0.8, top_in: float = 0.55
 ) -> tuple[Figure, Axes]:
     """A figure of one panel with room at the right for labels, or above for a legend."""
     figure = Figure(figsize=SIZE)
@@ -62,15 +62,16 @@ def frame_of(
 
 
 def stamp(axes: Axes) -> None:
-    """A watermark behind the curves, small enough to stay inside the axes and off every label."""
+    """A watermark small enough to stay inside the axes, under what is written there; bars have it above them."""
     if not axes.get_visible() or axes.figure is None:
         return
     box, figure = axes.get_position(), axes.get_figure(root=True)
     assert figure is not None
     width, height = box.width * figure.get_figwidth(), box.height * figure.get_figheight()
     size = 72 * min(width / STAMP_EMS, height / 5)
-    spot: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 12, "fontweight": "bold", "zorder": 0.5}
-    axes.text(0.5, 0.5, SMOKE, fontsize=size, color="#b00020", alpha=0.28, transform=axes.transAxes, **spot)
+    place, rotation = (0.94, 0) if axes.patches else (0.5, 12)
+    spot: dict[str, Any] = {"ha": "center", "va": "center", "rotation": rotation, "fontweight": "bold", "zorder": 2.5}
+    axes.text(0.5, place, SMOKE, fontsize=size, color="#b00020", alpha=0.28, transform=axes.transAxes, **spot)
 
 
 def without_curve(run: Run, drawn: Collection[str], what: str = "a curve", want: str = "samples") -> str:

@@ -15,7 +15,7 @@ FLAGS = {
     "captures": "with a graph captured inside",
     "ungraphed": "without a graph",
 }
-INDEPENDENT = "They take the samples for independent, pooled over blocks."
+INDEPENDENT = "Intervals take the samples for independent, pooled over blocks."
 BACK_TO_BACK = "Decode runs back to back, without the pauses between requests, so the card gets to its power cap."
 MOST_ROWS = 40
 AVERAGED = ("mean_ms", "p50_ms", "p99_ms", "floor_ms", "ratio_to_floor")
@@ -71,7 +71,7 @@ def by_range(run: Run) -> pd.DataFrame:
 def ttft_table(run: Run) -> Table:
     """Median TTFT by prompt length and case."""
     title = "Time to first token (TTFT), median in ms"
-    words = f"Average: mean of the medians over lengths. The 95 % intervals are in the .csv; {INDEPENDENT.lower()}"
+    words = f"Average: mean of the medians over lengths. {INDEPENDENT} They are in the .csv, at 95 %."
     rows, frame, shown = lengths(run), by_length(run.ttft), readable(run)
     return build(
         run, Grid("ttft", title, "Prompt tokens", rows, frame, "p50_ms", average=True, words=words, shown=shown)
@@ -91,9 +91,7 @@ def ratio_table(run: Run) -> Table:
 def p99_table(run: Run) -> Table:
     """P99 of TTFT by prompt length and case."""
     title = "99th percentile (P99) of the time to first token, in ms"
-    words = (
-        f"Average: mean over lengths of each length's P99. The 95 % intervals are in the .csv; {INDEPENDENT.lower()}"
-    )
+    words = f"Average: mean over lengths of each length's P99. {INDEPENDENT} They are in the .csv, at 95 %."
     rows, frame, shown = lengths(run), by_length(run.p99), readable(run)
     return build(run, Grid("p99", title, "Prompt tokens", rows, frame, "p99_ms", True, False, words=words, shown=shown))
 

@@ -155,7 +155,8 @@ def speedup(run: Run) -> Plot:
     absent = [metric for i, metric in enumerate(METRICS) if i not in metrics]
     caption += f" Not shown, for want of values: {', '.join(absent)}." if absent else ""
     caption += f" {counted(run)}{without_curve(run, [reference, *found], 'bars', 'values')}"
-    figure, axes = canvas(run, title, caption, pd.Series(dtype=float), right=0.97, top_in=0.78)
+    figure = Figure(figsize=SIZE)
+    axes = figure.subplots()
     width = 0.8 / len(found)
     for position, (case, look) in enumerate(found.items()):
         x = [place - 0.4 + width * (position + 0.5) for place in range(len(metrics))]
@@ -166,8 +167,9 @@ def speedup(run: Run) -> Plot:
     axes.set_xticks(range(len(metrics)), [list(METRICS)[i] for i in metrics])
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel(f"Times faster than {run.cases[reference]}")
-    axes.margins(y=0.12)
+    axes.margins(y=0.25 if run.smoke else 0.12)
     axes.legend(frameon=False, ncols=len(found), loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
+    frame_of(run, figure, title, caption, pd.Series(dtype=float), right=0.97, top_in=0.78)
     return Plot("speedup", title, caption, figure)
 
 
