@@ -148,6 +148,8 @@ def test_a_length_beyond_the_positions_that_only_the_checkpoint_knows_is_refused
 def test_interrupting_kills_the_worker_and_says_how_to_go_on(tmp_path):
     call = [
         sys.executable, "-c",
+        # A shell starts what runs in the background with interrupts ignored, and so all that this starts in turn.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import sys; from pathlib import Path; from tests.runs import execute_in;"
         "sys.exit(execute_in(Path(sys.argv[1]), *sys.argv[2:]))",
         str(tmp_path), "cases.fake.behaviour=grandchild", "run=[fake]",
