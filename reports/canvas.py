@@ -69,7 +69,7 @@ def stamp(axes: Axes) -> None:
     assert figure is not None
     width, height = box.width * figure.get_figwidth(), box.height * figure.get_figheight()
     size = 72 * min(width / STAMP_EMS, height / 5)
-    place, rotation = (0.94, 0) if axes.patches else (0.5, 12)
+    place, rotation = (0.9, 0) if axes.patches else (0.5, 12)
     spot: dict[str, Any] = {"ha": "center", "va": "center", "rotation": rotation, "fontweight": "bold", "zorder": 2.5}
     axes.text(0.5, place, SMOKE, fontsize=size, color="#b00020", alpha=0.28, transform=axes.transAxes, **spot)
 

@@ -132,6 +132,8 @@ class Run:
         """Why a case that ran was not compared with the baseline, empty when it was or when it is the baseline."""
         if case == REFERENCE or case not in set(self.samples["case"]) or self.failed_equivalence(case):
             return ""
+        if REFERENCE not in self.cases:
+            return "it is not part of this run"
         rows = self.equivalence[self.equivalence["case"] == case]
         left = rows[rows["passed"].isna()]
         if rows.empty:

@@ -100,7 +100,7 @@ def why_lacking(
         return run.missing(case)
     lost = [name for name, frame in (("captures.csv", captures), ("memory.csv", readings)) if frame.empty]
     if lost:
-        return f"{title}: no row of it in {' or '.join(lost)}."
+        return f"No row of the case in {' or '.join(lost)}."
     if readings["request"].max() <= SETTLED:
         return f"Memory was read up to request {readings['request'].max():.0f} only: growth counts from {SETTLED} on."
     return f"{title}: the device's memory was not read."
