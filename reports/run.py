@@ -133,7 +133,7 @@ class Run:
         if case == REFERENCE or case not in set(self.samples["case"]) or self.failed_equivalence(case):
             return ""
         if REFERENCE not in self.cases:
-            return "it is not part of this run"
+            return "there is none in this run"
         rows = self.equivalence[self.equivalence["case"] == case]
         left = rows[rows["passed"].isna()]
         if rows.empty:

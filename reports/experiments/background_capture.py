@@ -84,7 +84,8 @@ def table(run: Run) -> Table:
     rows = [row for case in run.cases for row in records(run, case)]
     words = (
         "Brackets: 95 % intervals, between order statistics for P50 and P99, by the bootstrap over requests for the "
-        f"ratio. {INDEPENDENT} A P99 needs n of at least 368; below it the maximum stands in its place."
+        f"ratio. {INDEPENDENT} All lengths are pooled, so the P99 is that of the longest ones. "
+        "It needs n of at least 368; below that the maximum stands in its place."
     )
     facts = f"{words} {run.facts(row['n'] for row in rows if row['n'])}"
     return table_of(run, "background_capture", "Latency by what runs beside the request", fields, rows, facts)
@@ -97,6 +98,9 @@ def plot(run: Run, case: str) -> Plot:
     found = kinds(run, case)
     curves = {kind: (KINDS[kind], found[kind]["host_ms"], LOOKS[kind]) for kind in KINDS}
     absent = [KINDS[kind] for kind in KINDS if found[kind].empty]
-    caption = "Empirical distribution of the timed requests of all lengths."
+    caption = "Empirical distribution of the timed requests of all lengths: a step a length."
+    if len(found["busy"]) and len(found["busy"]) == len(found["capturing"]):
+        del curves["busy"]
+        caption += " Every busy request had a capture going on."
     caption += f" Without a curve, for want of samples: {'; '.join(absent)}." if absent else ""
     return ecdfs(run, name, title, caption, curves)

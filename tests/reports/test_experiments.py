@@ -223,6 +223,16 @@ def test_background_capture_compares_tails_with_intervals(runs):
     assert 1.0 < beside["p99_ratio_low"] <= beside["p99_ratio"] <= beside["p99_ratio_high"]
 
 
+def test_busy_requests_that_all_had_a_capture_beside_them_are_one_curve(runs, tmp_path):
+    path = studies.copy(runs["background_capture"], tmp_path / "run")
+    samples = pd.read_csv(path / "samples.csv")
+    samples.assign(capturing=(samples["metric"] == "busy").astype(int)).to_csv(path / "samples.csv", index=False)
+    plot = experiments.section(load(path)).plots[0]
+    names = [text.get_text() for text in plot.figure.axes[0].get_legend().get_texts()]
+    assert names == ["Quiet (n = 1000)", "Busy, with a capture going on (n = 1000)"]
+    assert "Every busy request had a capture" in plot.caption
+
+
 def test_a_tail_of_few_requests_is_refused(tmp_path, monkeypatch):
     run = load(studies.background_capture(tmp_path / "run", monkeypatch, requests=300))
     table = background.table(run)
