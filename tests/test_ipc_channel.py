@@ -10,8 +10,9 @@ import pytest
 from harness.contract import Stats
 from harness.ipc import channel as channel_module
 from harness.ipc import messages as m
-from harness.ipc.channel import BLOCKING, CAPACITY, SPIN, Channel, Spin, spin_here
+from harness.ipc.channel import BLOCKING, SPIN, Channel, Spin, spin_here
 from harness.ipc.fields import WireError
+from harness.ipc.frames import CAPACITY
 from harness.ipc.wire import FRAME_LIMIT, HEADER, encode
 
 TOKEN = m.Token(7, Stats(1, 2, 3, 4, 5))

@@ -12,7 +12,10 @@ from harness.contract import Plan
 from harness.ipc import messages as m
 from harness.ipc.channel import Channel
 from harness.ipc.client import private_folder
-from harness.ipc.server import Server, accept, listen, peer_uid
+from harness.ipc.clients import peer_uid
+from harness.ipc.connection import OWNED
+from harness.ipc.server import accept, listen
+from harness.ipc.service import Service
 from harness.ipc.wire import encode
 
 TARGET = "tests.fakes.FakeCase"
@@ -66,11 +69,12 @@ def served():
             theirs.sendall(b"".join(requests))
             theirs.shutdown(socket.SHUT_WR)
             error = None
+            service = Service(TARGET, None, OWNED)
+            service.adopt(ours)
             try:
-                Server(TARGET, Channel(ours, 0, lambda: None)).serve()
+                service.run()
             except ValueError as raised:
                 error = raised
-            ours.close()
             client, received = Channel(theirs, 0, lambda: None), []
             while (message := client.receive()) is not None:
                 received.append(message)
@@ -109,7 +113,7 @@ def test_requests_out_of_order_are_failures(served):
     says = [getattr(message, "message", type(message).__name__) for message in received]
     assert says == [
         "RuntimeError: the case is not prepared",
-        "RuntimeError: a server does not answer Closed",
+        "this server does not answer Closed",
         "Ready",
         "RuntimeError: prepare was called twice",
         "Closed",

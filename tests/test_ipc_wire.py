@@ -68,9 +68,28 @@ EVERY_MESSAGE = {
     m.Evicted: st.builds(
         m.Evicted, st.builds(Eviction, *[counts] * 4), st.builds(Stats, *[counts] * len(Stats._fields))
     ),
+    m.Generate: st.builds(m.Generate, prompts, st.integers(1, INT31), samplings, prompts, st.booleans()),
+    m.Finished: st.builds(
+        m.Finished,
+        st.sampled_from(["length", "stop", "cancelled", "stopped"]),
+        st.lists(st.integers(0, INT31), max_size=9),
+        st.builds(m.Timing, counts, counts, counts),
+    ),
+    m.Cancel: st.just(m.Cancel()),
+    m.GetStatus: st.just(m.GetStatus()),
+    m.StatusIs: st.builds(
+        m.StatusIs,
+        st.builds(m.Status, *[counts] * len(m.Status._fields)),
+        st.builds(Stats, *[counts] * len(Stats._fields)),
+        texts,
+        texts,
+    ),
+    m.Shutdown: st.just(m.Shutdown()),
     m.Close: st.just(m.Close()),
     m.Closed: st.just(m.Closed()),
-    m.Failure: st.builds(m.Failure, st.sampled_from(["unavailable", "unsupported", "invalid", "failed"]), texts),
+    m.Failure: st.builds(
+        m.Failure, st.sampled_from(["unavailable", "unsupported", "invalid", "failed", "busy"]), texts
+    ),
 }
 
 
@@ -121,8 +140,9 @@ def test_a_truncated_body_is_refused(data):
 @given(st.data(), plain)
 def test_a_field_of_any_other_value_is_refused_or_kept_in_range(data, value):
     values = msgpack.unpackb(body(data.draw(EVERY_MESSAGE[m.Token])))
-    values[data.draw(st.integers(1, len(values) - 1))] = value
-    if type(value) is int and 0 <= value <= INT31 and type(values[2]) is list:
+    place = data.draw(st.integers(1, len(values) - 1))
+    values[place] = value
+    if place == 1 and type(value) is int and 0 <= value <= INT31:
         assert decode(msgpack.packb(values)).token_id == value
     else:
         with pytest.raises(WireError, match="must be"):
@@ -136,6 +156,7 @@ TAG = {type_: msgpack.unpackb(body(message))[0] for type_, message in (
     (m.Failure, m.Failure("failed", "")),
     (m.Prepare, m.Prepare(PLAN)),
     (m.Ready, m.Ready(SetUp("fake"), Stats())),
+    (m.Generate, m.Generate([1], 1)),
 )}  # fmt: skip
 GOOD_PLAN = msgpack.unpackb(body(m.Prepare(PLAN)))[1]
 
@@ -172,18 +193,20 @@ def nested(levels: int) -> list[object]:
         ([TAG[m.Prefill], b"\xff\xff\xff\xff", 1], "negative"),
         ([TAG[m.Prefill], bytes(4), 0], "new_tokens must be an integer from 1"),
         ([TAG[m.Prefill], bytes(4), True], "new_tokens must be an integer from 1"),
-        ([TAG[m.Token], INT31 + 1, [0] * 5], "token_id must be an integer"),
-        ([TAG[m.Token], 1, [0] * 4], "stats must be a list of 10 fields"),
-        ([TAG[m.Token], 1, [0] * 9 + [-1]], "stats must be integers from 0"),
-        ([TAG[m.Token], 1, [0] * 9 + [1.5]], "stats must be integers from 0"),
+        ([TAG[m.Token], INT31 + 1, bytes(80)], "token_id must be an integer"),
+        ([TAG[m.Token], 1, bytes(79)], "stats must be 10 packed int64"),
+        ([TAG[m.Token], 1, [0] * 10], "stats must be 10 packed int64"),
+        ([TAG[m.Token], 1, bytes(79) + b"\x80"], "stats must be integers from 0"),
+        ([TAG[m.Generate], bytes(4), 1, GOOD_PLAN[5], b"", 1], "stream must be True or False"),
+        ([TAG[m.Generate], bytes(4), 1, GOOD_PLAN[5], bytes(3), True], "stop must be packed int32"),
         ([TAG[m.Logits], b""], "row must be one or more packed float32"),
         ([TAG[m.Logits], bytes(6)], "row must be one or more packed float32"),
-        ([TAG[m.Failure], "other", "why"], "kind must be one of unavailable, unsupported, invalid, failed"),
+        ([TAG[m.Failure], "other", "why"], "kind must be one of unavailable, unsupported, invalid, failed, busy"),
         ([TAG[m.Failure], [], "why"], "kind must be one of"),
         ([TAG[m.Failure], "failed", b"why"], "message must be a text"),
         ([TAG[m.Failure], "failed", "x" * (TEXT_LIMIT + 1)], "message must be a text of at most"),
-        ([TAG[m.Ready], ["fake", 0.0, math.nan, 0.0], [0] * 5], "a duration must be a finite number"),
-        ([TAG[m.Ready], ["fake", 0.0, -1.0, 0.0], [0] * 5], "a duration must be a finite number"),
+        ([TAG[m.Ready], ["fake", 0.0, math.nan, 0.0], bytes(80)], "a duration must be a finite number"),
+        ([TAG[m.Ready], ["fake", 0.0, -1.0, 0.0], bytes(80)], "a duration must be a finite number"),
         ([TAG[m.Prepare], []], "plan must be a list of 7 fields"),
         (plan_with(2, "tpu"), "device must be one of cuda, cpu"),
         (plan_with(3, "int8"), "dtype must be one of"),
@@ -219,7 +242,9 @@ def test_a_pickle_is_only_bytes():
         (m.Prefill([1], 0), "new_tokens must be"),
         (m.Score([1], [-1]), "negative"),
         (m.Token(-1, Stats()), "token_id must be"),
-        (m.Token(1, Stats(gpu_ns=1.5)), "stats must be integers"),
+        (m.Token(1, Stats(gpu_ns=1.5)), "stats must be 10 integers"),
+        (m.Token(1, Stats(gpu_ns=-1)), "stats must be integers from 0"),
+        (m.Token(1, Stats(gpu_ns=2**63)), "stats must be 10 integers"),
         (m.Failure("failed", "\ud800"), "can't be sent"),
         (m.Logits(bytes(FRAME_LIMIT)), "outside the limit"),
         (m.Prepare(Plan("fake", "/c", "cpu", "float32", 400, options={"a": 2**70})), "can't be sent"),

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from harness.ipc.fields import WireError
+from harness.ipc.frames import Frames
 from harness.ipc.messages import Message
-from harness.ipc.wire import HEADER, checked_length, decode, encode
+from harness.ipc.wire import decode, encode
 
 IDLE_S = 1
-CAPACITY = 1 << 16
 CPUS_TO_SPIN = 4
 
 
@@ -58,8 +58,7 @@ class Channel:
         self._connection = connection
         self._spin_ns = spin_us * 1000
         self.on_idle = on_idle
-        self._view = memoryview(bytearray(CAPACITY))
-        self._begin = self._end = 0
+        self._frames = Frames()
 
     def send(self, message: Message) -> None:
         """Send one message. Raises WireError when it can't be sent, OSError when nobody is there to take it."""
@@ -76,41 +75,19 @@ class Channel:
             WireError: what came is no message, or ended inside one.
             OSError: the connection broke.
         """
-        while (end := self._frame_end()) > self._end:
-            self._make_room(end - self._begin)
-            count = self._read(self._view[self._end :])
+        while (body := self._frames.next()) is None:
+            count = self._read(self._frames.room())
             if count:
-                self._end += count
-            elif self._begin == self._end:
-                return None
-            else:
+                self._frames.came(count)
+            elif self._frames.partial:
                 raise WireError("the connection ended inside a frame")
-        body = self._view[self._begin + HEADER.size : end]
-        self._begin = end
+            else:
+                return None
         return decode(body)
 
     def close(self) -> None:
         """Close the socket. Idempotent."""
         self._connection.close()
-
-    def _frame_end(self) -> int:
-        """Where the frame at `_begin` ends, or its header as long as that is not here."""
-        body = self._begin + HEADER.size
-        if body > self._end:
-            return body
-        return body + checked_length(HEADER.unpack_from(self._view, self._begin)[0])
-
-    def _make_room(self, length: int) -> None:
-        """Have a frame of `length` bytes fit behind `_begin`, moving what is here to the front if it must be."""
-        if self._begin == self._end:
-            self._begin = self._end = 0
-        if self._begin + length <= len(self._view):
-            return
-        here = bytes(self._view[self._begin : self._end])
-        if length > len(self._view):
-            self._view = memoryview(bytearray(length))
-        self._begin, self._end = 0, len(here)
-        self._view[: len(here)] = here
 
     def _read(self, room: memoryview) -> int:
         """Wait for bytes; how many came, 0 at the end of the stream."""

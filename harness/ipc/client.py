@@ -258,6 +258,7 @@ _EXCEPTIONS: dict[str, type[Exception]] = {
     "unsupported": Unsupported,
     "invalid": ValueError,
     "failed": RuntimeError,
+    "busy": RuntimeError,
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import astuple
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
-from harness.contract import CaptureRecord, Eviction, Footprint, Plan, Sampling, SetUp, Stats
+from harness.contract import CaptureRecord, Plan, Sampling, SetUp
 
 PROMPT_LIMIT = 1 << 19
 """Token ids in one prompt."""
@@ -41,7 +41,10 @@ def ids(name: str, shortest: int) -> Field:
 
 def integer(name: str, low: int) -> Field:
     """An integer from `low` to 2^31-1."""
-    check = partial(_integer, low=low, high=INT31)
+
+    def check(value: Any, name: str) -> int:
+        return _integer(value, name, low, INT31)
+
     return Field(name, check, check)
 
 
@@ -61,10 +64,22 @@ def row(name: str) -> Field:
     return Field(name, _row, _row)
 
 
-def counters(name: str, made: type[Stats] | type[Footprint] | type[Eviction]) -> Field:
-    """A named tuple of integers that are 0 or more."""
-    parse = partial(_parse_counters, made=made, count=len(made._fields))
-    return Field(name, parse, parse)
+def flag(name: str) -> Field:
+    """True or False."""
+    return Field(name, _flag, _flag)
+
+
+def counters(name: str, made: Callable[..., Any]) -> Field:
+    """A named tuple `made` of integers that are 0 or more, packed as int64: they come with every token."""
+    form = struct.Struct(f"<{len(made._fields)}q")  # type: ignore[attr-defined]
+
+    def pack(value: Sequence[int], name: str) -> bytes:
+        return _pack_counters(value, name, form)
+
+    def parse(value: Any, name: str) -> Any:
+        return _parse_counters(value, name, made, form)
+
+    return Field(name, pack, parse)
 
 
 def sampling(name: str) -> Field:
@@ -106,6 +121,12 @@ def _number(value: Any, name: str) -> float:
 def _text(value: Any, name: str) -> str:
     if type(value) is not str or len(value) > TEXT_LIMIT:
         _refuse(value, name, f"a text of at most {TEXT_LIMIT} characters")
+    return value
+
+
+def _flag(value: Any, name: str) -> bool:
+    if type(value) is not bool:
+        _refuse(value, name, "True or False")
     return value
 
 
@@ -236,10 +257,20 @@ def _parse_setup(value: Any, name: str) -> SetUp:
     return SetUp(_text(engine, "engine"), *seconds)
 
 
-def _parse_counters(value: Any, name: str, made: Callable[..., Any], count: int) -> Any:
-    if type(value) not in (list, made) or len(value) != count:
-        _refuse(value, name, f"a list of {count} fields")
-    for counter in value:
-        if type(counter) is not int or not 0 <= counter <= INT63:
-            _refuse(counter, name, f"integers from 0 to {INT63}")
-    return made(*value)
+def _pack_counters(value: Sequence[int], name: str, form: struct.Struct) -> bytes:
+    try:
+        packed = form.pack(*value)
+    except struct.error as error:
+        raise WireError(f"{name} must be {form.size // 8} integers from 0 to {INT63}: {error}") from error
+    if min(value) < 0:
+        _refuse(min(value), name, f"integers from 0 to {INT63}")
+    return packed
+
+
+def _parse_counters(value: Any, name: str, made: Callable[..., Any], form: struct.Struct) -> Any:
+    if type(value) is not bytes or len(value) != form.size:
+        _refuse(value, name, f"{form.size // 8} packed int64 values")
+    parsed = form.unpack(value)
+    if min(parsed) < 0:
+        _refuse(min(parsed), name, f"integers from 0 to {INT63}")
+    return made(*parsed)

@@ -1,19 +1,56 @@
-"""The eighteen messages between client and server. Every request has one answer, in order; Failure answers any of them.
+"""The messages between client and server. A client's requests are answered in order; Failure may answer any of them.
 
 Prepare -> Ready        Prefill, Decode -> Token        Score -> Logits, once a row
-GetFootprint -> FootprintIs     GetCaptures -> CapturesAre
-Use -> Used             Evict -> Evicted                Close -> Closed
+GetFootprint -> FootprintIs     GetCaptures -> CapturesAre      GetStatus -> StatusIs
+Use -> Used             Evict -> Evicted                Close, Shutdown -> Closed
+Generate -> Token, once a token where it streams, then Finished
+Cancel has no answer: it ends the client's Generate requests, waiting or running, each with its Finished.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
 
 from harness.contract import CaptureRecord, Eviction, Footprint, Plan, Sampling, SetUp, Stats
 
-FailureKind = Literal["unavailable", "unsupported", "invalid", "failed"]
+FailureKind = Literal["unavailable", "unsupported", "invalid", "failed", "busy"]
+Reason = Literal["length", "stop", "cancelled", "stopped"]
+"""Why a generation ended: all tokens are there, one of them is a stop id, its client or the server ended it."""
+
+
+class Timing(NamedTuple):
+    """Where a generation's time went, in nanoseconds by the server's clock: in the queue, to the first token, after."""
+
+    queue_ns: int = 0
+    prefill_ns: int = 0
+    decode_ns: int = 0
+
+
+class Status(NamedTuple):
+    """A server now: clients, requests that wait, and what it counted since its start.
+
+    `served`: requests answered by the engine. `refused`: connections beyond the limit. `dropped`: connections ended
+    for what came over them, or did not. Latencies, in microseconds, are those of the last `recent` requests: TTFT
+    with the time in the queue, and the time of a token after the first; 0 where there was none.
+    """
+
+    pid: int = 0
+    uptime_ms: int = 0
+    clients: int = 0
+    waiting: int = 0
+    served: int = 0
+    tokens: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    refused: int = 0
+    dropped: int = 0
+    recent: int = 0
+    ttft_p50_us: int = 0
+    ttft_p99_us: int = 0
+    token_p50_us: int = 0
+    token_p99_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +157,53 @@ class Evicted:
 
 
 @dataclass(frozen=True, slots=True)
+class Generate:
+    """Client: a whole answer. It ends after `new_tokens` tokens or behind one of the ids of `stop`."""
+
+    prompt: Sequence[int]
+    new_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: Sequence[int] = ()
+    stream: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Server: the answer is over; all its tokens, whether they were streamed or not."""
+
+    reason: Reason
+    tokens: Sequence[int]
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Client: no more of what this client has asked to be generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetStatus:
+    """Client: how is the server?"""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusIs:
+    """Server: its counters, those of the case, and what it serves."""
+
+    status: Status
+    stats: Stats
+    model: str
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Client: end the server, whoever else is connected."""
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
-    """Client: give everything back and end."""
+    """Client: no more requests. A server that belongs to this client gives everything back and ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +235,12 @@ Message: TypeAlias = (
     | CapturesAre
     | Evict
     | Evicted
+    | Generate
+    | Finished
+    | Cancel
+    | GetStatus
+    | StatusIs
+    | Shutdown
     | Close
     | Closed
     | Failure

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 
@@ -43,26 +43,48 @@ _MESSAGES: tuple[tuple[Callable[..., m.Message], tuple[f.Field, ...]], ...] = (
     (m.Evicted, (f.counters("eviction", Eviction), f.counters("stats", Stats))),
     (m.Close, ()),
     (m.Closed, ()),
-    (m.Failure, (f.choice("kind", ("unavailable", "unsupported", "invalid", "failed")), f.text("message"))),
+    (m.Failure, (f.choice("kind", get_args(m.FailureKind)), f.text("message"))),
+    (
+        m.Generate,
+        (f.ids("prompt", 1), f.integer("new_tokens", 1), f.sampling("sampling"), f.ids("stop", 0), f.flag("stream")),
+    ),
+    (m.Finished, (f.choice("reason", get_args(m.Reason)), f.ids("tokens", 0), f.counters("timing", m.Timing))),
+    (m.Cancel, ()),
+    (m.GetStatus, ()),
+    (
+        m.StatusIs,
+        (f.counters("status", m.Status), f.counters("stats", Stats), f.text("model"), f.text("engine")),
+    ),
+    (m.Shutdown, ()),
 )
-_TAGS = {made: tag for tag, (made, _) in enumerate(_MESSAGES)}
+_TAGS = {made: (tag, parts) for tag, (made, parts) in enumerate(_MESSAGES)}
+# Messages without fields are the same bytes each time; Decode, one of them, is asked for every token.
+_BODIES: dict[Any, bytes] = {made: msgpack.packb([tag]) for made, (tag, parts) in _TAGS.items() if not parts}
+_FRAMES = {made: HEADER.pack(len(body)) + body for made, body in _BODIES.items()}
+_BARE: dict[bytes, m.Message] = {body: made() for made, body in _BODIES.items()}
+LONGEST_BARE = max(map(len, _BARE))
 
 
 def encode(message: m.Message) -> bytes:
     """The frame of `message`. Raises WireError when a field is out of its range or the frame over the limit."""
-    tag = _TAGS[type(message)]
+    kind = type(message)
+    if kind in _FRAMES:
+        return _FRAMES[kind]
+    tag, parts = _TAGS[kind]
     values: list[Any] = [tag]
-    for name, pack, _ in _MESSAGES[tag][1]:
+    for name, pack, _ in parts:
         values.append(pack(getattr(message, name), name))
     try:
         body = msgpack.packb(values)
     except (TypeError, ValueError, OverflowError) as error:
-        raise WireError(f"{type(message).__name__} holds what can't be sent: {error}") from error
+        raise WireError(f"{kind.__name__} holds what can't be sent: {error}") from error
     return HEADER.pack(checked_length(len(body))) + body
 
 
 def decode(body: bytes | memoryview) -> m.Message:
     """The message in the body of a frame. Raises WireError for everything that `encode` does not write."""
+    if len(body) <= LONGEST_BARE and (bare := _BARE.get(bytes(body))) is not None:
+        return bare
     try:
         values = msgpack.unpackb(body, strict_map_key=True)
     except (ValueError, msgpack.exceptions.UnpackException) as error:

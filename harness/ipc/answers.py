@@ -1,0 +1,201 @@
+"""The requests of clients answered with the calls of one case."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.contract import Case, Sampling, SetUp, Stats, Unavailable, Unsupported
+from harness.ipc import messages as m
+from harness.ipc.connection import Clock, Connection
+from harness.ipc.fields import TEXT_LIMIT, WireError
+from harness.ipc.tally import Tally
+from harness.ipc.turns import Turns
+from harness.ipc.wire import encode
+from harness.loader import load_case
+
+
+@dataclass(frozen=True)
+class Served:
+    """A case that was prepared before its first client came; `sampling` is what its plan said."""
+
+    case: Case
+    setup: SetUp
+    model: str
+    vocab_size: int
+    sampling: Sampling
+
+
+class Answers:
+    """One case, prepared by its only client (`target`) or before any client came (`served`).
+
+    The engine holds one sequence. Who began it may go on with it until another request takes its place.
+    """
+
+    def __init__(self, target: str, served: Served | None, turns: Turns, tally: Tally, clock: Clock) -> None:
+        self._target, self._served = target, served
+        self.tally = tally
+        self._turns, self._clock = turns, clock
+        self._case = served.case if served else None
+        self._setup = served.setup if served else SetUp("")
+        self._ready = served is not None
+        self._owner: Connection | None = None
+        self._default = self._sampling = served.sampling if served else Sampling()
+        self._server_ns = 0
+        self.handlers: dict[type, Callable[[Connection, Any], list[m.Message]]] = {
+            m.Prefill: self._prefill,
+            m.Decode: self._decode,
+            m.GetFootprint: self._footprint,
+            m.Use: self._use,
+            m.GetCaptures: self._captures,
+            m.Evict: self._evict,
+        }
+        if served is None:
+            self.handlers |= {m.Prepare: self._prepare, m.Score: self._score}
+
+    def to(self, connection: Connection, request: Any) -> list[bytes]:
+        """Frames ready to send: what a case gives that can't be sent is a failure of the case too."""
+        handler = self.handlers[type(request)]
+        return self.guarded(lambda: [encode(answer) for answer in handler(connection, request)], connection)
+
+    def guarded(self, call: Callable[[], list[bytes]], connection: Connection) -> list[bytes]:
+        """What `call` gives, or the frame of a Failure; then the hold of its client is over."""
+        try:
+            return call()
+        except Unavailable as error:
+            told = failure("unavailable", str(error))
+        except Unsupported as error:
+            told = failure("unsupported", str(error))
+        except WireError as error:
+            told = failure("failed", f"WireError: {error}")
+        except ValueError as error:
+            told = failure("invalid", str(error))
+        except Exception as error:  # noqa: BLE001  the border of the process: whatever it was, the client is told
+            traceback.print_exc()
+            told = failure("failed", f"{type(error).__name__}: {error}")
+        self._turns.release(connection)
+        self.tally.failed += 1
+        return [told]
+
+    def engine(self) -> Case:
+        """The case. Raises RuntimeError before it is prepared."""
+        if self._case is None or not self._ready:
+            raise RuntimeError("the case is not prepared")
+        return self._case
+
+    def begin(self, request: m.Generate) -> Case:
+        """The engine, about to read this prompt. Raises ValueError for ids or sampling that it does not have."""
+        case = self.engine()
+        self._check(request.prompt)
+        self._choose(request.sampling)
+        # Whoever went on token by token has lost the sequence.
+        self._owner = NOBODY
+        return case
+
+    def stats(self) -> Stats:
+        """The counters of the case."""
+        return self._case.stats()._replace(server_ns=self._server_ns) if self._case else Stats()
+
+    def status(self, clients: int, waiting: int) -> m.StatusIs:
+        """Counters, and what is served."""
+        model = self._served.model if self._served else ""
+        return m.StatusIs(self.tally.status(clients, waiting), self.stats(), model, self._setup.engine)
+
+    def close(self) -> None:
+        """Close the case. Idempotent."""
+        if self._case is not None:
+            self._case.close()
+
+    def _prepare(self, _: Connection, request: m.Prepare) -> list[m.Message]:
+        if self._case is not None:
+            raise RuntimeError("prepare was called twice")
+        self._case = load_case(self._target)()
+        self._setup = self._case.prepare(request.plan)
+        self._default = self._sampling = request.plan.sampling
+        freeze()
+        self._ready = True
+        return [m.Ready(self._setup, self._case.stats())]
+
+    def _prefill(self, connection: Connection, request: m.Prefill) -> list[m.Message]:
+        case = self.engine()
+        self._check(request.prompt)
+        self._choose(connection.sampling or self._default)
+        self._owner = connection
+        self._turns.hold(connection, request.new_tokens - 1)
+        started = self._clock()
+        token = case.prefill(request.prompt, request.new_tokens)
+        took = self._clock() - started
+        self._server_ns += took
+        self.tally.served += 1
+        self.tally.first(took)
+        return [m.Token(token, case.stats()._replace(server_ns=self._server_ns))]
+
+    def _decode(self, connection: Connection, _: m.Decode) -> list[m.Message]:
+        case = self.engine()
+        if self._owner is not connection and self._owner is not None:
+            raise ValueError(
+                "there is no sequence of this client: it has begun none, or was silent for too long while others "
+                "waited; begin with Prefill"
+            )
+        started = self._clock()
+        token = case.decode()
+        took = self._clock() - started
+        self._server_ns += took
+        self.tally.later(took)
+        self._turns.taken()
+        return [m.Token(token, case.stats()._replace(server_ns=self._server_ns))]
+
+    def _check(self, prompt: Sequence[int]) -> None:
+        """Refuse ids that the model does not have: a GPU would read behind the embedding for them."""
+        if self._served is not None and max(prompt) >= self._served.vocab_size:
+            raise ValueError(
+                f"the prompt holds token id {max(prompt)}: the model has ids from 0 to {self._served.vocab_size - 1}"
+            )
+
+    def _choose(self, sampling: Sampling) -> None:
+        if sampling is not self._sampling and sampling != self._sampling:
+            self.engine().use(sampling)
+        self._sampling = sampling
+
+    def _score(self, _: Connection, request: m.Score) -> list[m.Message]:
+        rows = self.engine().score(request.prompt, request.forced)
+        gc.collect()
+        if len(rows) != len(request.forced) + 1 or any(row.typecode != "f" for row in rows):
+            raise RuntimeError(f"score gave {len(rows)} rows, wanted are {len(request.forced) + 1} of float32")
+        return [m.Logits(array("f", row).tobytes()) for row in rows]
+
+    def _footprint(self, _: Connection, __: m.GetFootprint) -> list[m.Message]:
+        gc.collect()
+        return [m.FootprintIs(self.engine().footprint())]
+
+    def _use(self, connection: Connection, request: m.Use) -> list[m.Message]:
+        self.engine().use(request.sampling)
+        self._sampling = connection.sampling = request.sampling
+        return [m.Used()]
+
+    def _captures(self, _: Connection, __: m.GetCaptures) -> list[m.Message]:
+        return [m.CapturesAre(self.engine().captured())]
+
+    def _evict(self, _: Connection, __: m.Evict) -> list[m.Message]:
+        case = self.engine()
+        return [m.Evicted(case.evict(), case.stats()._replace(server_ns=self._server_ns))]
+
+
+NOBODY: Any = object()
+"""Owns the engine's sequence when no connection does that could go on with it."""
+
+
+def freeze() -> None:
+    """What lives now lives on, and from here nothing is collected inside a request."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+def failure(kind: m.FailureKind, message: str) -> bytes:
+    """The frame of a Failure that can be sent, whatever text the exception holds."""
+    return encode(m.Failure(kind, message[:TEXT_LIMIT].encode("utf-8", "replace").decode()))

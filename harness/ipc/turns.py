@@ -1,0 +1,65 @@
+"""Whose turn it is: round robin over clients, one request each, and a hold for who takes a sequence token by token."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from harness.ipc import messages as m
+from harness.ipc.connection import Clock, Connection, S
+
+AT_ONCE = (m.GetStatus, m.Shutdown)
+"""Requests that need no engine: answered even while it works for somebody else."""
+
+
+class Turns:
+    """Picks from the connections in `order`, which it turns.
+
+    A Prefill of more than one token gives its client a hold: only that client's requests reach the engine until its
+    tokens are taken, it asks for something else, it goes, or it was silent for `hold_s` while others wait.
+    """
+
+    def __init__(self, order: deque[Connection], clock: Clock, hold_s: float) -> None:
+        self._order = order
+        self._clock, self._hold_s = clock, hold_s
+        self._holder: Connection | None = None
+        self._left = 0
+        self._since_ns = 0
+
+    @property
+    def held(self) -> bool:
+        """Whether a client holds the engine."""
+        return self._holder is not None
+
+    def next(self) -> Connection | None:
+        """The connection whose first request is to be answered now, None when there is none."""
+        order = self._order
+        for _ in range(len(order)):
+            connection = order[0]
+            order.rotate(-1)
+            first = connection.first
+            if first is not None and (isinstance(first, AT_ONCE) or self._may(connection)):
+                return connection
+        return None
+
+    def hold(self, connection: Connection, tokens: int) -> None:
+        """`tokens` more will be taken by this client."""
+        self._holder, self._left = (connection, tokens) if tokens > 0 else (None, 0)
+        self._since_ns = self._clock()
+
+    def taken(self) -> None:
+        """The holder has taken a token."""
+        if self._holder is not None:
+            self.hold(self._holder, self._left - 1)
+
+    def release(self, connection: Connection | None = None) -> None:
+        """The hold is over: that of `connection`, or whoever's it is."""
+        if connection is None or connection is self._holder:
+            self._holder = None
+
+    def _may(self, connection: Connection) -> bool:
+        if self._holder is None or self._holder is connection:
+            return True
+        if self._holder.count == 0 and self._clock() - self._since_ns > self._hold_s * S:
+            self._holder = None
+            return True
+        return False
