@@ -80,6 +80,11 @@ class Service:
         """End `run` soon: after the token that is being made. May be called from a signal handler."""
         self._stopping = True
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do before something comes."""
+        return self._running is None and not self._turns.any
+
     def turn(self) -> None:
         """One token, one answer, or one wait for something to do."""
         if self._running is not None:

@@ -30,14 +30,18 @@ class Turns:
         """Whether a client holds the engine."""
         return self._holder is not None
 
+    @property
+    def any(self) -> bool:
+        """Whether a request could be answered now."""
+        return any(self._due(connection) for connection in self._order)
+
     def next(self) -> Connection | None:
         """The connection whose first request is to be answered now, None when there is none."""
         order = self._order
         for _ in range(len(order)):
             connection = order[0]
             order.rotate(-1)
-            first = connection.first
-            if first is not None and (isinstance(first, AT_ONCE) or self._may(connection)):
+            if self._due(connection):
                 return connection
         return None
 
@@ -55,6 +59,10 @@ class Turns:
         """The hold is over: that of `connection`, or whoever's it is."""
         if connection is None or connection is self._holder:
             self._holder = None
+
+    def _due(self, connection: Connection) -> bool:
+        first = connection.first
+        return first is not None and (isinstance(first, AT_ONCE) or self._may(connection))
 
     def _may(self, connection: Connection) -> bool:
         if self._holder is None or self._holder is connection:
