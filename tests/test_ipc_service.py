@@ -117,7 +117,7 @@ class Bench:
 
     def __init__(self, **limits: float) -> None:
         self.case, self.clock = ScriptedCase(), Clock()
-        served = Served(self.case, SetUp("scripted 1"), "no model", VOCABULARY, GREEDY)
+        served = Served(self.case, SetUp("scripted 1"), "no model", "/no/folder", VOCABULARY, GREEDY)
         self.service = Service("", served, Limits(**limits), 0, lambda: None, self.clock)  # type: ignore[arg-type]
 
     def peer(self, buffer: int | None = None) -> Peer:
@@ -343,7 +343,8 @@ def test_status_is_answered_while_the_engine_works_for_another(bench):
     (found,) = asker.received()
     status = found.status
     assert (status.clients, status.waiting, status.served, status.tokens, status.uptime_ms) == (3, 2, 1, 1, 1000)
-    assert (found.model, found.engine, found.stats.replays) == ("no model", "scripted 1", 1)
+    assert (found.model, found.folder, found.engine) == ("no model", "/no/folder", "scripted 1")
+    assert found.stats.replays == 1
 
 
 def test_counters_add_up(bench):

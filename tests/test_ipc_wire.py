@@ -83,6 +83,7 @@ EVERY_MESSAGE = {
         st.builds(Stats, *[counts] * len(Stats._fields)),
         texts,
         texts,
+        texts,
     ),
     m.Shutdown: st.just(m.Shutdown()),
     m.Close: st.just(m.Close()),

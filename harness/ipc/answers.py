@@ -21,11 +21,12 @@ from harness.loader import load_case
 
 @dataclass(frozen=True)
 class Served:
-    """A case that was prepared before its first client came; `sampling` is what its plan said."""
+    """A case that was prepared before its first client came: its model's name and folder, its plan's sampling."""
 
     case: Case
     setup: SetUp
     model: str
+    folder: str
     vocab_size: int
     sampling: Sampling
 
@@ -102,8 +103,8 @@ class Answers:
 
     def status(self, clients: int, waiting: int) -> m.StatusIs:
         """Counters, and what is served."""
-        model = self._served.model if self._served else ""
-        return m.StatusIs(self.tally.status(clients, waiting), self.stats(), model, self._setup.engine)
+        model, folder = (self._served.model, self._served.folder) if self._served else ("", "")
+        return m.StatusIs(self.tally.status(clients, waiting), self.stats(), model, folder, self._setup.engine)
 
     def close(self) -> None:
         """Close the case. Idempotent."""

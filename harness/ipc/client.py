@@ -81,7 +81,7 @@ class RemoteCase(Case):
             raise RuntimeError("prepare was called twice")
         self._folder = private_folder()
         self._start(self._folder / "s")
-        self._connect(self._folder / "s")
+        self._channel = Channel(connect(self._folder / "s"), self._spin.client_us, self._check_alive)
         answer = self._ask(m.Prepare(plan), m.Ready)
         # The server has unlinked the socket: nothing is left on disk while requests run.
         self._remove_folder()
@@ -179,15 +179,6 @@ class RemoteCase(Case):
         finally:
             os.close(ready)
 
-    def _connect(self, path: Path) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.connect(str(path))
-        except OSError:
-            connection.close()
-            raise
-        self._channel = Channel(connection, self._spin.client_us, self._check_alive)
-
     def _check_alive(self) -> None:
         """Each idle second: a forked child of a dead server may still hold the connection open."""
         if self._process is not None and self._process.poll() is not None:
@@ -260,6 +251,17 @@ _EXCEPTIONS: dict[str, type[Exception]] = {
     "failed": RuntimeError,
     "busy": RuntimeError,
 }
+
+
+def connect(path: Path) -> socket.socket:
+    """A connection to the server that listens at `path`. Raises OSError when none does."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(str(path))
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 def private_folder() -> Path:

@@ -188,11 +188,12 @@ class GetStatus:
 
 @dataclass(frozen=True, slots=True)
 class StatusIs:
-    """Server: its counters, those of the case, and what it serves."""
+    """Server: its counters, those of the case, and what it serves: the model's name, its folder, the engine."""
 
     status: Status
     stats: Stats
     model: str
+    folder: str
     engine: str
 
 

@@ -6,6 +6,7 @@ something meanwhile is read between two tokens.
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
 from collections.abc import Callable
@@ -51,7 +52,7 @@ class Service:
         self._answers = Answers(target, served, self._turns, self.tally, clock)
         self._running: Generation | None = None
         self._stopping = False
-        self._spins = 0
+        self._spins = self._collected = 0
 
     def listen(self, listener: socket.socket) -> None:
         """Take clients from a listening socket."""
@@ -184,7 +185,14 @@ class Service:
             if came:
                 return
         if not self._stopping and not self.clients.look(IDLE_S):
-            self._on_idle()
+            self._rest()
+
+    def _rest(self) -> None:
+        """A quiet moment. Garbage is collected here and in no request, if there were any since the last time."""
+        self._on_idle()
+        if self._shared and self.tally.tokens != self._collected:
+            self._collected = self.tally.tokens
+            gc.collect()
 
     def _farewell(self) -> None:
         """Tell clients that the server stops, give them a moment to take it, hang up."""

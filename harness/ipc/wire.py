@@ -53,7 +53,13 @@ _MESSAGES: tuple[tuple[Callable[..., m.Message], tuple[f.Field, ...]], ...] = (
     (m.GetStatus, ()),
     (
         m.StatusIs,
-        (f.counters("status", m.Status), f.counters("stats", Stats), f.text("model"), f.text("engine")),
+        (
+            f.counters("status", m.Status),
+            f.counters("stats", Stats),
+            f.text("model"),
+            f.text("folder"),
+            f.text("engine"),
+        ),
     ),
     (m.Shutdown, ()),
 )
