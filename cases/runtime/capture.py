@@ -41,7 +41,7 @@ class CudaCapture:
         self._stream = torch.cuda.Stream()
         self._live = torch.cuda.current_stream()
         self._handle: Any = None
-        self._anchor: torch.cuda.CUDAGraph | None = None
+        self._anchors: list[torch.cuda.CUDAGraph] = []
         self._word = torch.zeros(1, device="cuda")
 
     def warm(self, work: Work) -> None:
@@ -77,11 +77,15 @@ class CudaCapture:
 
     def trim(self, emptied: bool) -> None:
         """Hand back to the device what graphs that were reset held; all of the shared pool once it is `emptied`."""
-        if emptied and self._anchor is not None:
-            self._anchor.reset()
-            self._anchor = self._handle = None
+        if emptied:
+            for anchor in self._anchors:
+                anchor.reset()
+            self._anchors.clear()
+            self._handle = None
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
+        if emptied:
+            _press()
 
     def free_bytes(self) -> int:
         """Free device memory, other caches than the graphs' emptied first."""
@@ -99,7 +103,7 @@ class CudaCapture:
             return torch.cuda.graph_pool_handle()
         if self._handle is None:
             handle = torch.cuda.graph_pool_handle()
-            self._anchor = self._record(self._touch, handle)
+            self._anchors.append(self._record(self._touch, handle))
             self._handle = handle
         return self._handle
 
@@ -120,17 +124,28 @@ class CudaCapture:
         return graph
 
     def _abandon(self, graph: torch.cuda.CUDAGraph, handle: Any) -> None:
-        """End what is left of a capture that failed: the stream's state, the route of allocations, the graph.
+        """End what is left of a capture that failed: the stream's state, the routes of allocations, the graph.
 
-        `capture_end` raises before it ends the route when CUDA calls the capture invalid; PyTorch has no public call
-        for that; its own torch.cuda.use_mem_pool uses these two.
+        When CUDA itself calls the capture invalid, `capture_end` raises before it ends the routes. That of device
+        memory can be ended by the two calls that torch.cuda.use_mem_pool makes; that of pinned memory can't, and while
+        it is open no capture may begin with this handle. So the shared pool is given up: the graphs that are in it
+        stay, later ones go to a new one.
         """
-        with suppress(RuntimeError):
+        try:
             graph.capture_end()
-        with suppress(RuntimeError):
-            torch._C._cuda_endAllocateToPool(self._device, handle)
-            torch._C._cuda_releasePool(self._device, handle)
+        except RuntimeError:
+            if handle == self._handle:
+                self._handle = None
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(self._device, handle)
+                torch._C._cuda_releasePool(self._device, handle)
         graph.reset()
+
+
+def _press() -> None:
+    """Have the driver hand over what it keeps of graphs that are gone: it does when memory is asked for in vain."""
+    with suppress(torch.OutOfMemoryError):
+        torch.empty(torch.cuda.mem_get_info()[1], dtype=torch.uint8, device="cuda")
 
 
 def _memory() -> Memory:
