@@ -22,7 +22,7 @@ from cases.runtime.plain import PlainBlocks
 from cases.runtime.runner import GraphRunner
 from cases.runtime.shape import read_shape
 from cases.runtime.weights import load_weights
-from harness.contract import Sampling
+from harness.contract import Case, Sampling
 from tests.gpu.graphs import CAPACITY, GRAPH, GROUPED, KINDS, WIDE, drain, generate, prepared, prompt
 
 pytest.importorskip("triton")
@@ -164,6 +164,11 @@ def test_evicted_and_captured_anew_the_answers_stay(folder, kind):
             assert case.stats().hits >= 3 * len(prompts)
 
 
+def logits(case: Case, ids: list[int], forced: list[int]) -> Tensor:
+    """Teacher-forced logits, float32 [forced + 1, vocabulary]."""
+    return torch.stack([torch.frombuffer(row, dtype=torch.float32) for row in case.score(ids, forced)])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_chunks_give_the_logits_of_the_whole_prompt(folder, kind):
     """Relative to the whole prompt run at once by the same kernels, at every position of a chunk's end."""
@@ -175,9 +180,7 @@ def test_chunks_give_the_logits_of_the_whole_prompt(folder, kind):
     ):
         for length in lengths:
             forced = prompt(min(3, CAPACITY - length), seed=length)
-            rows = [
-                torch.tensor([list(row) for row in case.score(prompt(length), forced)]) for case in (chunked, whole)
-            ]
+            rows = [logits(case, prompt(length), forced) for case in (chunked, whole)]
             assert torch.isfinite(rows[0]).all(), length
             worst.append(((rows[0] - rows[1]).norm(dim=1) / rows[1].norm(dim=1)).max().item())
         assert chunked.stats().ungraphed == 0
@@ -188,9 +191,9 @@ def test_chunks_give_the_logits_of_the_whole_prompt(folder, kind):
 def test_a_chunked_prompt_repeats_bit_for_bit(folder, kind):
     with prepared(kind, folder, largest=96, beyond="chunks") as case:
         for length in (97, 300, 640):
-            first = list(case.score(prompt(length), [])[0])
+            first = case.score(prompt(length), [])
             case.prefill(prompt(640, seed=1))
-            assert list(case.score(prompt(length), [])[0]) == first
+            assert case.score(prompt(length), []) == first
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -199,7 +202,7 @@ def test_recomputing_the_context_gives_the_logits_of_the_cache(folder, kind):
     with prepared(kind, folder) as cached, prepared(kind, folder, "recompute", largest=64, beyond="chunks") as anew:
         for length in (14, 60, 126):
             forced = prompt(8, seed=length)
-            rows = [torch.tensor([list(row) for row in case.score(prompt(length), forced)]) for case in (anew, cached)]
+            rows = [logits(case, prompt(length), forced) for case in (anew, cached)]
             assert ((rows[0] - rows[1]).norm(dim=1) / rows[1].norm(dim=1)).max().item() < 1e-2, length
         assert anew.stats().ungraphed == 0
 
