@@ -218,16 +218,21 @@ def test_what_an_ended_server_left_is_replaced_and_anything_else_is_not(tmp_path
         path.write_text("a file")
         with pytest.raises(ValueError, match="is there and no socket"):
             claim(path)
+    with tempfile.TemporaryDirectory(prefix="s") as short:
+        Path(short).chmod(0o755)
+        with pytest.raises(ValueError, match="closed to others"):
+            claim(Path(short) / "s")
     with pytest.raises(ValueError, match="is longer than 107 bytes"):
         claim(tmp_path / ("x" * 120))
 
 
 def test_the_socket_is_private_by_default(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert default_socket() == tmp_path / "llm-latency" / "serve.sock"
+    assert default_socket() == tmp_path / "llm-latency-serve" / "socket"
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
     path = default_socket()
+    (path.parent.parent / "llm-latency").mkdir(parents=True)  # where checkpoints lie, open as caches are
     claim(path)
     assert path.parent.stat().st_mode & 0o077 == 0
     assert path.is_relative_to(tmp_path)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from harness.ipc.fields import WireError
 from harness.ipc.frames import Frames
 from harness.ipc.messages import Message
+from harness.ipc.rehearsal import ANSWER, REQUEST, Rehearsal
 from harness.ipc.wire import decode, encode
 
 IDLE_S = 1
@@ -49,6 +50,9 @@ def spin_here() -> Spin:
     return SPIN if len(os.sched_getaffinity(0)) >= CPUS_TO_SPIN else BLOCKING
 
 
+_READ_FLAGS = int(socket.MSG_DONTWAIT)
+
+
 class Channel:
     """Sends and receives messages on a connected stream socket; `on_idle` is called each second without a message."""
 
@@ -59,6 +63,7 @@ class Channel:
         self._spin_ns = spin_us * 1000
         self.on_idle = on_idle
         self._frames = Frames()
+        self._rehearsal = Rehearsal(ANSWER, REQUEST)
 
     def send(self, message: Message) -> None:
         """Send one message. Raises WireError when it can't be sent, OSError when nobody is there to take it."""
@@ -93,11 +98,11 @@ class Channel:
         """Wait for bytes; how many came, 0 at the end of the stream."""
         if self._spin_ns:
             until = time.perf_counter_ns() + self._spin_ns
-            while time.perf_counter_ns() < until:
+            while (now := time.perf_counter_ns()) < until:
                 try:
-                    return self._connection.recv_into(room, 0, socket.MSG_DONTWAIT)
+                    return self._connection.recv_into(room, 0, _READ_FLAGS)
                 except BlockingIOError:
-                    continue
+                    self._rehearsal.due(now)
         while True:
             try:
                 return self._connection.recv_into(room)

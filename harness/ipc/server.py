@@ -22,11 +22,16 @@ from harness.orphan import die_with_parent
 BACKLOG = 64
 
 
+def check_private(folder: Path) -> None:
+    """Raises ValueError when a folder is open to others than this user."""
+    found = folder.stat()
+    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise ValueError(f"the socket's folder {folder} must be this user's and closed to others: chmod 700 it")
+
+
 def listen(path: Path) -> socket.socket:
     """A listening socket at `path`. Raises ValueError when its folder is open to others than this user."""
-    folder = path.parent.stat()
-    if folder.st_uid != os.getuid() or stat.S_IMODE(folder.st_mode) & 0o077:
-        raise ValueError(f"the socket's folder {path.parent} must be this user's and closed to others: chmod 700 it")
+    check_private(path.parent)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
     listener.listen(BACKLOG)

@@ -16,6 +16,7 @@ from harness.ipc.answers import Answers, Served, failure
 from harness.ipc.clients import Clients
 from harness.ipc.connection import Cancelled, Clock, Connection, Limits, Waiting
 from harness.ipc.generation import Generation
+from harness.ipc.rehearsal import ANSWER, REQUEST, Rehearsal
 from harness.ipc.tally import Tally
 from harness.ipc.turns import Turns
 from harness.ipc.wire import encode
@@ -52,6 +53,7 @@ class Service:
         self._answers = Answers(target, served, self._turns, self.tally, clock)
         self._running: Generation | None = None
         self._stopping = False
+        self._rehearsal = Rehearsal(REQUEST, ANSWER)
         self._spins = self._collected = 0
 
     def listen(self, listener: socket.socket) -> None:
@@ -171,7 +173,7 @@ class Service:
         """Until something may have come: polling at first, as to be woken costs more than a message, then asleep."""
         only = self.clients.only
         until = self._clock() + self._spin_ns
-        while not self._stopping and self._clock() < until:
+        while not self._stopping and (now := self._clock()) < until:
             if only is None:
                 came = self.clients.look(0.0)
             else:
@@ -184,6 +186,7 @@ class Service:
                     came = self.clients.look(0.0) or came
             if came:
                 return
+            self._rehearsal.due(now)
         if not self._stopping and not self.clients.look(IDLE_S):
             self._rest()
 

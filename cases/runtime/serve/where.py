@@ -7,13 +7,14 @@ import socket
 from pathlib import Path
 
 from harness.ipc.client import PATH_LIMIT
+from harness.ipc.server import check_private
 
 
 def default_socket() -> Path:
-    """`serve.sock` in a folder of this user alone: below XDG_RUNTIME_DIR, or else in the user's cache."""
+    """In a folder of its own, this user's alone: below XDG_RUNTIME_DIR, or else in the user's cache."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     base = Path(runtime) if runtime and Path(runtime).is_dir() else Path("~/.cache").expanduser()
-    return base / "llm-latency" / "serve.sock"
+    return base / "llm-latency-serve" / "socket"
 
 
 def claim(path: Path) -> None:
