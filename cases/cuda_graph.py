@@ -11,6 +11,7 @@ from cases.runtime.lean import LeanCase
 from harness.contract import Plan
 
 if TYPE_CHECKING:
+    from cases.runtime.dynamic_ops import DynamicOps
     from cases.runtime.llama import Llama
     from cases.runtime.runner import Runner
 
@@ -26,11 +27,11 @@ class CudaGraph(LeanCase):
         super().check_options(options)
         GraphOptions.read(options)
 
-    def make_runner(self, plan: Plan, model: Llama) -> Runner:
+    def make_runner(self, plan: Plan, model: Llama, ops: DynamicOps) -> Runner:
         """The rolling pool."""
         from cases.runtime.capture import CudaCapture, EagerCapture
-        from cases.runtime.runner import GraphRunner
+        from cases.runtime.graph_runner import GraphRunner
 
         graph = GraphOptions.read(plan.options)
         capture = (CudaCapture if plan.device == "cuda" else EagerCapture)(shared=graph.shared_pool)
-        return GraphRunner(model, graph, capture, one_token=decoding_of(plan.options) == "kv_cache")
+        return GraphRunner(model, graph, capture, ops.pull, one_token=decoding_of(plan.options) == "kv_cache")

@@ -44,7 +44,7 @@ class KvCache:
         """See Decoding. The prompt goes as it is or in pieces, as the runner says."""
         for start, end, count in self._runner.pieces(len(prompt)):
             ids = prompt if end - start == len(prompt) else prompt[start:end]
-            self._ops.load_prompt(ids, count, self._state, start)
+            self._ops.stage(ids, count, self._state, start)
             self._runner.prefill(count)
 
     def step(self, token: int) -> None:

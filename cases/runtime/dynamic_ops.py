@@ -1,4 +1,7 @@
-"""What changes with every request and so lies outside the graphs: padding to a bucket, and choosing the next token."""
+"""What changes with every request: padding to a bucket, and choosing the next token.
+
+Both lie outside the graphs, but for the part of the padding that ops can do on the device alone: that may be captured.
+"""
 
 from __future__ import annotations
 
@@ -104,6 +107,13 @@ class DynamicOps(ABC):
 
         Behind position 0 `prompt` is a part of one, and what came before is in the KV cache.
         """
+
+    def stage(self, prompt: Sequence[int], count: int, state: State, start: int = 0) -> None:
+        """What of `load_prompt` has to happen on the host: all of it, where `pull` does nothing."""
+        self.load_prompt(prompt, count, state, start)
+
+    def pull(self, count: int, state: State) -> None:  # noqa: B027  most ops have no such part
+        """The rest, on the device, behind `stage`: the same for every prompt of a bucket, so it may be captured."""
 
     @abstractmethod
     def choose(self, state: State) -> None:

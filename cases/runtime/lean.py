@@ -70,11 +70,11 @@ class LeanCase(Case):
 
         return PlainOps(plan.sampling, plan.device, shape.vocab_size)
 
-    def make_runner(self, plan: Plan, model: Llama) -> Runner:
-        """How a forward is run."""
+    def make_runner(self, plan: Plan, model: Llama, ops: DynamicOps) -> Runner:
+        """How a forward is run, the part of the ops before it that the device does alone included."""
         from cases.runtime.runner import DirectRunner
 
-        return DirectRunner(model)
+        return DirectRunner(model, ops.pull)
 
     def prepare(self, plan: Plan) -> SetUp:
         """See harness.contract.Case."""
@@ -91,7 +91,7 @@ class LeanCase(Case):
         loaded = time.perf_counter()
         ops = self.make_ops(plan, model.shape)
         ops.compile()
-        self._runner = self.make_runner(plan, model)
+        self._runner = self.make_runner(plan, model, ops)
         self._session = Session(model, self._runner, ops, plan.device, decoding)
         warm_kernels(model, ops)
         compiled = time.perf_counter()

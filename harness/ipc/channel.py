@@ -97,7 +97,9 @@ class Channel:
     def _read(self, room: memoryview) -> int:
         """Wait for bytes; how many came, 0 at the end of the stream."""
         if self._spin_ns:
-            until = time.perf_counter_ns() + self._spin_ns
+            now = time.perf_counter_ns()
+            until = now + self._spin_ns
+            self._rehearsal.rest(now)
             while (now := time.perf_counter_ns()) < until:
                 try:
                     return self._connection.recv_into(room, 0, _READ_FLAGS)

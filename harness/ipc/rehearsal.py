@@ -25,6 +25,10 @@ class Rehearsal:
         self._write = write
         self._next_ns = 0
 
+    def rest(self, now_ns: int) -> None:
+        """Polling begins: what it waits for may come at once."""
+        self._next_ns = now_ns + EVERY_NS
+
     def due(self, now_ns: int) -> None:
         """Rehearse, if the last time was long enough ago."""
         if now_ns >= self._next_ns:

@@ -172,7 +172,9 @@ class Service:
     def _wait(self) -> None:
         """Until something may have come: polling at first, as to be woken costs more than a message, then asleep."""
         only = self.clients.only
-        until = self._clock() + self._spin_ns
+        now = self._clock()
+        until = now + self._spin_ns
+        self._rehearsal.rest(now)
         while not self._stopping and (now := self._clock()) < until:
             if only is None:
                 came = self.clients.look(0.0)

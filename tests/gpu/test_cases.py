@@ -22,9 +22,9 @@ from cases.jit_cuda_graph import JitCudaGraph
 from cases.runtime.buckets import GraphOptions
 from cases.runtime.checkpoint import make_random
 from cases.runtime.dynamic_ops import PlainOps
+from cases.runtime.graph_runner import GraphRunner
 from cases.runtime.llama import Llama, State
 from cases.runtime.plain import PlainBlocks
-from cases.runtime.runner import GraphRunner
 from cases.runtime.shape import LlamaShape, read_shape
 from cases.runtime.weights import load_weights
 from harness.contract import Case, Plan, Sampling

@@ -48,6 +48,19 @@ def test_a_prompt_is_padded_with_zeros_and_nothing_behind_is_touched(length, cou
     assert state.words.tolist() == [0, length - 1, *ids, *[0] * (count - length), *[99] * (CAPACITY - count)]
 
 
+def test_the_part_on_the_device_may_be_captured_once_for_all_prompts_of_a_bucket():
+    ops, state = new_ops(), new_state()
+    ops.load_prompt([1], 32, state)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        ops.pull(32, state)
+    for length, start in ((1, 0), (20, 0), (32, 16), (5, 3)):
+        ids = list(range(100, 100 + length))
+        ops.stage(ids, 32, state, start)
+        graph.replay()
+        assert state.words.tolist()[:34] == [start, length - 1, *ids, *[0] * (32 - length)]
+
+
 def choose(ops: TritonOps, state: State) -> int:
     ops.host_token.fill_(-1)
     ops.choose(state)

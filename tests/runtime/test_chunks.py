@@ -17,7 +17,7 @@ from cases.jit import Jit
 from cases.jit_cuda_graph import JitCudaGraph
 from cases.runtime.buckets import GraphOptions
 from cases.runtime.capture import EagerCapture
-from cases.runtime.runner import GraphRunner
+from cases.runtime.graph_runner import GraphRunner
 from harness.contract import Case
 from tests.runtime.llamas import GRAPH, load, new_model, plan, prompt, save
 

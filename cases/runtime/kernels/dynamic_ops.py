@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from cases.runtime.dynamic_ops import DynamicOps, sample_by_tensors
-from cases.runtime.llama import TOKENS, State
+from cases.runtime.llama import LAST, POSITION, TOKENS, State
 from harness.contract import Sampling
 
 PROMPT_BLOCK = 256
@@ -19,15 +19,19 @@ ARGMAX_BLOCK = 8192
 SMALLEST_BUFFER = 2**16
 
 
-@triton.jit(do_not_specialize=["start", "length", "count"])
-def _pad(host, words, start, length, count, TOKENS: tl.constexpr, BLOCK: tl.constexpr):
-    """words = position, last index, ids from the position on, padded with zeros to `count`."""
+@triton.jit(do_not_specialize=["count"])
+def _pull(host, words, count, TOKENS: tl.constexpr, BLOCK: tl.constexpr):
+    """words = position, last index, ids, padded with zeros to `count`; the host buffer has the same layout.
+
+    All loads go at once: each is a trip over the bus to the host's memory.
+    """
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    ids = tl.load(host + start + at, mask=at < length, other=0)
-    tl.store(words + TOKENS + at, ids, mask=at < count)
+    start, last = tl.load(host), tl.load(host + 1)
+    ids = tl.load(host + TOKENS + at, mask=at < count, other=0)
+    tl.store(words + TOKENS + at, tl.where(at <= last, ids, 0), mask=at < count)
     if tl.program_id(0) == 0:
         tl.store(words, start)
-        tl.store(words + 1, length - 1)
+        tl.store(words + 1, last)
 
 
 @triton.jit
@@ -91,18 +95,29 @@ class TritonOps(DynamicOps):
             unseen = torch.ones_like(self._noise)
             self._sample(state.logits, unseen, sampling.temperature, sampling.top_k, sampling.top_p)
 
-    def load_prompt(self, prompt: Sequence[int], count: int, state: State, start: int = 0) -> None:
-        """See DynamicOps. The last request's kernel has read the host buffer: its token is here.
+    def stage(self, prompt: Sequence[int], count: int, state: State, start: int = 0) -> None:
+        """See DynamicOps. The last request's kernel has read the host buffer, for its token is here.
 
-        Parts of one prompt lie in the buffer at their own places, for the kernel of the one before may not have run.
+        A further part of one prompt waits until the part before it has been read.
         """
         length = len(prompt)
-        if state.capacity > self._view.shape[0]:
-            self._resize(state.capacity)
-        self._view[start : start + length] = np.asarray(prompt, dtype=np.int64)
-        _pad[(triton.cdiv(count, PROMPT_BLOCK),)](
-            self._host, state.words, start, length, count, TOKENS=TOKENS, BLOCK=PROMPT_BLOCK, num_warps=4
-        )
+        if TOKENS + state.capacity > self._view.shape[0]:
+            self._resize(TOKENS + state.capacity)
+        if start > 0:
+            torch.cuda.current_stream().synchronize()
+        view = self._view
+        view[POSITION], view[LAST] = start, length - 1
+        view[TOKENS : TOKENS + length] = np.asarray(prompt, dtype=np.int64)
+
+    def pull(self, count: int, state: State) -> None:
+        """See DynamicOps."""
+        grid = (triton.cdiv(count, PROMPT_BLOCK),)
+        _pull[grid](self._host, state.words, count, TOKENS=TOKENS, BLOCK=PROMPT_BLOCK, num_warps=4)
+
+    def load_prompt(self, prompt: Sequence[int], count: int, state: State, start: int = 0) -> None:
+        """See DynamicOps."""
+        self.stage(prompt, count, state, start)
+        self.pull(count, state)
 
     def choose(self, state: State) -> None:
         """See DynamicOps."""

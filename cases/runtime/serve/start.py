@@ -15,7 +15,7 @@ from cases.runtime.serve.where import claim
 from harness import preset
 from harness.compose import compose_raw, nearest, to_config
 from harness.config import RunConfig
-from harness.contract import Plan, Sampling, Unavailable, Unsupported
+from harness.contract import Case, Plan, Sampling, Unavailable, Unsupported
 from harness.gpu import Gpu, list_gpus, visible
 from harness.ipc.answers import Served, freeze
 from harness.ipc.channel import spin_here
@@ -110,11 +110,22 @@ def prepare(config: RunConfig, case: str, gpu: Gpu | None, context: int | None, 
     console.print(f"{entry.title}: load, compile, capture", markup=False)
     engine = load_case(entry.target)()
     setup = engine.prepare(plan)
+    compile_sampling(engine, plan.sampling, console)
     freeze()
     seconds = f"{setup.load_s:.1f} s, {setup.compile_s:.1f} s, {setup.capture_s:.1f} s"
     console.print(f"{setup.engine} ({seconds})", markup=False, soft_wrap=True)
     name = f"{model.name}, {model.dtype}, {config.device}, context {plan.context}"
     return Served(engine, setup, name, str(folder), shape.vocab_size, plan.sampling)
+
+
+def compile_sampling(engine: Case, usual: Sampling, console: Console) -> None:
+    """Have each form of sampling compiled now, which a client's first sampled request would else wait for."""
+    if "sample" not in engine.capabilities.samplers:
+        return
+    console.print("sampling: compile")
+    for top_k, top_p in ((0, 1.0), (1, 1.0), (0, 0.5), (1, 0.5)):
+        engine.use(Sampling("sample", 1.0, top_k, top_p))
+    engine.use(usual)
 
 
 def positions(asked: int | None, most: int) -> int:

@@ -31,6 +31,7 @@ def claim(path: Path) -> None:
         raise ValueError(
             f"the folder of --socket {path} can't be made ({error.strerror}): give another path"
         ) from error
+    check_private(path.parent)
     if not os.path.lexists(path):
         return
     if not path.is_socket():
