@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -119,13 +120,17 @@ def prepare(config: RunConfig, case: str, gpu: Gpu | None, context: int | None, 
 
 
 def compile_sampling(engine: Case, usual: Sampling, console: Console) -> None:
-    """Have each form of sampling compiled now, which a client's first sampled request would else wait for."""
+    """Have each form of sampling compiled now, which a client's first sampled request would else wait for.
+
+    A case that can't change its sampling has nothing to compile; it refuses the requests that want another.
+    """
     if "sample" not in engine.capabilities.samplers:
         return
     console.print("sampling: compile")
-    for top_k, top_p in ((0, 1.0), (1, 1.0), (0, 0.5), (1, 0.5)):
-        engine.use(Sampling("sample", 1.0, top_k, top_p))
-    engine.use(usual)
+    with suppress(Unsupported):
+        for top_k, top_p in ((0, 1.0), (1, 1.0), (0, 0.5), (1, 0.5)):
+            engine.use(Sampling("sample", 1.0, top_k, top_p))
+        engine.use(usual)
 
 
 def positions(asked: int | None, most: int) -> int:
