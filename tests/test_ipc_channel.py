@@ -13,6 +13,7 @@ from harness.ipc import messages as m
 from harness.ipc.channel import BLOCKING, SPIN, Channel, Spin, spin_here
 from harness.ipc.fields import WireError
 from harness.ipc.frames import CAPACITY
+from harness.ipc.rehearsal import EVERY_NS, Rehearsal
 from harness.ipc.wire import FRAME_LIMIT, HEADER, encode
 
 TOKEN = m.Token(7, Stats(1, 2, 3, 4, 5))
@@ -116,3 +117,24 @@ def test_spinning_wants_four_cpus(monkeypatch, cpus, wanted):
 def test_the_waiting_is_named():
     assert str(Spin()) == "unix, blocking"
     assert str(Spin(300, 200)) == "unix, spin 300 us (client) and 200 us (server)"
+
+
+def test_rehearsals_come_at_their_time_and_leave_messages_alone():
+    played = []
+    rehearsal = Rehearsal(TOKEN, m.Decode())
+    rehearsal.play = lambda: played.append(True)
+    rehearsal.rest(1_000_000)
+    for now in (1_000_000, 1_000_000 + EVERY_NS - 1, 1_000_000 + EVERY_NS, 1_000_001 + EVERY_NS, 9_000_000):
+        rehearsal.due(now)
+        played.append(now)
+    assert played == [1_000_000, 1_049_999, True, 1_050_000, 1_050_001, True, 9_000_000]
+
+
+def test_a_message_that_comes_late_is_read_between_rehearsals():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(ours, 10_000_000, never)
+        timer = threading.Timer(0.02, theirs.sendall, [encode(TOKEN)])
+        timer.start()
+        assert channel.receive() == TOKEN
+        timer.join()

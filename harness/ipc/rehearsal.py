@@ -32,6 +32,10 @@ class Rehearsal:
     def due(self, now_ns: int) -> None:
         """Rehearse, if the last time was long enough ago."""
         if now_ns >= self._next_ns:
-            decode(self._body)
-            encode(self._write)
+            self.play()
             self._next_ns = now_ns + EVERY_NS
+
+    def play(self) -> None:
+        """Read and write."""
+        decode(self._body)
+        encode(self._write)
