@@ -1,6 +1,6 @@
 # `make` says what there is. PYTHON=/path/to/python uses that interpreter as it is and installs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help given setup bench smoke report publish lint test test-gpu clean wheels
+.PHONY: help given setup bench smoke report publish paper lint test test-gpu clean wheels
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -51,6 +51,9 @@ publish: $(READY) ## a run's shareable files into results/published/: make publi
 	@case "$(RUN)" in *results/published/*) echo "error: $(RUN) is published already" >&2; exit 2;; esac
 	@to=results/published/$(notdir $(RUN:/=)); mkdir -p $$to; cp $(RUN)/manifest.json $(RUN)/*.csv $$to/; \
 		$(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
+
+paper: $(READY) ## the published tables and figures, and what of them adds up, into results/paper/report/
+	$(PY) -m reports.paper
 
 lint: $(READY) ## formatting, lint and types
 	$(PY) -m ruff format --check .

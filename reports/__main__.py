@@ -7,15 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
-
-from reports import blocks, clocks, latency, markup, overview, page, plots, readme, style, terminal
+from reports import blocks, clocks, latency, markup, overview, page, plots, readme, terminal
 from reports.experiments import section
 from reports.experiments.section import Section
 from reports.run import Run, load
 from reports.table import Table
-
-DPI = 192  # twice the 96 dots of an inch on a page
+from reports.write import write_figure, write_table
 
 
 def tables_of(run: Run) -> list[Table]:
@@ -39,30 +36,6 @@ def write_report(run: Run, tables: list[Table], study: Section | None = None) ->
     images = {plot.name: write_figure(plot, folder) for plot in [*(study.plots if study else []), *drawn]}
     (folder / "report.html").write_text(page.render(run, tables, drawn, images, study), encoding="utf-8")
     return folder / "report.html"
-
-
-def write_table(table: Table, folder: Path) -> None:
-    """Write a table as .csv, and as .md and .tex where it can be read; otherwise take an older run's away."""
-    (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
-    for suffix, text in (("md", markup.markdown), ("tex", markup.latex)):
-        file = folder / f"{table.name}.{suffix}"
-        if table.shown:
-            file.write_text(text(table), encoding="utf-8")
-        else:
-            file.unlink(missing_ok=True)
-
-
-def write_figure(plot: plots.Plot, folder: Path) -> bytes:
-    """Write a figure as .png and .pdf and return the PNG; without a figure, take an older run's away."""
-    files = {suffix: folder / f"{plot.name}.{suffix}" for suffix in ("png", "pdf")}
-    for file in files.values():
-        file.unlink(missing_ok=True)
-    if plot.figure is None:
-        return b""
-    with mpl.rc_context(style.RC):
-        for file in files.values():
-            plot.figure.savefig(file, dpi=DPI)
-    return files["png"].read_bytes()
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
