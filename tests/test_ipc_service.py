@@ -486,3 +486,17 @@ def test_close_ends_a_client_and_shutdown_the_server():
     other.send(m.Shutdown())
     bench.service.run()
     assert (other.received(), other.ended) == ([m.Closed()], True)
+
+
+def test_who_heard_nothing_while_asleep_does_not_poll_again(bench):
+    polls = []
+    bench.service._polled = lambda: bool(polls.append(True))
+    bench.service.clients.look = lambda seconds: False
+    for _ in range(3):
+        bench.service.turn()
+    assert len(polls) == 1
+    bench.service.clients.look = lambda seconds: True
+    bench.service.turn()
+    bench.service.turn()
+    assert len(polls) == 2
+    del bench.service.clients.look

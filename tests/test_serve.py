@@ -151,6 +151,24 @@ def test_an_interrupt_cancels_the_answer(capsys, server):
     assert re.search(r"Cancelled, failed +│ 1, \d", out)
 
 
+def test_into_a_closed_pipe_the_answer_is_cancelled_without_a_word(server):
+    call = f"{sys.executable} -m cases.runtime.serve generate --socket {server} --prompt-ids 5 --new-tokens 900"
+    done = subprocess.run(["bash", "-c", f"{call} | head -c 1"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (len(done.stdout), done.stderr) == (1, "")
+
+
+def test_clients_that_go_leave_no_descriptor_behind(server, capsys):
+    status = ask(capsys, server, "status")[1]
+    pid = re.search(r"up +│ (\d+),", status)[1]
+    before = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    for _ in range(300):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(server))
+            client.sendall(b"\0\0")
+    assert ask(capsys, server, "status")[0] == 0
+    assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= before
+
+
 def test_status_says_what_is_served(capsys, server):
     code, out, _ = ask(capsys, server, "status")
     assert code == 0

@@ -52,7 +52,7 @@ class Service:
         self._turns = Turns(self.clients.order, clock, limits.hold_s)
         self._answers = Answers(target, served, self._turns, self.tally, clock)
         self._running: Generation | None = None
-        self._stopping = False
+        self._stopping = self._drowsy = False
         self._rehearsal = Rehearsal(REQUEST, ANSWER)
         self._spins = self._collected = 0
 
@@ -170,7 +170,20 @@ class Service:
         return [encode(m.Closed())]
 
     def _wait(self) -> None:
-        """Until something may have come: polling at first, as to be woken costs more than a message, then asleep."""
+        """Until something may have come: polling at first, as to be woken costs more than a message, then asleep.
+
+        Who was asleep and heard nothing goes on sleeping: an idle server takes no processor.
+        """
+        if not self._drowsy and self._polled():
+            return
+        if self._stopping:
+            return
+        self._drowsy = not self.clients.look(IDLE_S)
+        if self._drowsy:
+            self._rest()
+
+    def _polled(self) -> bool:
+        """Poll for a while; whether something came. The request of an only client is answered at once."""
         only = self.clients.only
         now = self._clock()
         until = now + self._spin_ns
@@ -182,15 +195,14 @@ class Service:
                 came = self.clients.read(only)
                 if came and only.count:
                     self._answer(only)  # nobody else could be before it
-                    return
+                    return True
                 self._spins += 1
                 if self.clients.listening and self._spins % LOOKS == 0:
                     came = self.clients.look(0.0) or came
             if came:
-                return
+                return True
             self._rehearsal.due(now)
-        if not self._stopping and not self.clients.look(IDLE_S):
-            self._rest()
+        return False
 
     def _rest(self) -> None:
         """A quiet moment. Garbage is collected here and in no request, if there were any since the last time."""

@@ -9,13 +9,14 @@ python -m cases.runtime.serve stop                                  end the serv
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from cases.runtime.serve.where import default_socket
 
-USERS_MISTAKE, INTERRUPTED = 2, 130
+USERS_MISTAKE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +52,7 @@ COMMANDS = ("serve", "generate", "status", "stop")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 when all went well, 1 when the server failed, 2 for a user's mistake, 130 when interrupted."""
+    """0 when all went well, 1 when the server failed, 2 for a user's mistake, 130 interrupted, 141 into a closed pipe."""
     named = arguments if arguments and arguments[0] in (*COMMANDS, "-h", "--help") else ["serve", *arguments]
     args = parser().parse_args(named)
     try:
@@ -71,6 +72,10 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the answer has gone; what is still buffered must not fail once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
 
 
 if __name__ == "__main__":

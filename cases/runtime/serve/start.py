@@ -45,7 +45,10 @@ def serve(overrides: Sequence[str], case: str, path: Path, context: int | None) 
     except (Unavailable, Unsupported) as error:
         console.print(f"failed: {error}", markup=False)
         return 1
-    listener = listen(path)
+    try:
+        listener = listen(path)
+    except OSError as error:
+        raise ValueError(f"--socket {path} can't be listened at ({error.strerror}): give another path") from error
     try:
         service = Service("", served, Limits(), spin_here().server_us)
         for number in (signal.SIGINT, signal.SIGTERM):
