@@ -52,7 +52,7 @@ COMMANDS = ("serve", "generate", "status", "stop")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 when all went well, 1 when the server failed, 2 for a user's mistake, 130 interrupted, 141 into a closed pipe."""
+    """0 when all went well, 1: the server failed, 2: a user's mistake, 130: interrupted, 141: the pipe was closed."""
     named = arguments if arguments and arguments[0] in (*COMMANDS, "-h", "--help") else ["serve", *arguments]
     args = parser().parse_args(named)
     try:
