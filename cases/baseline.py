@@ -119,30 +119,18 @@ class Baseline(Case):
         import transformers
 
         from cases.runtime.lean import check_device
+        from cases.runtime.transformers_model import load_model
 
         check_device(plan)
         started = time.perf_counter()
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        self._model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            plan.checkpoint,
-            dtype=getattr(torch, plan.dtype),
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, by name; the error it would raise names none
-        )
-        refuse_unlike(plan.checkpoint, info, tied=self._model.config.tie_word_embeddings)
-        self._model.to(plan.device).eval()
+        self._model = load_model(plan.checkpoint, plan.dtype, plan.device)
         if plan.device == "cuda":
             torch.cuda.synchronize()
         self._plan = plan
         self._arguments = self._sampling_arguments()
-        name, package = type(self._model).__name__, type(self._model).__module__.partition(".")[0]
-        if package != "transformers":
-            raise RuntimeError(f"Baseline measures Transformers, but the checkpoint was opened by {package} ({name})")
         attention = self._model.config._attn_implementation
-        engine = f"{package} {transformers.__version__} {name}.generate, torch {torch.__version__}, {attention}"
+        name = type(self._model).__name__
+        engine = f"transformers {transformers.__version__} {name}.generate, torch {torch.__version__}, {attention}"
         return SetUp(engine, load_s=time.perf_counter() - started)
 
     def _sampling_arguments(self) -> dict[str, Any]:
@@ -239,23 +227,6 @@ class Baseline(Case):
         if self._in_sequence:
             self._stepper.abandon()
             self._in_sequence = False
-
-
-def refuse_unlike(checkpoint: str, info: Mapping[str, Any], tied: bool) -> None:
-    """Refuse a checkpoint that does not fill the model: Transformers would make up what is missing and go on.
-
-    `info` is what `from_pretrained` returns as its loading info. The constants of old exports and the stored head of a
-    tied model are no fault. Raises ValueError naming the first tensors at fault.
-    """
-    harmless = {"lm_head.weight"} if tied else set()
-    unexpected = {name for name in info["unexpected_keys"] if not name.endswith(".rotary_emb.inv_freq")} - harmless
-    mismatched = {name for name, *_ in info["mismatched_keys"]}
-    faults = (("lacks", set(info["missing_keys"]) - harmless), ("has unknown", unexpected), ("misshapes", mismatched))
-    for word, names in faults:
-        if names:
-            first = ", ".join(sorted(names)[:3])
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ValueError(f"checkpoint {checkpoint} {word} tensors: {first}{more}")
 
 
 def force(tokens: Sequence[int], start: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

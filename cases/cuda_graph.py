@@ -12,7 +12,7 @@ from harness.contract import Plan
 
 if TYPE_CHECKING:
     from cases.runtime.dynamic_ops import DynamicOps
-    from cases.runtime.llama import Llama
+    from cases.runtime.llama import Model
     from cases.runtime.runner import Runner
 
 
@@ -27,7 +27,7 @@ class CudaGraph(LeanCase):
         super().check_options(options)
         GraphOptions.read(options)
 
-    def make_runner(self, plan: Plan, model: Llama, ops: DynamicOps) -> Runner:
+    def make_runner(self, plan: Plan, model: Model, ops: DynamicOps) -> Runner:
         """The rolling pool."""
         from cases.runtime.capture import CudaCapture, EagerCapture
         from cases.runtime.graph_runner import GraphRunner

@@ -9,7 +9,7 @@ from cases.runtime.background import CaptureThread, Gate
 from cases.runtime.buckets import GraphOptions
 from cases.runtime.capture import CudaCapture, EagerCapture, Work
 from cases.runtime.graph_pool import Captured, Graph, GraphPool, Limits
-from cases.runtime.llama import Llama
+from cases.runtime.llama import Model
 from cases.runtime.runner import Piece, Pull, nothing
 from harness.contract import CaptureRecord, Eviction, Stats
 
@@ -29,7 +29,7 @@ class GraphRunner:
 
     def __init__(
         self,
-        model: Llama,
+        model: Model,
         options: GraphOptions,
         capture: CudaCapture | EagerCapture,
         pull: Pull = nothing,

@@ -29,7 +29,7 @@ from harness.contract import (
 
 if TYPE_CHECKING:
     from cases.runtime.dynamic_ops import DynamicOps
-    from cases.runtime.llama import Blocks, Llama
+    from cases.runtime.llama import Blocks, Model
     from cases.runtime.runner import Runner
     from cases.runtime.session import Session
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class LeanCase(Case):
     """Our lean Llama with plain PyTorch and no graphs, unless a subclass says otherwise."""
 
-    own_options: ClassVar[tuple[str, ...]] = ("decode",)
+    own_options: ClassVar[tuple[str, ...]] = ("decode", "model_code", "logits")
     capabilities: ClassVar[Capabilities] = Capabilities(
         samplers=frozenset({"greedy", "sample"}), pacing="pull", gpu_time=True, logits=True
     )
@@ -52,6 +52,7 @@ class LeanCase(Case):
         super().check_options(options)
         check_keys(options, cls.option_names(), "")
         decoding_of(options)
+        check_model_code(options)
 
     @classmethod
     def option_names(cls) -> list[str]:
@@ -70,7 +71,7 @@ class LeanCase(Case):
 
         return PlainOps(plan.sampling, plan.device, shape.vocab_size)
 
-    def make_runner(self, plan: Plan, model: Llama, ops: DynamicOps) -> Runner:
+    def make_runner(self, plan: Plan, model: Model, ops: DynamicOps) -> Runner:
         """How a forward is run, the part of the ops before it that the device does alone included."""
         from cases.runtime.runner import DirectRunner
 
@@ -98,14 +99,14 @@ class LeanCase(Case):
         self._runner.capture()
         captured = time.perf_counter()
         engine = (
-            f"lean Llama, torch {torch.__version__}; model: {model.blocks.name}; dynamic ops: {ops.name}; "
+            f"{model.name}, torch {torch.__version__}; model: {model.kernels}; dynamic ops: {ops.name}; "
             f"{self._runner.name}"
         )
         if decoding == "recompute":
             engine += "; decode: the whole context recomputed each step"
         return SetUp(engine, loaded - started, compiled - loaded, captured - compiled)
 
-    def _load(self, plan: Plan) -> Llama:
+    def _load(self, plan: Plan) -> Model:
         import torch
 
         from cases.runtime.llama import Llama, State
@@ -114,6 +115,12 @@ class LeanCase(Case):
         dtype = getattr(torch, plan.dtype)
         folder = Path(plan.checkpoint)
         shape = read_shape(folder)
+        if plan.options.get("model_code", MODEL_CODES[0]) == "transformers":
+            from cases.runtime.transformers_model import TransformersLlama, load_model
+
+            state = State(shape, plan.context, dtype, plan.device)
+            model = load_model(folder, plan.dtype, plan.device)
+            return TransformersLlama(shape, model, state, all_positions=plan.options.get("logits") == "all")
         blocks = self.make_blocks(plan, shape)
         weights = load_weights(folder, shape, dtype, plan.device)
         return Llama(shape, weights, State(shape, plan.context, dtype, plan.device), blocks)
@@ -168,6 +175,27 @@ class LeanCase(Case):
         return self._session
 
 
+MODEL_CODES, LOGITS = ("lean", "transformers"), ("last", "all")
+
+
+def check_model_code(options: Mapping[str, Any]) -> None:
+    """Refuse what a model's code can't do with one sentence (ValueError)."""
+    code, logits = options.get("model_code", MODEL_CODES[0]), options.get("logits", LOGITS[0])
+    for key, value, allowed in (("model_code", code, MODEL_CODES), ("logits", logits, LOGITS)):
+        if value not in allowed:
+            raise ValueError(f"{key} must be {' or '.join(allowed)}, not {value!r}")
+    if code == "lean":
+        if logits == "all":
+            raise ValueError(
+                "logits=all needs model_code=transformers: the lean Llama computes the last position's alone"
+            )
+        return
+    if decoding_of(options) != "recompute":
+        raise ValueError("model_code=transformers keeps no KV cache here: set decode=recompute with it")
+    if options.get("graph", {}).get("beyond", "ungraphed") != "ungraphed":
+        raise ValueError("model_code=transformers runs no prompt in chunks: set graph.beyond=ungraphed with it")
+
+
 def check_keys(options: Mapping[str, Any], known: Sequence[str], prefix: str) -> None:
     """Refuse keys that nothing reads. Raises ValueError with the allowed ones."""
     unknown = sorted(set(options) - set(known))
@@ -185,7 +213,7 @@ def check_device(plan: Plan) -> None:
         raise Unsupported("float16 on a CPU is not offered: use model.dtype=float32")
 
 
-def warm_kernels(model: Llama, ops: DynamicOps) -> None:
+def warm_kernels(model: Model, ops: DynamicOps) -> None:
     """Run prefill, decode and a choice once, so that all that compiles has compiled; leave the state at position 0."""
     capacity = model.state.capacity
     for count in (min(64, capacity), 1):

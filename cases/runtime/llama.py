@@ -77,11 +77,29 @@ class Blocks(Protocol):
         """RMSNorm of one row and the language-model head into `logits`."""
 
 
+class Model(Protocol):
+    """A model whose forward reads tokens from its state and leaves logits there.
+
+    `name` is that of the software, `kernels` says what computes.
+    """
+
+    name: str
+    kernels: str
+    shape: LlamaShape
+    state: State
+
+    def forward(self, count: int, between: Callable[[], None] | None = None) -> None:
+        """Run the first `count` tokens of the state; no synchronisation, no host read."""
+
+
 class Llama:
     """Weights, state and kernels together. `forward` reads tokens from the state and leaves logits there."""
 
+    name = "lean Llama"
+
     def __init__(self, shape: LlamaShape, weights: LlamaWeights, state: State, blocks: Blocks) -> None:
         self.shape, self.weights, self.state, self.blocks = shape, weights, state, blocks
+        self.kernels = blocks.name
 
     @torch.no_grad()
     def forward(self, count: int, between: Callable[[], None] | None = None) -> None:

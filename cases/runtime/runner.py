@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from cases.runtime.background import Gate
-from cases.runtime.llama import Llama, State
+from cases.runtime.llama import Model, State
 from harness.contract import CaptureRecord, Eviction, Stats, Unsupported
 
 
@@ -65,7 +65,7 @@ class DirectRunner:
 
     name = "no graphs"
 
-    def __init__(self, model: Llama, pull: Pull = nothing) -> None:
+    def __init__(self, model: Model, pull: Pull = nothing) -> None:
         self._model, self._pull = model, pull
         self.gate = Gate()
 

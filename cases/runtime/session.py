@@ -9,7 +9,7 @@ import torch
 
 from cases.runtime.decoding import make_decoding
 from cases.runtime.dynamic_ops import DynamicOps
-from cases.runtime.llama import Llama
+from cases.runtime.llama import Model
 from cases.runtime.runner import Runner
 from harness.contract import Sampling, Stats
 
@@ -52,7 +52,7 @@ class GpuTimer:
 class Session:
     """Prefill, decode and teacher forcing of one sequence at a time."""
 
-    def __init__(self, model: Llama, runner: Runner, ops: DynamicOps, device: str, decoding: str = "kv_cache") -> None:
+    def __init__(self, model: Model, runner: Runner, ops: DynamicOps, device: str, decoding: str = "kv_cache") -> None:
         self._state, self._runner, self._ops = model.state, runner, ops
         self._decoding = make_decoding(decoding, runner, ops, model.state)
         self._gate = runner.gate
