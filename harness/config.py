@@ -88,6 +88,9 @@ class SamplingConfig:
 class ProtocolConfig:
     name: str = option("how tables call the protocol")
     sampling: SamplingConfig = option("how the next token is chosen, the same for every case")
+    model_code: str = option("what runs the model in the lean cases: lean (ours) or transformers")
+    decode: str = option("the next token from the cache (kv_cache) or the whole context again (recompute), lean cases")
+    logits: str = option("logits of the last position or of all of them (with transformers), lean cases")
 
 
 @dataclass

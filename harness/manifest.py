@@ -7,13 +7,16 @@ import json
 import re
 import subprocess
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from harness.compose import ROOT, flatten
-from harness.config import RunConfig
+import yaml
+
+from harness.compose import CONF, ROOT, flatten
+from harness.config import ProtocolConfig, RunConfig
 from harness.gpu import Gpu
 from harness.job import Job
 from harness.prompts import digest
@@ -111,7 +114,7 @@ def build(
     """manifest.json as it stands when the first block starts; `started` is when the command did."""
     return {
         "run": Path(job.run_dir).name,
-        "protocol": config.protocol.name,
+        "protocol": protocol_of(config.protocol),
         "smoke": config.device == "cpu",
         "started": started,
         "finished": None,
@@ -134,6 +137,16 @@ def build(
         **{key: prepared.get(key) for key in FROM_PREPARE},
         "preparation_s": {**prepared.get("seconds", {}), "whole": prepared.get("wall_s")},
     }
+
+
+def protocol_of(protocol: ProtocolConfig, folder: Path = CONF / "protocol") -> str:
+    """The protocol's name, and what is set otherwise than in its file: no table calls that by the name alone."""
+    path = folder / f"{protocol.name}.yaml"
+    if not path.is_file():
+        return protocol.name
+    usual = dict(flatten(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    changed = [f"{key}={value}" for key, value in flatten(asdict(protocol)) if usual.get(key) != value]
+    return f"{protocol.name} but {', '.join(changed)}" if changed else protocol.name
 
 
 def _gpu_facts(gpu: Gpu) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
+from harness import manifest
+from harness.compose import compose_raw, to_config
 from harness.manifest import git_state
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -38,3 +40,13 @@ def test_in_a_checkout_git_says_commit_and_changes(tmp_path):
     assert len(git_state(tmp_path)["sha"]) == 40
     (tmp_path / "file").write_text("2")
     assert git_state(tmp_path)["dirty"] is True
+
+
+def test_a_protocol_that_was_changed_does_not_go_by_its_name_alone():
+    def said(*overrides: str) -> str:
+        return manifest.protocol_of(to_config(compose_raw(list(overrides))).protocol)
+
+    assert said() == "controlled"
+    changed = said("protocol.decode=recompute", "protocol.sampling.top_k=5")
+    assert changed == "controlled but sampling.top_k=5, decode=recompute"
+    assert said("protocol.name=mine", "protocol.decode=recompute") == "mine"
