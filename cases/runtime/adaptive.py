@@ -11,15 +11,16 @@ Of those sets the one wins whose saving over the next `window` requests, at `ms_
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cases.runtime.buckets import Later
-
 TILE = 8
 FORGOTTEN = 1 / 64
+
+Later = Callable[[Callable[[], None]], None]
+"""Has something done when no request waits for it."""
 
 
 @dataclass(frozen=True)

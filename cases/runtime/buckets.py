@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
+
+from cases.runtime.adaptive import AdaptiveBuckets, Later, Rule
 
 POLICIES = ("step", "pow2", "exact", "adaptive")
 CAPTURES = ("background", "blocking")
 BEYOND = ("chunks", "ungraphed")
 INITIAL = ("all", "none")
 RULE = ("window", "every", "ms_per_token", "capture_ms")
-
-Later = Callable[[Callable[[], None]], None]
-"""Has something done when no request waits for it."""
 
 
 class BucketChoice(Protocol):
@@ -100,8 +99,6 @@ class GraphOptions:
         """
         largest = min(self.largest, capacity)
         if self.buckets == "adaptive":
-            from cases.runtime.adaptive import AdaptiveBuckets, Rule
-
             fixed = frozenset(self.pinned_edges(capacity)) | {largest}
             return AdaptiveBuckets(self._edges(largest), fixed, self.max_graphs, Rule.read(self.adaptive), later)
         return Buckets(self._edges(largest))
