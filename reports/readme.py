@@ -41,4 +41,12 @@ def results(run: Run, tables: list[Table], root: Path, study: Section | None = N
     chosen = study.tables if study else [named[name] for name in SHOWN if name in named]
     tables_text = [markdown(table).rstrip() for table in chosen if table.shown]
     intro = markdown_escape(facts).replace("\\`", "`")
-    return "\n\n".join([*stamp, f"{intro} {files}", *tables_text[:1], *figures, *tables_text[1:]])
+    return "\n\n".join([*stamp, f"{intro} {versions(run)} {files}", *tables_text[:1], *figures, *tables_text[1:]])
+
+
+def versions(run: Run) -> str:
+    """What computed, and under which code: one sentence from the manifest."""
+    found = run.manifest.get("versions", {})
+    packages = ", ".join(f"{name} {number}" for name, number in found.items())
+    commit = str((run.manifest.get("git") or {}).get("sha") or "unknown")[:8]
+    return f"Software: {packages or 'not recorded'}; commit {commit} of this repository."

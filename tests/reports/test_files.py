@@ -197,6 +197,8 @@ def test_readme_is_filled_between_its_markers(run_dir, tmp_path, capsys):
     readme.write_text("# Above\n<!-- results:begin -->\nstale words\n<!-- results:end -->\nbelow\n")
     assert main([str(run_dir), "--readme", str(readme)]) == 0
     once = readme.read_text()
+    assert "Software: " in once
+    assert "of this repository." in once
     assert once.startswith("# Above\n<!-- results:begin -->\nRun `synthetic`")
     assert once.endswith("<!-- results:end -->\nbelow\n")
     assert "stale words" not in once
