@@ -48,6 +48,7 @@ report: $(READY) ## tables and plots of a run again: make report RUN=results/NAM
 publish: $(READY) ## a run's shareable files into results/published/: make publish RUN=results/NAME
 	@test -n "$(RUN)" || { echo "error: name the run: make publish RUN=results/NAME" >&2; exit 2; }
 	@test -f "$(RUN)/manifest.json" -a -f "$(RUN)/ttft.csv" || { echo "error: $(RUN) is no finished run" >&2; exit 2; }
+	@! grep -q '"smoke": true' "$(RUN)/manifest.json" || { echo "error: $(RUN) is a smoke run, which measures nothing" >&2; exit 2; }
 	@case "$(RUN)" in *results/published/*) echo "error: $(RUN) is published already" >&2; exit 2;; esac
 	@to=results/published/$(notdir $(RUN:/=)); mkdir -p $$to; cp $(RUN)/manifest.json $(RUN)/*.csv $$to/; \
 		$(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"

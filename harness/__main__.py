@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -81,7 +82,8 @@ def main() -> int:
     except ValueError as error:
         return refuse(error)
     if text is not None:
-        print(text)
+        with suppress(BrokenPipeError):  # whoever reads the help may have seen enough
+            print(text, flush=True)
         return 0
     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
     return max(codes, default=0)

@@ -500,3 +500,85 @@ def test_who_heard_nothing_while_asleep_does_not_poll_again(bench):
     bench.service.turn()
     assert len(polls) == 2
     del bench.service.clients.look
+
+
+def test_what_lies_behind_a_full_queue_costs_its_own_connection_too(bench):
+    bad, good = bench.peer(), bench.peer()
+    good.send(m.Generate([5], 2))
+    bad.socket.sendall(encode(m.Generate([6], 1)) * 64 + b"\0\0\0\5junk!")
+    bench.settle(turns=1000)
+    assert tokens(good.received()) == answer([5], 2)
+    assert "could not read a request" in bad.received()[-1].message
+    assert bad.ended
+    good.send(m.Generate([7], 1))
+    bench.settle()
+    assert tokens(good.received()) == answer([7], 1)
+
+
+def test_a_client_that_begins_anew_each_time_does_not_keep_the_engine(bench):
+    eager, other = bench.peer(), bench.peer()
+    eager.send(*[m.Prefill([1, number], 5) for number in range(6)])
+    bench.service.clients.look(0.0)
+    bench.service.turn()
+    other.send(m.Generate([9], 2))
+    bench.settle()
+    order = [entry[1] for entry in bench.case.log if entry[0] == "prefill"]
+    assert order.index([9]) <= 2
+    assert len(order) == 7
+
+
+def test_status_and_cancel_do_not_wait_for_the_answer_of_another(bench):
+    busy, asker, waiter = bench.peer(), bench.peer(), bench.peer()
+    seen: list[tuple[int, list[str]]] = []
+
+    def act() -> None:
+        if len(bench.case.log) == 3:
+            asker.send(m.GetStatus())
+            waiter.send(m.Generate([8], 3), m.Cancel())
+        if len(bench.case.log) == 6:
+            seen.append((6, [type(found).__name__ for found in [*asker.received(), *waiter.received()]]))
+
+    bench.case.before = act
+    busy.send(m.Generate([5], 50))
+    bench.settle()
+    assert seen == [(6, ["StatusIs", "Finished"])]
+    assert tokens(busy.received()) == answer([5], 50)
+
+
+def test_a_request_after_its_own_answer_keeps_its_place(bench):
+    peer = bench.peer()
+    peer.send(m.Generate([5], 3), m.GetStatus())
+    bench.settle()
+    assert [type(found).__name__ for found in peer.received()] == ["Token"] * 3 + ["Finished", "StatusIs"]
+
+
+def test_what_is_not_answered_is_not_parsed(bench, monkeypatch):
+    peer = bench.peer()
+    plan = Plan("x", "/c", "cpu", "float32", 8, options={"many": list(range(50_000))})
+    monkeypatch.setattr("harness.ipc.connection.decode", lambda body: pytest.fail("parsed"))
+    peer.send(m.Prepare(plan))
+    bench.settle()
+    (told,) = peer.received()
+    assert (told.kind, told.message) == ("unsupported", "this server does not answer Prepare")
+
+
+def test_a_request_longer_than_any_that_is_answered_is_refused_by_its_length(bench):
+    peer = bench.peer()
+    peer.socket.sendall(encode(m.Generate([1] * 400_000, 1))[:5000])
+    bench.settle()
+    assert "outside the limit of 1 to 1048576 bytes" in peer.received()[-1].message
+
+
+def test_who_sends_ahead_is_not_blamed_for_the_wait(bench):
+    peer, frame = bench.peer(), encode(m.Generate([1], 1, stream=False))
+    peer.socket.sendall(frame * 65 + frame[:10])
+    bench.service.clients.look(0.0)
+    bench.clock.ns += 60 * S
+    bench.service.turn()
+    bench.service.clients.check_deadlines()
+    bench.settle(turns=1000)
+    assert len(peer.received()) == 65
+    peer.socket.sendall(frame[10:])
+    bench.settle()
+    assert len(peer.received()) == 1
+    assert bench.service.tally.dropped == 0

@@ -15,13 +15,14 @@ import time
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE, WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from cases.jit_cuda_graph import JitCudaGraph
 from cases.runtime.serve.__main__ import main
+from cases.runtime.serve.text import Text
 from cases.runtime.serve.where import claim, default_socket
 from harness.compose import ROOT, compose_raw, to_config
 from harness.contract import Plan, Sampling
@@ -99,6 +100,30 @@ def test_text_in_text_out(capsys, server, greedy):
     shown = wanted[: wanted.index(1)] if 1 in wanted else wanted
     code, out, _ = ask(capsys, server, "generate", "--prompt", "w5 w6 w7 w8", "--new-tokens", "9")
     assert (code, out.split()) == (0, [f"w{token}" if token else "<unk>" for token in shown])
+
+
+def bytewise(folder: Path) -> list[bytes]:
+    """A tokenizer whose every token is one byte, as sentence pieces fall back to; the byte of each id."""
+    names = {"<unk>": 0, **{f"<0x{byte:02X}>": byte + 1 for byte in range(256)}}
+    model = Tokenizer(BPE(vocab=names, merges=[], unk_token="<unk>", byte_fallback=True))
+    model.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    PreTrainedTokenizerFast(tokenizer_object=model, unk_token="<unk>").save_pretrained(folder)
+    return [b"", *(bytes([byte]) for byte in range(256))]
+
+
+def test_characters_are_shown_whole_and_broken_ones_as_such(tmp_path):
+    bytewise(tmp_path)
+    for said in ("gr\u00fc\u00dfe \u4f60\u597d \U0001f600!", "a\nb"):
+        text = Text(tmp_path)
+        shown = [text.more(byte + 1) for byte in said.encode()]
+        assert "".join(shown) + text.rest() == said
+        assert all("\ufffd" not in part for part in shown)
+    text = Text(tmp_path)
+    data = b"ok\n" + bytes([0xFF, 0xC3, 0xE4, 0xBD]) + b" and on" + bytes([0xE4, 0xBD])
+    shown = "".join(text.more(byte + 1) for byte in data)
+    assert shown.startswith("ok\n")
+    assert " and on" in shown
+    assert "\ufffd" in text.rest()
 
 
 def test_sampling_repeats_with_its_seed_and_is_that_of_the_case(capsys, server, greedy):

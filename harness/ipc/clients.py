@@ -8,10 +8,10 @@ import select
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from harness.ipc.answers import failure
-from harness.ipc.connection import Clock, Connection, Limits, Overrun, S
+from harness.ipc.connection import Clock, Connection, Limits, Overrun, S, Waiting
 from harness.ipc.fields import WireError
 from harness.ipc.tally import Tally
 
@@ -25,14 +25,19 @@ class Clients:
     """Connections, in the order of their turns.
 
     `on_leave` is called with each one that has gone. `busy` is the one whose answer is under way: it is kept although
-    its client has sent all that it wants to. `error` is what the last malformed frame had wrong.
+    its client has sent all that it wants to. `error` is what the last malformed frame
+    had wrong. `kinds`: messages that are parsed at all.
     """
 
-    def __init__(self, limits: Limits, clock: Clock, tally: Tally, on_leave: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, limits: Limits, clock: Clock, tally: Tally, on_leave: Callable[[Connection], None],
+        kinds: Container[type] | None,
+    ) -> None:  # fmt: skip
         self.order: deque[Connection] = deque()
         self.busy: Connection | None = None
         self.error: WireError | None = None
         self._limits, self._clock, self._tally, self._on_leave = limits, clock, tally, on_leave
+        self._kinds = kinds
         self._epoll = select.epoll()
         self._by_fd: dict[int, Connection] = {}
         self._listener: socket.socket | None = None
@@ -59,7 +64,7 @@ class Clients:
 
     def adopt(self, connected: socket.socket) -> None:
         """Take this client."""
-        connection = Connection(connected, self._limits, self._clock)
+        connection = Connection(connected, self._limits, self._clock, self._kinds)
         self._by_fd[connected.fileno()] = connection
         self.order.append(connection)
         connection.registered = connection.wants
@@ -81,8 +86,7 @@ class Clients:
         try:
             came = connection.read()
         except WireError as error:
-            self.error = error
-            self.hang_up(connection, f"the server could not read a request: {error}")
+            self.malformed(connection, error)
             return True
         except OSError:
             self.drop(connection)
@@ -90,6 +94,19 @@ class Clients:
         if came:
             self.after(connection)
         return came
+
+    def take(self, connection: Connection) -> Waiting | None:
+        """The request whose turn it is; None when what lay behind it was no message, which ends the connection."""
+        try:
+            return connection.take()
+        except WireError as error:
+            self.malformed(connection, error)
+            return None
+
+    def malformed(self, connection: Connection, error: WireError) -> None:
+        """Hang up on a client that sent what is no message."""
+        self.error = error
+        self.hang_up(connection, f"the server could not read a request: {error}")
 
     def after(self, connection: Connection) -> None:
         """Wait for what this connection needs next; let go of it when that is nothing."""

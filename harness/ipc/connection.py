@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from select import EPOLLIN, EPOLLOUT
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from harness.contract import Sampling
 from harness.ipc import messages as m
 from harness.ipc.fields import WireError
 from harness.ipc.frames import Frames
-from harness.ipc.wire import decode
+from harness.ipc.wire import FRAME_LIMIT, decode, kind_of
 
 Clock = Callable[[], int]
 """Nanoseconds from some moment on."""
@@ -27,14 +27,15 @@ _READ_FLAGS = int(socket.MSG_DONTWAIT)
 class Limits:
     """What one client may take of a server; beyond it that client is refused or hung up on, and nobody else.
 
-    `waiting` and `waiting_bytes`: requests that are read before their turn, by count and by size on the wire (one
-    request is read whatever its size); what comes on top stays in the socket. `unread_bytes`: answers that the client
-    has not taken. `frame_s`: how long a frame may take to come. `stall_s`: how long a client may take nothing while
-    answers wait for it. `hold_s`: how long a client that takes a sequence token by token may be silent while others
-    wait for the engine.
+    `frame_bytes`: the longest request. `waiting` and `waiting_bytes`: requests that are read before their turn, by
+    count and by size on the wire (one request is read whatever its size); what comes on top stays in the socket.
+    `unread_bytes`: answers that the client has not taken. `frame_s`: how long a frame may take to come. `stall_s`: how
+    long a client may take nothing while answers wait for it. `hold_s`: how long a client that takes a sequence token
+    by token may be silent while others wait for the engine.
     """
 
     clients: int = 32
+    frame_bytes: int = 1 << 20
     waiting: int = 64
     waiting_bytes: int = 1 << 20
     unread_bytes: int | None = 8 << 20
@@ -43,7 +44,14 @@ class Limits:
     hold_s: float = 10.0
 
 
-OWNED = Limits(clients=1, unread_bytes=None, frame_s=float("inf"), stall_s=float("inf"), hold_s=float("inf"))
+OWNED = Limits(
+    clients=1,
+    frame_bytes=FRAME_LIMIT,
+    unread_bytes=None,
+    frame_s=float("inf"),
+    stall_s=float("inf"),
+    hold_s=float("inf"),
+)
 """Of a server that belongs to one client: it waits for it as long as that lives."""
 
 
@@ -56,10 +64,17 @@ class Cancelled:
     """Stands in the queue for a Generate whose client has cancelled it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Stands in the queue for a message that this server has no answer to; it was not even parsed."""
+
+    name: str
+
+
 class Waiting(NamedTuple):
     """A request that was read, its size on the wire, and when it came."""
 
-    request: m.Message | Cancelled
+    request: m.Message | Cancelled | Unanswered
     size: int
     came_ns: int
 
@@ -73,23 +88,25 @@ class Connection:
     for, which is the business of who waits.
     """
 
-    def __init__(self, connected: socket.socket, limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self, connected: socket.socket, limits: Limits, clock: Clock, kinds: Container[type] | None = None
+    ) -> None:
         connected.setblocking(False)
         self.socket = connected
         self.ended = self.gone = self.cancel = self.closing = False
         self.sampling: Sampling | None = None
         self.registered = 0
-        self._limits, self._clock = limits, clock
-        self._frames = Frames()
+        self._limits, self._clock, self._kinds = limits, clock, kinds
+        self._frames = Frames(limits.frame_bytes)
         self._waiting: deque[Waiting] = deque()
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._generates = 0
         self.full = False
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
         self._since_ns = self._stalled_ns = 0
 
     @property
-    def first(self) -> m.Message | Cancelled | None:
+    def first(self) -> m.Message | Cancelled | Unanswered | None:
         """The request whose turn is next in this connection."""
         return self._waiting[0].request if self._waiting else None
 
@@ -128,13 +145,16 @@ class Connection:
         return True
 
     def take(self) -> Waiting:
-        """The request whose turn it is; room for another is used at once."""
+        """The request whose turn it is; room for another is used at once. Raises WireError as `read` does."""
         taken = self._waiting.popleft()
         self._waiting_bytes -= taken.size
+        self._generates -= type(taken.request) is m.Generate
         if self.full:
             self.full = False
             if not self.closing:
-                self._cut(self._clock())
+                # What is here of a frame could not be read on: its time begins now.
+                self._since_ns = self._clock()
+                self._cut(self._since_ns)
         return taken
 
     def send_frame(self, frame: bytes) -> None:
@@ -190,17 +210,29 @@ class Connection:
         """Requests out of the bytes that are here, as many as may wait."""
         limits = self._limits
         while not self.full and (body := self._frames.next()) is not None:
-            size, message = len(body), decode(body)
+            size, message = len(body), self._parse(body)
             self._since_ns = now
             if type(message) is m.Cancel:
                 self._cancel()
                 continue
+            self._generates += type(message) is m.Generate
             self._waiting.append(Waiting(message, size, now))
             self._waiting_bytes += size
             self.full = len(self._waiting) >= limits.waiting or self._waiting_bytes >= limits.waiting_bytes
 
+    def _parse(self, body: memoryview) -> m.Message | Unanswered:
+        """The message, if it is of a kind that is answered here: what is not may take long to parse."""
+        if self._kinds is not None:
+            kind = kind_of(body)
+            if kind not in self._kinds:
+                return Unanswered(kind.__name__)
+        return decode(body)
+
     def _cancel(self) -> None:
         self.cancel = True
+        if self._generates == 0:
+            return
+        self._generates = 0
         for place, waiting in enumerate(self._waiting):
             if type(waiting.request) is m.Generate:
                 self._waiting[place] = waiting._replace(request=Cancelled())

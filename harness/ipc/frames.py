@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from harness.ipc.wire import HEADER, checked_length
+from harness.ipc.wire import FRAME_LIMIT, HEADER, checked_length
 
 CAPACITY = 1 << 16
 
 
 class Frames:
-    """Receive into `room()`, say `came(count)`, take `next()` until there is none."""
+    """Receive into `room()`, say `came(count)`, take `next()` until there is none. No body is longer than `limit`."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = FRAME_LIMIT) -> None:
+        self._limit = limit
         self._view = memoryview(bytearray(CAPACITY))
         self._begin = self._end = 0
         self._wanted = HEADER.size
@@ -39,7 +40,7 @@ class Frames:
         if body > self._end:
             self._wanted = HEADER.size
             return None
-        length = checked_length(HEADER.unpack_from(self._view, self._begin)[0])
+        length = checked_length(HEADER.unpack_from(self._view, self._begin)[0], self._limit)
         if body + length > self._end:
             self._wanted = HEADER.size + length
             return None

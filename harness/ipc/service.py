@@ -14,7 +14,7 @@ from collections.abc import Callable
 from harness.ipc import messages as m
 from harness.ipc.answers import Answers, Served, failure
 from harness.ipc.clients import Clients
-from harness.ipc.connection import Cancelled, Clock, Connection, Limits, Waiting
+from harness.ipc.connection import Cancelled, Clock, Connection, Limits, Unanswered, Waiting
 from harness.ipc.generation import Generation
 from harness.ipc.rehearsal import ANSWER, REQUEST, Rehearsal
 from harness.ipc.tally import Tally
@@ -48,9 +48,11 @@ class Service:
         self._clock, self._spin_ns, self._on_idle = clock, spin_us * 1000, on_idle
         self._shared = served is not None
         self.tally = Tally(clock)
-        self.clients = Clients(limits, clock, self.tally, self._left)
+        kinds: set[type] = set()
+        self.clients = Clients(limits, clock, self.tally, self._left, kinds if self._shared else None)
         self._turns = Turns(self.clients.order, clock, limits.hold_s)
         self._answers = Answers(target, served, self._turns, self.tally, clock)
+        kinds |= {*self._answers.handlers, m.Generate, m.Cancel, m.GetStatus, m.Close, m.Shutdown}
         self._running: Generation | None = None
         self._stopping = self._drowsy = False
         self._rehearsal = Rehearsal(REQUEST, ANSWER)
@@ -99,9 +101,13 @@ class Service:
             return
         if self._shared:
             self.clients.look(0.0)
+            while not self._stopping and (connection := self._turns.at_once(self.clients.busy)) is not None:
+                self._answer(connection)
 
     def _answer(self, connection: Connection) -> None:
-        waiting = connection.take()
+        waiting = self.clients.take(connection)
+        if waiting is None:
+            return
         request = waiting.request
         kind = type(request)
         if kind in self._answers.handlers:
@@ -119,7 +125,7 @@ class Service:
             waits = sum(other.count for other in self.clients.order)
             self.clients.send(connection, encode(self._answers.status(len(self.clients.order), waits)))
         else:
-            told = f"this server does not answer {kind.__name__}"
+            told = f"this server does not answer {request.name if isinstance(request, Unanswered) else kind.__name__}"
             self.clients.send(connection, failure("unsupported", told))
         self.clients.after(connection)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from harness.ipc import messages as m
-from harness.ipc.connection import Clock, Connection, S
+from harness.ipc.connection import Cancelled, Clock, Connection, S
 
 AT_ONCE = (m.GetStatus, m.Shutdown)
 """Requests that need no engine: answered even while it works for somebody else."""
@@ -33,15 +33,24 @@ class Turns:
     @property
     def any(self) -> bool:
         """Whether a request could be answered now."""
+        self._settle()
         return any(self._due(connection) for connection in self._order)
 
     def next(self) -> Connection | None:
         """The connection whose first request is to be answered now, None when there is none."""
+        self._settle()
         order = self._order
         for _ in range(len(order)):
             connection = order[0]
             order.rotate(-1)
             if self._due(connection):
+                return connection
+        return None
+
+    def at_once(self, busy: Connection | None) -> Connection | None:
+        """A connection whose first request needs no engine. Not the `busy` one: its answers keep their order."""
+        for connection in self._order:
+            if connection is not busy and isinstance(connection.first, (*AT_ONCE, Cancelled)):
                 return connection
         return None
 
@@ -65,9 +74,17 @@ class Turns:
         return first is not None and (isinstance(first, AT_ONCE) or self._may(connection))
 
     def _may(self, connection: Connection) -> bool:
-        if self._holder is None or self._holder is connection:
-            return True
-        if self._holder.count == 0 and self._clock() - self._since_ns > self._hold_s * S:
+        return self._holder is None or self._holder is connection
+
+    def _settle(self) -> None:
+        """End a hold that its client has given up, by asking for something else or by silence while others wait."""
+        holder = self._holder
+        if holder is None:
+            return
+        if holder.first is None:
+            silent = self._clock() - self._since_ns > self._hold_s * S
+            given_up = silent and any(other.first is not None for other in self._order)
+        else:
+            given_up = not isinstance(holder.first, (m.Decode, *AT_ONCE))
+        if given_up:
             self._holder = None
-            return True
-        return False

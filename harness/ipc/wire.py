@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgpack
 
@@ -69,6 +69,8 @@ _BODIES: dict[Any, bytes] = {made: msgpack.packb([tag]) for made, (tag, parts) i
 _FRAMES = {made: HEADER.pack(len(body)) + body for made, body in _BODIES.items()}
 _BARE: dict[bytes, m.Message] = {body: made() for made, body in _BODIES.items()}
 LONGEST_BARE = max(map(len, _BARE))
+SHORTEST = 2
+"""Bytes of the shortest body: an array of a tag."""
 
 
 def encode(message: m.Message) -> bytes:
@@ -103,8 +105,16 @@ def decode(body: bytes | memoryview) -> m.Message:
     return made(*[parse(value, name) for (name, _, parse), value in zip(parts, values[1:], strict=True)])
 
 
-def checked_length(length: int) -> int:
+def kind_of(body: memoryview) -> type:
+    """The class of the message in a body, by its tag alone. Raises WireError where no known tag is."""
+    # msgpack: a short array is 0x90 plus its length, a small integer is itself.
+    if len(body) < SHORTEST or not 0x90 <= body[0] <= 0x9F or body[1] >= len(_MESSAGES):
+        raise WireError("the frame does not begin with a known tag")
+    return cast(type, _MESSAGES[body[1]][0])
+
+
+def checked_length(length: int, limit: int = FRAME_LIMIT) -> int:
     """`length` of a body, if it is within the limit. Raises WireError."""
-    if not 0 < length <= FRAME_LIMIT:
-        raise WireError(f"a frame of {length} bytes is outside the limit of 1 to {FRAME_LIMIT} bytes")
+    if not 0 < length <= limit:
+        raise WireError(f"a frame of {length} bytes is outside the limit of 1 to {limit} bytes")
     return length

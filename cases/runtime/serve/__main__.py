@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", parents=[shared], help="ask for an answer")
     prompt = generate.add_mutually_exclusive_group(required=True)
     prompt.add_argument("--prompt", help="text, for a model with a tokenizer")
-    prompt.add_argument("--prompt-ids", help="token ids, as in 1,15043,3186")
+    prompt.add_argument("--prompt-ids", help="token ids, as in 1,543,318")
     generate.add_argument("--new-tokens", type=int, default=64, help="the most tokens of the answer")
     generate.add_argument("--temperature", type=float, help="sample, with logits divided by this (default: greedy)")
     generate.add_argument("--top-k", type=int, default=0, help="sample among the k likeliest; 0 is off")

@@ -6,7 +6,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -35,9 +35,17 @@ class Server:
         try:
             self._channel.send(request)
         except OSError as error:
+            self._last_word()
             raise RuntimeError(f"the server has gone ({error.strerror})") from error
         except WireError as error:
             raise ValueError(str(error)) from error
+
+    def _last_word(self) -> None:
+        """A server that hangs up says why, if there was time to. Raises RuntimeError with its words."""
+        with suppress(OSError, WireError):
+            answer = self._channel.receive()
+            if isinstance(answer, m.Failure):
+                raise RuntimeError(answer.message)
 
     def receive(self) -> m.Message:
         """The next answer."""
@@ -148,8 +156,8 @@ class Printer:
         print(shown, end="", flush=True)
 
     def end(self) -> None:
-        """The answer is over."""
-        print(flush=True)
+        """The answer is over: what was held back of a character that never became whole, and the line's end."""
+        print(self._text.rest() if self._text else "", flush=True)
 
 
 def status_of(server: Server) -> m.StatusIs:
@@ -174,7 +182,7 @@ def parse_ids(option: str, listed: str) -> list[int]:
     try:
         return [int(item) for item in listed.split(",")]
     except ValueError:
-        raise ValueError(f"{option} takes token ids with commas between, as in 1,15043,3186, not {listed!r}") from None
+        raise ValueError(f"{option} takes token ids with commas between, as in 1,543,318, not {listed!r}") from None
 
 
 def at_least_one(count: int) -> int:

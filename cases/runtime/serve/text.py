@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+UNFINISHED = "\ufffd"
+"""What decoders put where bytes are no character, or not yet."""
+LONGEST = 4
+"""Tokens held back at most: a character has four bytes, and a token of bytes has one at least."""
 FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
@@ -18,13 +22,11 @@ class Text:
     def __init__(self, folder: Path) -> None:
         if not any((folder / name).is_file() for name in FILES):
             raise ValueError(f"the model in {folder} has no tokenizer: give --prompt-ids")
-        from tokenizers.decoders import DecodeStream
         from transformers import AutoTokenizer
 
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        if not self._tokenizer.is_fast:
-            raise ValueError(f"the tokenizer in {folder} can't decode token by token: give --prompt-ids")
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._ids: list[int] = []
+        self._shown = self._before = 0
 
     @property
     def stop(self) -> list[int]:
@@ -40,5 +42,29 @@ class Text:
         return ids
 
     def more(self, token: int) -> str:
-        """The text that this next token of the answer completes: never a part of a character."""
-        return self._stream.step(self._tokenizer.backend_tokenizer, token) or ""
+        """The text that this next token of the answer completes: never a part of a character.
+
+        A token's text may depend on those before it, so it is what the last shown tokens and the new ones give
+        together, less what the shown ones give alone.
+        """
+        self._ids.append(token)
+        whole = self._decode(self._ids[self._before :])
+        broken = whole.endswith(UNFINISHED)
+        if broken and len(self._ids) - self._shown < LONGEST:
+            return ""
+        shown = self._show(whole)
+        if broken:
+            self._before = self._shown  # or else it would spoil what comes behind it
+        return shown
+
+    def rest(self) -> str:
+        """What is still held back at the end of an answer."""
+        return self._show(self._decode(self._ids[self._before :])) if self._shown < len(self._ids) else ""
+
+    def _show(self, whole: str) -> str:
+        known = self._decode(self._ids[self._before : self._shown])
+        self._before, self._shown = self._shown, len(self._ids)
+        return whole[len(known) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
