@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from array import array
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import yaml
 
-from harness.config import CaseConfig
+from harness.compose import compose_raw, to_config
 from harness.contract import Case, Plan, Sampling, Unavailable, Unsupported
 from harness.ipc.client import RemoteCase
 from harness.loader import load_case
@@ -21,7 +19,6 @@ VOCABULARY = 1024
 CONTEXT = 96
 FORCED = 5
 TRANSPORTS = ("inproc", "unix")
-COMMON_KEYS = {field.name for field in dataclasses.fields(CaseConfig)}
 
 
 class Entry(NamedTuple):
@@ -39,13 +36,16 @@ class Entry(NamedTuple):
 
 
 def read_entry(path: Path) -> Entry:
-    keys = yaml.safe_load(path.read_text(encoding="utf-8"))
-    options = {key: value for key, value in keys.items() if key not in COMMON_KEYS}
+    """The case as a run composes it, whether the defaults name it or not."""
+    name = path.stem
+    case = DEFAULTS.get(name) or to_config(compose_raw([f"+case@cases.{name}={name}"])).cases[name]
+    options = dict(case.options)
     if "jit" in options:
         options["jit"] = {**options["jit"], "backend": "torchscript"}
-    return Entry(path.stem, keys["target"], options)
+    return Entry(name, case.target, options)
 
 
+DEFAULTS = to_config(compose_raw([])).cases
 FAKE = Entry("fake", "tests.fakes.FakeCase", {})
 CONFIGURED = [read_entry(path) for path in sorted((ROOT / "conf/case").glob("*.yaml"))]
 ABSENT = [entry for entry in CONFIGURED if entry.name == "tensorrt_llm"]

@@ -316,7 +316,7 @@ def test_a_mistake_is_told_to_its_client_and_the_next_request_is_answered(bench)
     peer = bench.peer()
     peer.send(
         m.Generate([VOCABULARY], 1), m.Prefill([5000], 1), m.Generate([1], 1, Sampling(temperature=0.0)),
-        m.Generate([666], 1), m.Generate([1], 1), m.Score([1], []), m.Token(1, Stats()),
+        m.Generate([666], 1), m.Generate([1], 1), m.Score([1], []), m.Evict(), m.Token(1, Stats()),
     )  # fmt: skip
     bench.settle()
     found = peer.received()
@@ -327,6 +327,7 @@ def test_a_mistake_is_told_to_its_client_and_the_next_request_is_answered(bench)
         ("invalid", "the temperature must be above 0"),
         ("failed", "RuntimeError: the engine failed"),
         ("unsupported", "this server does not answer Score"),
+        ("unsupported", "this server does not answer Evict"),
         ("unsupported", "this server does not answer Token"),
     ]
     assert tokens(found) == answer([1], 1)
@@ -371,7 +372,7 @@ def test_latencies_are_those_of_the_servers_clock(bench):
     bench.settle()
     first, second, found = peer.received()
     assert first.timing == second.timing == m.Timing(0, 3_000_000, 3_000_000)
-    assert found.status[-4:] == (3000, 3000, 1000, 1000)
+    assert found.status[-5:] == (3000, 3000, 6, 1000, 1000)
 
 
 def test_more_requests_than_may_wait_stay_in_the_socket(bench):

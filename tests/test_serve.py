@@ -209,10 +209,11 @@ def test_status_says_what_is_served(capsys, server):
         (["--prompt-ids", "-3"], "prompt must hold integers from 0"),
         (["--prompt-ids", "1", "--new-tokens", "0"], "--new-tokens must be at least 1"),
         (["--prompt-ids", "1", "--new-tokens", "5000"], "need a context of 1 to 1024"),
-        (["--prompt-ids", "1", "--temperature", "0"], "temperature must be a number above 0"),
+        (["--prompt-ids", "1", "--temperature", "0"], "temperature must be a number from 1e-06 on"),
         (["--prompt-ids", "1", "--top-k", "5"], "need --temperature"),
         (["--prompt-ids", "1", "--temperature", "1", "--top-p", "2"], "top_p must be above 0 and at most 1"),
         (["--prompt", ""], "--prompt is empty"),
+        (["--prompt", "\udcff"], "--prompt is no text"),
     ],
 )
 def test_a_mistake_is_one_sentence(capsys, server, arguments, says):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from cases.runtime.adaptive import AdaptiveBuckets, Later, Rule
+if TYPE_CHECKING:
+    from cases.runtime.adaptive import Later
 
 POLICIES = ("step", "pow2", "exact", "adaptive")
 CAPTURES = ("background", "blocking")
@@ -99,6 +100,8 @@ class GraphOptions:
         """
         largest = min(self.largest, capacity)
         if self.buckets == "adaptive":
+            from cases.runtime.adaptive import AdaptiveBuckets, Rule  # it loads numpy, which reading options needs not
+
             fixed = frozenset(self.pinned_edges(capacity)) | {largest}
             return AdaptiveBuckets(self._edges(largest), fixed, self.max_graphs, Rule.read(self.adaptive), later)
         return Buckets(self._edges(largest))

@@ -14,6 +14,9 @@ from torch import Tensor
 from cases.runtime.llama import TOKENS, State
 from harness.contract import Sampling
 
+COLDEST = 1e-6
+"""Least temperature: logits are divided by it in float32, where a far smaller one is zero."""
+
 
 def sample_index(logits: Tensor, noise: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
     """Draw one id [1] from logits [vocabulary]: temperature, then top-k, then top-p, then the draw.
@@ -60,8 +63,8 @@ def check_sampling(sampling: Sampling) -> None:
     """Refuse values outside their ranges with one sentence (ValueError)."""
     if sampling.strategy not in ("greedy", "sample"):
         raise ValueError(f"sampling.strategy must be greedy or sample, not {sampling.strategy!r}")
-    if not 0 < sampling.temperature < float("inf"):
-        raise ValueError(f"sampling.temperature must be a number above 0, not {sampling.temperature!r}")
+    if not COLDEST <= sampling.temperature < float("inf"):
+        raise ValueError(f"sampling.temperature must be a number from {COLDEST:g} on, not {sampling.temperature!r}")
     if not isinstance(sampling.top_k, int) or sampling.top_k < 0:
         raise ValueError(f"sampling.top_k must be a whole number of at least 0, where 0 is off, not {sampling.top_k!r}")
     if not 0 < sampling.top_p <= 1:

@@ -53,10 +53,9 @@ class Answers:
             m.GetFootprint: self._footprint,
             m.Use: self._use,
             m.GetCaptures: self._captures,
-            m.Evict: self._evict,
         }
         if served is None:
-            self.handlers |= {m.Prepare: self._prepare, m.Score: self._score}
+            self.handlers |= {m.Prepare: self._prepare, m.Score: self._score, m.Evict: self._evict}
 
     def to(self, connection: Connection, request: Any) -> list[bytes]:
         """Frames ready to send: what a case gives that can't be sent is a failure of the case too."""
@@ -122,7 +121,7 @@ class Answers:
         return [m.Ready(self._setup, self._case.stats())]
 
     def _prefill(self, connection: Connection, request: m.Prefill) -> list[m.Message]:
-        case = self.engine()
+        case, came_ns = self.engine(), connection.taken_ns
         self._check(request.prompt)
         self._choose(connection.sampling or self._default)
         self._owner = connection
@@ -132,7 +131,7 @@ class Answers:
         took = self._clock() - started
         self._server_ns += took
         self.tally.served += 1
-        self.tally.first(took)
+        self.tally.first(took + max(0, started - came_ns))
         return [m.Token(token, case.stats()._replace(server_ns=self._server_ns))]
 
     def _decode(self, connection: Connection, _: m.Decode) -> list[m.Message]:

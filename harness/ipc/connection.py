@@ -85,7 +85,7 @@ class Connection:
     `ended`: the client sends no more. `gone`: it takes no more either, or was hung up on. `closing`: to be hung up on
     when its answers are sent. `full`: no more requests are read for now. `cancel`: its client has cancelled, until the
     next Generate starts. `sampling`: what it chose by Use, None before. `registered`: the epoll events that are waited
-    for, which is the business of who waits.
+    for, which is the business of who waits. `taken_ns`: when the request that was taken last had come.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Connection:
         self.full = False
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
-        self._since_ns = self._stalled_ns = 0
+        self._since_ns = self._stalled_ns = self.taken_ns = 0
 
     @property
     def first(self) -> m.Message | Cancelled | Unanswered | None:
@@ -147,6 +147,7 @@ class Connection:
     def take(self) -> Waiting:
         """The request whose turn it is; room for another is used at once. Raises WireError as `read` does."""
         taken = self._waiting.popleft()
+        self.taken_ns = taken.came_ns
         self._waiting_bytes -= taken.size
         self._generates -= type(taken.request) is m.Generate
         if self.full:

@@ -32,8 +32,8 @@ class Status(NamedTuple):
     """A server now: clients, requests that wait, and what it counted since its start.
 
     `served`: requests answered by the engine. `refused`: connections beyond the limit. `dropped`: connections ended
-    for what came over them, or did not. Latencies, in microseconds, are those of the last `recent` requests: TTFT
-    with the time in the queue, and the time of a token after the first; 0 where there was none.
+    for what came over them, or did not. Latencies, in microseconds, are those of the last `recent` first tokens, with
+    the time in the queue, and of the last `recent_later` further tokens; 0 where there was none.
     """
 
     pid: int = 0
@@ -49,6 +49,7 @@ class Status(NamedTuple):
     recent: int = 0
     ttft_p50_us: int = 0
     ttft_p99_us: int = 0
+    recent_later: int = 0
     token_p50_us: int = 0
     token_p99_us: int = 0
 

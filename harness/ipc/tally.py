@@ -49,6 +49,7 @@ class Tally:
             recent=len(self._firsts),
             ttft_p50_us=quantile(self._firsts, 0.5) // 1000,
             ttft_p99_us=quantile(self._firsts, 0.99) // 1000,
+            recent_later=len(self._laters),
             token_p50_us=quantile(self._laters, 0.5) // 1000,
             token_p99_us=quantile(self._laters, 0.99) // 1000,
         )

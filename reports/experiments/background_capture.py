@@ -85,7 +85,8 @@ def table(run: Run) -> Table:
     words = (
         "Brackets: 95 % intervals, between order statistics for P50 and P99, by the bootstrap over requests for the "
         f"ratio. {INDEPENDENT} All lengths are pooled, so the P99 is that of the longest ones. "
-        "It needs n of at least 368; below that the maximum stands in its place."
+        "It needs n of at least 368; below that the maximum stands in its place. The timed requests find their graphs: "
+        "what a request costs that has to go without one, another experiment (rolling) shows."
     )
     facts = f"{words} {run.facts(row['n'] for row in rows if row['n'])}"
     return table_of(run, "background_capture", "Latency by what runs beside the request", fields, rows, facts)

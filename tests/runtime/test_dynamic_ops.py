@@ -207,9 +207,10 @@ def test_parameters_on_the_device_need_one_compiled_form_for_each_pair_of_cuts()
     ("sampling", "sentence"),
     [
         (Sampling("beam"), "sampling.strategy must be greedy or sample, not 'beam'"),  # type: ignore[arg-type]
-        (Sampling("sample", temperature=0.0), "sampling.temperature must be a number above 0, not 0.0"),
-        (Sampling("sample", temperature=-1.0), "sampling.temperature must be a number above 0, not -1.0"),
-        (Sampling("sample", temperature=float("nan")), "sampling.temperature must be a number above 0, not nan"),
+        (Sampling("sample", temperature=0.0), "sampling.temperature must be a number from 1e-06 on, not 0.0"),
+        (Sampling("sample", temperature=1e-46), "sampling.temperature must be a number from 1e-06 on, not 1e-46"),
+        (Sampling("sample", temperature=-1.0), "sampling.temperature must be a number from 1e-06 on, not -1.0"),
+        (Sampling("sample", temperature=float("nan")), "sampling.temperature must be a number from 1e-06 on, not nan"),
         (Sampling("sample", top_k=-1), "sampling.top_k must be a whole number of at least 0, where 0 is off, not -1"),
         (Sampling("sample", top_p=0.0), "sampling.top_p must be above 0 and at most 1, where 1 is off, not 0.0"),
         (Sampling("sample", top_p=1.1), "sampling.top_p must be above 0 and at most 1, where 1 is off, not 1.1"),

@@ -21,7 +21,8 @@ from harness.ipc.client import connect
 from harness.ipc.fields import WireError
 
 INTERRUPTED = 130
-S, MS = 1e9, 1e6
+STOP_S = 30
+MS = 1e6
 
 
 class Server:
@@ -122,7 +123,10 @@ def status(args: Namespace) -> int:
         ("Cancelled, failed", f"{now.cancelled}, {now.failed}"),
         ("Clients refused, hung up on", f"{now.refused}, {now.dropped}"),
         (f"TTFT with queue, last {now.recent} (ms)", latencies(now.recent, now.ttft_p50_us, now.ttft_p99_us)),
-        ("Later tokens (ms)", latencies(now.tokens - now.recent, now.token_p50_us, now.token_p99_us)),
+        (
+            f"Later tokens, last {now.recent_later} (ms)",
+            latencies(now.recent_later, now.token_p50_us, now.token_p99_us),
+        ),
         ("Graphs: hits, misses", f"{stats.hits}, {stats.misses}"),
         ("Captures, evictions, failures", f"{stats.captures}, {stats.evictions}, {stats.failures}"),
     ):
@@ -132,10 +136,15 @@ def status(args: Namespace) -> int:
 
 
 def stop(args: Namespace) -> int:
-    """End the server and wait until it has hung up."""
+    """End the server and wait until its socket has gone. Raises RuntimeError when it has not after STOP_S."""
     with connected(args.socket) as server:
         server.send(m.Shutdown())
         server.receive()
+    until = time.monotonic() + STOP_S
+    while args.socket.exists():
+        if time.monotonic() > until:
+            raise RuntimeError(f"the server at {args.socket} goes on {STOP_S} s after it said that it stops")
+        time.sleep(0.02)
     print("stopped")
     return 0
 

@@ -35,7 +35,11 @@ class Text:
         return [] if end is None else [int(end)]
 
     def ids(self, prompt: str) -> list[int]:
-        """The prompt's token ids, with what the model wants before them. Raises ValueError for none."""
+        """The prompt's token ids, with what the model wants before them. Raises ValueError for none, or no text."""
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise ValueError("--prompt is no text in UTF-8: give text, or --prompt-ids") from None
         ids = [int(token) for token in self._tokenizer(prompt)["input_ids"]]
         if not ids:
             raise ValueError("--prompt is empty: give some text")
