@@ -315,7 +315,7 @@ def test_sampling_belongs_to_the_request(bench):
 def test_a_mistake_is_told_to_its_client_and_the_next_request_is_answered(bench):
     peer = bench.peer()
     peer.send(
-        m.Generate([VOCABULARY], 1), m.Prefill([5000], 1), m.Generate([1], 1, Sampling(temperature=0.0)),
+        m.Generate([VOCABULARY], 1), m.Prefill([5000], 1), m.Generate([1], 1, Sampling("sample", temperature=0.0)),
         m.Generate([666], 1), m.Generate([1], 1), m.Score([1], []), m.Evict(), m.Token(1, Stats()),
     )  # fmt: skip
     bench.settle()
@@ -583,3 +583,11 @@ def test_who_sends_ahead_is_not_blamed_for_the_wait(bench):
     bench.settle()
     assert len(peer.received()) == 1
     assert bench.service.tally.dropped == 0
+
+
+def test_a_greedy_request_needs_no_other_sampling_whatever_its_seed(bench):
+    bench.case.use = lambda sampling: pytest.fail("changed")
+    peer = bench.peer()
+    peer.send(m.Generate([5], 2, Sampling(seed=99)), m.Prefill([6], 1))
+    bench.settle()
+    assert tokens(peer.received()) == [*answer([5], 2), *answer([6], 1)]

@@ -173,7 +173,7 @@ def test_an_interrupt_cancels_the_answer(capsys, server):
     assert process.wait(30) == 130
     assert len(ids((first + rest).decode())) < 1000
     _, out, _ = ask(capsys, server, "status")
-    assert re.search(r"Cancelled, failed +│ 1, \d", out)
+    assert re.search(r"Cancelled, refused or failed +│ 1, \d", out)
 
 
 def test_into_a_closed_pipe_the_answer_is_cancelled_without_a_word(server):
@@ -197,7 +197,7 @@ def test_clients_that_go_leave_no_descriptor_behind(server, capsys):
 def test_status_says_what_is_served(capsys, server):
     code, out, _ = ask(capsys, server, "status")
     assert code == 0
-    for part in ("lean Llama, torch", "TTFT with queue", "Graphs: hits, misses", "Clients, waiting"):
+    for part in ("lean Llama, torch", "TTFT with queue", "Graphs: hits, misses", "Clients (this one too), waiting"):
         assert part in out
 
 

@@ -157,7 +157,7 @@ class Answers:
             )
 
     def _choose(self, sampling: Sampling) -> None:
-        if sampling is not self._sampling and sampling != self._sampling:
+        if sampling is not self._sampling and not alike(sampling, self._sampling):
             self.engine().use(sampling)
         self._sampling = sampling
 
@@ -183,6 +183,11 @@ class Answers:
     def _evict(self, _: Connection, __: m.Evict) -> list[m.Message]:
         case = self.engine()
         return [m.Evicted(case.evict(), case.stats()._replace(server_ns=self._server_ns))]
+
+
+def alike(one: Sampling, other: Sampling) -> bool:
+    """Whether both choose the same tokens: of greedy ones nothing else is read, the seed least of all."""
+    return one == other or one.strategy == other.strategy == "greedy"
 
 
 NOBODY: Any = object()

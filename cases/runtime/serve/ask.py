@@ -118,9 +118,9 @@ def status(args: Namespace) -> int:
     for name, value in (
         ("Engine", found.engine),
         ("Process, up", f"{now.pid}, {now.uptime_ms / 1e3:.0f} s"),
-        ("Clients, waiting requests", f"{now.clients}, {now.waiting}"),
+        ("Clients (this one too), waiting requests", f"{now.clients}, {now.waiting}"),
         ("Answered, tokens", f"{now.served}, {now.tokens}"),
-        ("Cancelled, failed", f"{now.cancelled}, {now.failed}"),
+        ("Cancelled, refused or failed", f"{now.cancelled}, {now.failed}"),
         ("Clients refused, hung up on", f"{now.refused}, {now.dropped}"),
         (f"TTFT with queue, last {now.recent} (ms)", latencies(now.recent, now.ttft_p50_us, now.ttft_p99_us)),
         (
