@@ -170,7 +170,7 @@ def plot(run: Run, rows: list[Record]) -> Plot:
     """Interaction plots: latency without and with graphs, a line without and with JIT; parallel means none."""
     name, title = "ablation", "JIT and graphs: is the gain of each the same with the other?"
     panels = [row for row in rows if row["label"] in ("TTFT, all lengths", "Decode", "Published, mean latency")]
-    caption = f"Log axes: parallel lines mean that the two factors multiply. {how(run)}"
+    caption = "Log axes: parallel lines mean that the two factors multiply. The intervals stand in the table."
     if len(panels) == 1:
         return Plot(name, title, caption, None, "a cell of the 2x2 has no samples")
     figure_ = Figure(figsize=(SIZE[0], 4.4))

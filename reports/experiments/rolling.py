@@ -163,7 +163,9 @@ def memory(run: Run) -> Plot:
     found = table_file(run, "memory")
     readings = {case: own.sort_values("request") for case in run.cases if len(own := first_block(found, case))}
     series = [column for column in SERIES if any(own[column].notna().any() for own in readings.values())]
-    caption = f"Dotted: request {SETTLED}, from which on growth is counted.{without_curve(run, readings)}"
+    long = any(own["request"].max() >= SETTLED for own in readings.values())
+    caption = f"Dotted: request {SETTLED}, from which on growth is counted." if long else "Too short to count growth."
+    caption += without_curve(run, readings)
     if absent := [SERIES[column].lower() for column in SERIES if column not in series]:
         caption += f" Not read: {', '.join(absent)}."
     if not series:
