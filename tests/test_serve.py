@@ -191,7 +191,8 @@ def test_clients_that_go_leave_no_descriptor_behind(server, capsys):
             client.connect(str(server))
             client.sendall(b"\0\0")
     assert ask(capsys, server, "status")[0] == 0
-    assert len(list(Path(f"/proc/{pid}/fd").iterdir())) <= before
+    # The last client to ask may not have been let go yet; three hundred would be seen.
+    assert len(list(Path(f"/proc/{pid}/fd").iterdir())) < before + 10
 
 
 def test_status_says_what_is_served(capsys, server):
