@@ -135,7 +135,10 @@ class Baseline(Case):
 
     def _sampling_arguments(self) -> dict[str, Any]:
         sampling = self._plan.sampling
-        common = {"use_cache": True, "eos_token_id": None, "pad_token_id": 0}
+        common = {
+            "use_cache": True, "eos_token_id": None, "pad_token_id": 0,
+            "repetition_penalty": None if sampling.repetition_penalty == 1.0 else sampling.repetition_penalty,
+        }  # fmt: skip
         if sampling.strategy == "greedy":
             return {**common, "do_sample": False, "temperature": None, "top_k": None, "top_p": None}
         return {

@@ -26,10 +26,13 @@ class Jit(LeanCase):
     def check_options(cls, options: Mapping[str, Any]) -> None:
         """See harness.contract.Case."""
         super().check_options(options)
-        check_keys(options["jit"], ["backend"], "jit.")
+        check_keys(options["jit"], ["backend", "draws"], "jit.")
         backend = options["jit"].get("backend")
         if backend not in BACKENDS:
             raise ValueError(f"jit.backend must be {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, not {backend!r}")
+        draws = options["jit"].get("draws")
+        if not isinstance(draws, int) or isinstance(draws, bool) or draws < 1:
+            raise ValueError(f"jit.draws must be a whole number of at least 1, not {draws!r}")
 
     def make_blocks(self, plan: Plan, shape: LlamaShape) -> Blocks:
         """Kernels by the backend that the configuration names."""
@@ -46,13 +49,14 @@ class Jit(LeanCase):
 
     def make_ops(self, plan: Plan, shape: LlamaShape) -> DynamicOps:
         """Dynamic ops by the same backend."""
+        kind: type[DynamicOps]
         if backend_of(plan) == "triton":
-            from cases.runtime.kernels.dynamic_ops import TritonOps
-
-            return TritonOps(plan.sampling, plan.device, shape.vocab_size)
-        from cases.runtime.scripted import ScriptedOps
-
-        return ScriptedOps(plan.sampling, plan.device, shape.vocab_size)
+            from cases.runtime.kernels.dynamic_ops import TritonOps as kind
+        else:
+            from cases.runtime.scripted import ScriptedOps as kind
+        ops = kind(plan.sampling, plan.device, shape.vocab_size)
+        ops.draws = int(plan.options["jit"]["draws"])
+        return ops
 
 
 def check_head(shape: LlamaShape) -> None:

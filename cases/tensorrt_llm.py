@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from harness.contract import Capabilities, Case, Plan, SetUp, Stats, Unavailable
 
-OPTIONS = ("overlap_scheduler", "memory_fraction")
+OPTIONS = ("overlap_scheduler", "memory_fraction", "impersonate")
 LEAST_MAJOR = 1
 NO_TOKEN_ID = -1
 """As end and padding id: nothing ends a sequence early. Needed because there is no tokenizer to take them from."""
@@ -39,10 +39,12 @@ class TensorRtLlm(Case):
         """See harness.contract.Case."""
         unknown = sorted(options.keys() - set(OPTIONS))
         if unknown:
-            raise ValueError(f"tensorrt_llm has no option {unknown[0]}, only {' and '.join(OPTIONS)}")
+            raise ValueError(f"tensorrt_llm has no option {unknown[0]}, only {', '.join(OPTIONS)}")
         missing = [name for name in OPTIONS if name not in options]
         if missing:
             raise ValueError(f"tensorrt_llm needs the option {missing[0]}, which conf/case/tensorrt_llm.yaml gives")
+        if options["impersonate"] is not None:
+            raise ValueError("the engine itself impersonates nobody: impersonate must be null for it")
         if not isinstance(options["overlap_scheduler"], bool):
             raise ValueError(f"overlap_scheduler must be true or false, not {options['overlap_scheduler']!r}")
         fraction = options["memory_fraction"]
@@ -95,13 +97,15 @@ class TensorRtLlm(Case):
 
     def _sampling(self, new_tokens: int) -> Any:
         sampling = self._plan.sampling
-        common = {
+        common: dict[str, Any] = {
             "max_tokens": new_tokens,
             "end_id": NO_TOKEN_ID,
             "pad_id": NO_TOKEN_ID,
             "ignore_eos": True,
             "detokenize": False,
         }
+        if sampling.repetition_penalty != 1.0:
+            common["repetition_penalty"] = sampling.repetition_penalty
         if sampling.strategy == "greedy":
             return self._sampling_class(**common, temperature=0.0, top_k=1)
         return self._sampling_class(

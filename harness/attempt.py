@@ -46,7 +46,7 @@ def checked(job: Job, case: str, block: int, outcome: Outcome) -> Outcome:
     stored = stored_samples(job.block_dir(case, block) / "samples.csv")
     reason = ""
     if outcome.state == "ok":
-        reason = wrong_engine(case, str(outcome.payload.get("engine", ""))) or missing(
+        reason = wrong_engine(case, job.cases[case], str(outcome.payload.get("engine", ""))) or missing(
             stored, planned_samples(job, case, block)
         )
     elif outcome.state in NOT_HERE and stored.total():

@@ -22,6 +22,22 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from harness.config import CaseConfig, RunConfig
 
+
+def pick(key: Any, choices: Mapping[str, Any], otherwise: Any = None) -> Any:
+    """`${pick:KEY,{A:1,B:2},3}` in a configuration: what stands under KEY, else the third argument or null.
+
+    Whether KEY is allowed at all is checked where it is defined.
+    """
+    return choices.get(key, otherwise)
+
+
+def span(first: int, last: int) -> list[int]:
+    """`${span:1,50}` in a configuration: whole numbers, both ends included."""
+    return list(range(first, last + 1))
+
+
+OmegaConf.register_new_resolver("pick", pick, replace=True)
+OmegaConf.register_new_resolver("span", span, replace=True)
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 
@@ -84,7 +100,8 @@ def to_config(composed: DictConfig) -> RunConfig:
     config = _typed(RunConfig, plain, "")
     if not isinstance(plain.get("cases"), dict):
         raise ValueError("cases must be a mapping from a case's name to its settings")
-    config.cases = {str(name): _typed_case(str(name), case) for name, case in plain["cases"].items()}
+    protocol = plain["protocol"]
+    config.cases = {str(name): _typed_case(str(name), case, protocol) for name, case in plain["cases"].items()}
     return config
 
 
@@ -119,9 +136,11 @@ def nearest(word: str, allowed: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def _typed_case(name: str, case: Any) -> CaseConfig:
+def _typed_case(name: str, case: Any, protocol: Mapping[str, Any]) -> CaseConfig:
+    """A case without a procedure or a sampling of its own has the protocol's."""
     if not isinstance(case, dict):
         raise ValueError(f"cases.{name} must be a mapping, not {case!r}: choose a file with case@cases.{name}=NAME")
+    case = {"procedure": protocol, "sampling": protocol["sampling"], **case}
     common = {field.name for field in fields(CaseConfig)} - {"options"}
     missing = sorted(common - case.keys())
     if missing:

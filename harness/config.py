@@ -78,19 +78,29 @@ class SweepConfig:
 
 @dataclass
 class SamplingConfig:
-    strategy: str = option("greedy or sample")
+    strategy: str = option("greedy or sample; in a protocol also published: each case as its published form has it")
     temperature: float = option("divides the logits before sampling")
     top_k: int = option("keep the k likeliest tokens; 0 is off")
     top_p: float = option("keep the likeliest tokens up to this probability mass; 1.0 is off")
+    repetition_penalty: float = option("makes tokens that are there already less likely; 1.0 is off")
 
 
 @dataclass
 class ProtocolConfig:
     name: str = option("how tables call the protocol")
-    sampling: SamplingConfig = option("how the next token is chosen, the same for every case")
+    sampling: SamplingConfig = option("how the next token is chosen")
     model_code: str = option("what runs the model in the lean cases: lean (ours) or transformers")
     decode: str = option("the next token from the cache (kv_cache) or the whole context again (recompute), lean cases")
     logits: str = option("logits of the last position or of all of them (with transformers), lean cases")
+    capture_set: str = option("lengths with a graph: by a policy blind to the sweep (policy), or as published")
+    clock: str = option("whose clock latencies count by: the client's, or the server's where a case has one")
+    warmup: str = option(
+        "apart: cold and first requests are no samples; none: they are, lengths ascending, as published"
+    )
+    prompt: str = option("random ids, another prompt for each request, or one English sentence, padded, as published")
+    engine_check: bool = option(
+        "every case answers by the engine in its name; false lets one be impersonated, labelled"
+    )
 
 
 @dataclass
@@ -112,6 +122,8 @@ class CaseConfig:
     python: str | None = option("another interpreter for this case's worker; null is the harness's own")
     timeout_s: float = option("a worker that takes longer is ended and its row says timeout")
     expected: ExpectedConfig = option("rough rates for the estimate of dry_run")
+    procedure: ProtocolConfig = option("the protocol as this case follows it")
+    sampling: SamplingConfig = option("how this case chooses the next token")
     options: dict[str, Any] = option("the case's own keys")
 
 

@@ -25,13 +25,18 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. `greedy` ignores the other three; `top_k=0` and `top_p=1.0` mean off."""
+    """How the next token is chosen. `greedy` ignores temperature, top-k and top-p; `top_k=0` and `top_p=1.0` mean off.
+
+    `repetition_penalty` divides the positive logits of tokens that the sequence holds already and multiplies the
+    negative ones (Keskar et al. 2019); 1.0 means off.
+    """
 
     strategy: Strategy = "greedy"
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    repetition_penalty: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,24 @@ def rows(run_dir: Path, job: Job, samples: pd.DataFrame) -> Iterator[Row]:
         if case == REFERENCE or case not in set(samples["case"]):
             continue
         scores, fault = load_scores(run_dir, job, case)
-        tokens = timed_tokens(timed, case)
+        alike = same_requests(job, case)
+        tokens = timed_tokens(timed, case) if alike else {}
         for index, length in enumerate(job.sweep.prompt_lengths):
             row: Row = {"case": case, "prompt_length": length, **tokens.get(length, {})}
             if scores is None or reference is None:
                 row |= {"reason": fault if scores is None else reference_fault}
             else:
                 row |= compare(scores[index], reference[index], job.sweep.tolerance)
-            yield row | (timed_fault(row) if job.sampling["strategy"] == "greedy" else {})
+            yield row | (timed_fault(row) if alike else {})
+
+
+def same_requests(job: Job, case: str) -> bool:
+    """Whether a case's timed requests have the reference's prompts and, greedy like it, should have its ids."""
+    if REFERENCE not in job.cases:
+        return False
+    ours, reference = job.cases[case], job.cases[REFERENCE]
+    greedy = all(job.sampling_of(name).strategy == "greedy" for name in (case, REFERENCE))
+    return greedy and (ours.prompt, ours.warmup) == (reference.prompt, reference.warmup)
 
 
 def load_scores(run_dir: Path, job: Job, case: str) -> tuple[Logits | None, str]:

@@ -7,11 +7,15 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from harness.compose import CONF
-from harness.config import RunConfig
+from harness.config import CaseConfig, RunConfig
+from harness.job import CaseJob
 
 FIXED = ("baseline", "cuda_graph", "jit", "jit_cuda_graph", "tensorrt_llm", "eager")
 ENGINES = {"baseline": "transformers", "tensorrt_llm": "tensorrt_llm"}
 """The software that must have answered, as the first word of a verdict's `engine`."""
+STAND_IN = "cases.stand_in.StandIn"
+IMPERSONATED = "Transformers (published as TensorRT-LLM)"
+"""The one case that answers in another's place, and what it is called wherever it appears."""
 
 
 def check_names(config: RunConfig) -> None:
@@ -23,6 +27,9 @@ def check_names(config: RunConfig) -> None:
     shipped = {name: shipped_entry(name) for name in FIXED}
     for name in config.run:
         case = config.cases[name]
+        if case.target == STAND_IN or case.options.get("impersonate") is not None:
+            check_impersonation(name, case)
+            continue
         if name in shipped and case.target != shipped[name]["target"]:
             raise ValueError(
                 f"cases.{name}.target={case.target}: the name {name} stands for {shipped[name]['target']} alone; give "
@@ -35,16 +42,31 @@ def check_names(config: RunConfig) -> None:
                 )
 
 
+def check_impersonation(name: str, case: CaseConfig) -> None:
+    """Another engine in TensorRT-LLM's place: on purpose, and labelled. Raises ValueError."""
+    asked = case.options.get("impersonate")
+    if asked != "transformers":
+        raise ValueError(f"cases.{name}.impersonate must be null or transformers, not {asked!r}")
+    if case.procedure.engine_check:
+        raise ValueError(
+            f"cases.{name}.impersonate=transformers has Transformers answer in TensorRT-LLM's place: it needs "
+            "protocol.engine_check=false"
+        )
+    if (case.target, case.title) != (STAND_IN, IMPERSONATED):
+        raise ValueError(
+            f"cases.{name} impersonates, so its title must stay '{IMPERSONATED}' and its target {STAND_IN}"
+        )
+
+
 def shipped_entry(name: str) -> dict[str, Any]:
-    """conf/case/<name>.yaml as this repository ships it, whatever folder the run was composed from."""
-    entry = OmegaConf.to_container(OmegaConf.load(CONF / "case" / f"{name}.yaml"))
-    assert isinstance(entry, dict)
-    return {str(key): value for key, value in entry.items()}
+    """Title and target of conf/case/<name>.yaml as this repository ships it, whatever the run was composed from."""
+    entry: Any = OmegaConf.load(CONF / "case" / f"{name}.yaml")
+    return {key: entry[key] for key in ("title", "target")}
 
 
-def wrong_engine(case: str, engine: str) -> str:
+def wrong_engine(case: str, entry: CaseJob, engine: str) -> str:
     """One sentence when another engine answered than the case's name says; empty when not."""
-    wanted = ENGINES.get(case)
+    wanted = "transformers" if entry.options.get("impersonate") else ENGINES.get(case)
     if wanted is None or engine.split(" ")[0] == wanted:
         return ""
     return f"the engine says it is '{engine[:80]}', and under the name {case} only {wanted} may answer"

@@ -12,7 +12,10 @@ from harness.contract import Plan, Sampling
 
 @dataclass(frozen=True)
 class CaseJob:
-    """One case: what to load, where, with which options."""
+    """One case: what to load, where, with which options, and the procedure by which it is measured.
+
+    `sampling`: empty where the run's own holds.
+    """
 
     title: str
     target: str
@@ -20,6 +23,10 @@ class CaseJob:
     python: str | None
     timeout_s: float
     options: dict[str, Any]
+    sampling: dict[str, Any] = field(default_factory=dict)
+    clock: Literal["client", "server"] = "client"
+    warmup: Literal["apart", "none"] = "apart"
+    prompt: Literal["random", "sentence"] = "random"
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,14 @@ class SweepJob:
     interference: dict[str, Any] = field(default_factory=dict)
     evict: bool = False
 
-    @property
-    def iterations(self) -> int:
-        """Timed requests a length and block: one stream serves TTFT and P99."""
-        return max(self.ttft_iterations, self.p99_iterations)
+    def iterations(self, warmup: str) -> int:
+        """Timed requests a length and block: with warm-up apart one stream serves TTFT and P99, else each has one."""
+        return self.p99_window(warmup)[1] if warmup == "none" else max(self.ttft_iterations, self.p99_iterations)
+
+    def p99_window(self, warmup: str) -> tuple[int, int]:
+        """First iteration that P99 is taken over, and the one behind the last."""
+        first = self.ttft_iterations if warmup == "none" else 0
+        return first, first + self.p99_iterations
 
     @property
     def decode_steps(self) -> int:
@@ -56,7 +67,10 @@ class SweepJob:
 
 @dataclass(frozen=True)
 class Job:
-    """A whole run. `order` is the seeded random order of (case, block)."""
+    """A whole run. `order` is the seeded random order of (case, block).
+
+    `sentence`: token ids of the prompt that some cases may be given, and `end_id` what pads it.
+    """
 
     run_dir: str
     seed: int
@@ -69,6 +83,12 @@ class Job:
     sweep: SweepJob
     cases: dict[str, CaseJob]
     order: list[tuple[str, int]]
+    sentence: list[int] = field(default_factory=list)
+    end_id: int = 0
+
+    def sampling_of(self, case: str) -> Sampling:
+        """How a case chooses tokens."""
+        return Sampling(**(self.cases[case].sampling or self.sampling))
 
     def plan(self, case: str) -> Plan:
         """What the case is told: everything but the prompts and how many there are."""
@@ -78,7 +98,7 @@ class Job:
             device=self.device,
             dtype=self.dtype,
             context=self.context,
-            sampling=Sampling(**self.sampling),
+            sampling=self.sampling_of(case),
             options=self.cases[case].options,
         )
 
@@ -89,9 +109,10 @@ class Job:
             return {"cold": 1, "stream": sweep.stream["requests"]}
         if sweep.workload == "interference":
             return {"cold": 1, "quiet": sweep.interference["requests"], "busy": sweep.interference["requests"]}
+        warmup = self.cases[case].warmup
         return {
-            "cold": 1,
-            "ttft": sweep.iterations * len(sweep.prompt_lengths),
+            "cold": int(warmup == "apart"),
+            "ttft": sweep.iterations(warmup) * len(sweep.prompt_lengths),
             "decode": sweep.decode_sequences * sweep.decode_steps,
         }
 

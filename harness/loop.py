@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from harness.contract import Case, Footprint, Stats
 from harness.job import Job
-from harness.prompts import prompt, timed_index
+from harness.prompts import prompt_for, timed_index
 from harness.schema import Metric
 
 Pause = Callable[[float], None]
@@ -115,19 +115,31 @@ class Block:
     pause: Pause = stay_awake
 
     def measure(self) -> None:
-        """Cold, then warm-up, then the timed requests, in this order."""
+        """Cold, then warm-up, then the timed requests; or, as published, timed ones from the first on."""
         with quiet_collector():
-            self.cold()
-            self.warm_up()
-            self.ttft()
+            if self.warmup == "none":
+                self.ascending()
+            else:
+                self.cold()
+                self.warm_up()
+                self.ttft()
             self.decode()
+
+    @property
+    def warmup(self) -> str:
+        """Whether warm-up stands apart from the samples."""
+        return self.job.cases[self.case_name].warmup
+
+    def ids(self, purpose: str, length: int, index: int) -> list[int]:
+        """The prompt of a request."""
+        return prompt_for(self.job, self.case_name, purpose, length, index)
 
     def cold(self) -> None:
         """The very first request of the process; the length turns with the block, the same for every case."""
         self.sink.stage("cold")
         lengths = self._shuffled("cold")
         length = lengths[self.block % len(lengths)]
-        ids = prompt(self.job, "cold", length, self.block)
+        ids = self.ids("cold", length, self.block)
         self.sink.keep([(Place("cold", length, length, 0), time_prefill(self.case, ids, self.clock))])
 
     def warm_up(self) -> None:
@@ -141,10 +153,10 @@ class Block:
             return
         for iteration in range(sweep.warmup_iterations):
             for length in sweep.prompt_lengths:
-                self.case.prefill(prompt(self.job, "warmup", length, iteration))
+                self.case.prefill(self.ids("warmup", length, iteration))
         if sweep.decode_sequences == 0:
             return
-        ids = prompt(self.job, "warmup", sweep.decode_prompt_length, 0)
+        ids = self.ids("warmup", sweep.decode_prompt_length, 0)
         for _ in time_decode(self.case, ids, sweep.decode_steps, self.clock):
             pass
 
@@ -156,17 +168,36 @@ class Block:
         """
         self.sink.stage("ttft")
         sweep = self.job.sweep
-        total = sweep.iterations * len(sweep.prompt_lengths)
+        iterations = sweep.iterations(self.warmup)
+        total = iterations * len(sweep.prompt_lengths)
         done = 0
-        for iteration in range(sweep.iterations):
+        for iteration in range(iterations):
             gc.collect()
             for length in self._shuffled(f"ttft/{self.block}/{iteration}"):
-                ids = prompt(self.job, "ttft", length, timed_index(self.job, self.block, iteration))
-                self.pause(sweep.pause_ms)
-                timed = time_prefill(self.case, ids, self.clock)
                 done += 1
-                self.sink.keep([(Place("ttft", length, length, iteration), timed)])
-                self.sink.progress("ttft", length, done, total)
+                self.request(length, iteration, done, total)
+
+    def ascending(self) -> None:
+        """As published: length after length, those of TTFT and then those of P99, the process's first among them."""
+        self.sink.stage("ttft")
+        sweep = self.job.sweep
+        first, end = sweep.p99_window(self.warmup)
+        total = end * len(sweep.prompt_lengths)
+        done = 0
+        for window in (range(first), range(first, end)):
+            for length in sorted(sweep.prompt_lengths):
+                gc.collect()
+                for iteration in window:
+                    done += 1
+                    self.request(length, iteration, done, total)
+
+    def request(self, length: int, iteration: int, done: int, total: int) -> None:
+        """One timed request, number `done` of `total`."""
+        ids = self.ids("ttft", length, timed_index(self.job, self.warmup, self.block, iteration))
+        self.pause(self.job.sweep.pause_ms)
+        timed = time_prefill(self.case, ids, self.clock)
+        self.sink.keep([(Place("ttft", length, length, iteration), timed)])
+        self.sink.progress("ttft", length, done, total)
 
     def decode(self) -> None:
         """Whole sequences; a sample's context length is what the cache holds before the step.
@@ -177,7 +208,7 @@ class Block:
         sweep = self.job.sweep
         for sequence in range(sweep.decode_sequences):
             gc.collect()
-            ids = prompt(self.job, "decode", sweep.decode_prompt_length, sequence)
+            ids = self.ids("decode", sweep.decode_prompt_length, sequence)
             for step, timed in enumerate(time_decode(self.case, ids, sweep.decode_steps, self.clock)):
                 self.sink.keep([(Place("decode", len(ids), len(ids) + step, sequence), timed)])
             self.sink.progress("decode", len(ids), sequence + 1, sweep.decode_sequences)

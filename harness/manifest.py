@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from harness.compose import CONF, ROOT, flatten
-from harness.config import ProtocolConfig, RunConfig
+from harness.config import RunConfig
 from harness.gpu import Gpu
 from harness.job import Job
 from harness.prompts import digest
@@ -114,7 +114,7 @@ def build(
     """manifest.json as it stands when the first block starts; `started` is when the command did."""
     return {
         "run": Path(job.run_dir).name,
-        "protocol": protocol_of(config.protocol),
+        "protocol": protocol_of(config),
         "smoke": config.device == "cpu",
         "started": started,
         "finished": None,
@@ -139,14 +139,18 @@ def build(
     }
 
 
-def protocol_of(protocol: ProtocolConfig, folder: Path = CONF / "protocol") -> str:
+def protocol_of(config: RunConfig, folder: Path = CONF / "protocol") -> str:
     """The protocol's name, and what is set otherwise than in its file: no table calls that by the name alone."""
+    protocol = config.protocol
     path = folder / f"{protocol.name}.yaml"
-    if not path.is_file():
-        return protocol.name
-    usual = dict(flatten(yaml.safe_load(path.read_text(encoding="utf-8"))))
-    changed = [f"{key}={value}" for key, value in flatten(asdict(protocol)) if usual.get(key) != value]
-    return f"{protocol.name} but {', '.join(changed)}" if changed else protocol.name
+    name = protocol.name
+    if path.is_file():
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        usual = dict(flatten(stored.get("protocol", stored)))
+        changed = [f"{key}={value}" for key, value in flatten(asdict(protocol)) if usual.get(key) != value]
+        name = f"{name} but {', '.join(changed)}" if changed else name
+    others = [case for case in config.run if config.cases[case].procedure != protocol]
+    return f"{name} (another for {', '.join(others)})" if others else name
 
 
 def _gpu_facts(gpu: Gpu) -> dict[str, Any]:

@@ -44,31 +44,32 @@ def kv_capacity(sweep: SweepConfig, positions: int) -> int:
     return min(-(-need // CONTEXT_STEP) * CONTEXT_STEP, positions)
 
 
-def requests(sweep: SweepConfig, block: int) -> int:
+def requests(case: CaseConfig, sweep: SweepConfig, block: int) -> int:
     """Requests of one block: cold, warm-up, timed, decode sequences and, in block 0, the compared ones."""
     if sweep.workload == "stream":
         return 1 + sweep.stream.requests
     if sweep.workload == "interference":
         return 1 + 4 * sweep.interference.requests
-    timed = max(sweep.ttft_iterations, sweep.p99_iterations)
     lengths = len(sweep.prompt_lengths)
     compared = lengths if block == 0 else 0
-    return 1 + lengths * (sweep.warmup_iterations + timed) + sequences(sweep) + compared
+    timed = sweep_job(sweep).iterations(case.procedure.warmup)
+    before = 0 if case.procedure.warmup == "none" else 1 + lengths * sweep.warmup_iterations
+    return before + lengths * timed + sequences(case, sweep) + compared
 
 
-def sequences(sweep: SweepConfig) -> int:
+def sequences(case: CaseConfig, sweep: SweepConfig) -> int:
     """Decode sequences of one block, the untimed one included."""
     if sweep.workload != "latency" or sweep.decode.sequences == 0:
         return 0
-    return sweep.decode.sequences + (sweep.warmup_iterations > 0)
+    return sweep.decode.sequences + (case.procedure.warmup == "apart" and sweep.warmup_iterations > 0)
 
 
 def expected_seconds(case: CaseConfig, sweep: SweepConfig, block: int) -> float:
     """A rough estimate from the case's `expected` rates and the pauses."""
-    steps = sequences(sweep) * (sweep.decode.context - sweep.decode.prompt_length)
+    steps = sequences(case, sweep) * (sweep.decode.context - sweep.decode.prompt_length)
     rates = case.expected
     request_ms = rates.prefill_ms + sweep.pause_ms
-    return rates.setup_s + (requests(sweep, block) * request_ms + steps * rates.decode_ms) / 1e3
+    return rates.setup_s + (requests(case, sweep, block) * request_ms + steps * rates.decode_ms) / 1e3
 
 
 def show(config: RunConfig, console: Console) -> None:
@@ -80,7 +81,7 @@ def show(config: RunConfig, console: Console) -> None:
     for number, (name, block) in enumerate(order(config), start=1):
         seconds = expected_seconds(config.cases[name], config.sweep, block)
         total += seconds
-        count = requests(config.sweep, block)
+        count = requests(config.cases[name], config.sweep, block)
         table.add_row(str(number), config.cases[name].title, str(block), str(count), f"{seconds:.0f}")
     table.caption = f"about {total / 60:.1f} min; seconds are estimates from cases.*.expected, nothing was run"
     console.print(table)
@@ -92,7 +93,7 @@ def interpreter(python: str) -> str:
     return str(path.absolute()) if len(path.parts) > 1 else python
 
 
-def case_job(case: CaseConfig) -> CaseJob:
+def case_job(case: CaseConfig, seed: int) -> CaseJob:
     """The part of a job that describes one case."""
     return CaseJob(
         title=case.title,
@@ -101,6 +102,10 @@ def case_job(case: CaseConfig) -> CaseJob:
         python=None if case.python is None else interpreter(case.python),
         timeout_s=case.timeout_s,
         options=case.options,
+        sampling={**asdict(case.sampling), "seed": seed},
+        clock=cast(Any, case.procedure.clock),
+        warmup=cast(Any, case.procedure.warmup),
+        prompt=cast(Any, case.procedure.prompt),
     )
 
 
@@ -138,6 +143,8 @@ def build_job(config: RunConfig, run_dir: Path, prepared: Mapping[str, Any], pos
         context=kv_capacity(config.sweep, positions),
         sampling={**asdict(config.protocol.sampling), "seed": config.seed},
         sweep=sweep_job(config.sweep),
-        cases={name: case_job(config.cases[name]) for name in config.run},
+        cases={name: case_job(config.cases[name], config.seed) for name in config.run},
         order=order(config),
+        sentence=list(prepared.get("sentence", [])),
+        end_id=int(prepared.get("end_id", 0)),
     )

@@ -1,4 +1,7 @@
-"""Prompts as token ids: the same for every case, a different one for every request, from the seed alone."""
+"""Prompts as token ids: the same for every case, a different one for every request, from the seed alone.
+
+The published procedure sends one sentence instead, padded behind its end.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,25 @@ def prompt(job: Job, purpose: str, length: int, index: int) -> list[int]:
     return draw.choices(range(SPECIAL_IDS, job.vocab_size), k=length)
 
 
-def timed_index(job: Job, block: int, iteration: int) -> int:
-    """Index of a timed request over all blocks, so that no prompt is sent twice to one process or another."""
-    return block * job.sweep.iterations + iteration
+def prompt_for(job: Job, case: str, purpose: str, length: int, index: int) -> list[int]:
+    """The prompt of a case's request: random ids, or the run's sentence, cut or padded to `length`."""
+    if job.cases[case].prompt == "random":
+        return prompt(job, purpose, length, index)
+    return [*job.sentence, *[job.end_id] * length][:length]
+
+
+def timed_index(job: Job, warmup: str, block: int, iteration: int) -> int:
+    """Index of a timed request over all blocks, so that no random prompt is sent twice to one process or another."""
+    return block * job.sweep.iterations(warmup) + iteration
 
 
 def digest(job: Job) -> str:
-    """SHA-256 over all timed prompts, in the order of length, block, iteration, as little-endian int32."""
+    """SHA-256 over all timed prompts, as little-endian int32: for each kind of prompt and of warm-up that cases have,
+    sorted, in the order of length, block, iteration."""
     total = hashlib.sha256()
-    for length in job.sweep.prompt_lengths:
-        for index in range(job.sweep.blocks * job.sweep.iterations):
-            total.update(array("i", prompt(job, "ttft", length, index)).tobytes())
+    kinds = {(entry.prompt, entry.warmup): case for case, entry in job.cases.items()}
+    for (_, warmup), case in sorted(kinds.items()):
+        for length in job.sweep.prompt_lengths:
+            for index in range(job.sweep.blocks * job.sweep.iterations(warmup)):
+                total.update(array("i", prompt_for(job, case, "ttft", length, index)).tobytes())
     return total.hexdigest()

@@ -19,7 +19,6 @@ from harness import attempt, manifest, record
 from harness.compose import ROOT
 from harness.config import RunConfig
 from harness.gpu import Gpu
-from harness.identity import check_names
 from harness.job import Job, read_job, write_job
 from harness.launch import WORKER, child_environment, command, describe_exit, run_child
 from harness.machine import check_checkpoint, check_machine, check_memory, make_folder
@@ -69,7 +68,6 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
         ValueError: one sentence on what this machine or the output folder can't do; nothing was made or started.
     """
     started = manifest.now()
-    check_names(config)
     check_checkpoint(config.model)
     gpu = check_machine(config)
     settings = manifest.settings(resolved)

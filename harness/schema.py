@@ -16,9 +16,11 @@ SAMPLES = (
     "case", "block", "metric", "prompt_length", "context_length", "iteration", "started_ns",
     "host_ms", "gpu_ms", "server_ms", "token_id", "captures", "sm_clock_mhz", "throttle",
     "ungraphed", "hits", "misses", "evictions", "failures", "capturing",
+    "latency_ms",
 )  # fmt: skip
 SAMPLES_ALWAYS = SAMPLES[:14]
-"""Columns that every samples.csv has; those behind them came later, and are 0 where a file lacks them."""
+"""Columns that every samples.csv has; those behind them came later, and are 0 where a file lacks them, but for
+`latency_ms`, which is then host_ms: the latency by the clock that the case's procedure names."""
 TTFT = (
     "case", "prompt_length", "n", "cold_ms", "mean_ms", "std_ms", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms",
     "gpu_p50_ms", "server_p50_ms", "floor_ms", "ratio_to_floor",

@@ -42,7 +42,7 @@ def set_aside(path: Path) -> None:
 class BlockSink:
     """Appends each sample to the block's samples.csv as soon as its interval is over."""
 
-    def __init__(self, folder: Path, case: str, block: int, events: Events) -> None:
+    def __init__(self, folder: Path, case: str, block: int, events: Events, clock: str = "client") -> None:
         path = folder / "samples.csv"
         set_aside(path)
         self._file = path.open("x", encoding="utf-8", newline="")
@@ -50,6 +50,7 @@ class BlockSink:
         self._rows.writerow(SAMPLES)
         self._file.flush()
         self._folder, self._case, self._block, self._events = folder, case, block, events
+        self._by_server = clock == "server"
         self._recent: dict[tuple[str, int], deque[float]] = defaultdict(lambda: deque(maxlen=MEDIAN_WINDOW))
         self._next_event = 0.0
         self.current_stage = ""
@@ -58,8 +59,7 @@ class BlockSink:
         """Write samples, one line each, and hand them to the operating system."""
         for place, timed in samples:
             self._rows.writerow(self._row(place, timed))
-            milliseconds = (timed.ended_ns - timed.started_ns) / 1e6
-            self._recent[place.metric, place.prompt_length].append(milliseconds)
+            self._recent[place.metric, place.prompt_length].append(self._latency_ms(timed))
         self._file.flush()
 
     def memory(self, request: int, held: Footprint, rss_bytes: int) -> None:
@@ -96,6 +96,11 @@ class BlockSink:
         os.fsync(self._file.fileno())
         self._file.close()
 
+    def _latency_ms(self, timed: Timed) -> float:
+        """By the server's clock where it counts and there is one, else by the client's."""
+        server_ns = timed.after.server_ns - timed.before.server_ns
+        return (server_ns if self._by_server and server_ns else timed.ended_ns - timed.started_ns) / 1e6
+
     def _row(self, place: Place, timed: Timed) -> list[object]:
         before, after = timed.before, timed.after
         gpu_ns = after.gpu_ns - before.gpu_ns
@@ -121,6 +126,7 @@ class BlockSink:
             after.evictions - before.evictions,
             after.failures - before.failures,
             int(capturing(before) or capturing(after) or after.begun > before.begun),
+            f"{self._latency_ms(timed):.6f}",
         ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from harness.job import Job, read_job
 
 QUIET = {"", "none", "idle"}  # throttle reasons that slow nothing down
 Row = dict[str, Any]
+Window = Callable[[str], tuple[int, int]]
+"""From a case to the first iteration that counts, and the one behind the last."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def load_samples(path: Path) -> pd.DataFrame:
         raise ValueError(
             f"{path} has no column {', '.join(absent)}: its first line must name {', '.join(schema.SAMPLES_ALWAYS)}"
         )
+    if "latency_ms" not in samples:
+        samples = samples.assign(latency_ms=samples["host_ms"])
     samples = samples.assign(**{column: 0 for column in schema.SAMPLES if column not in samples})
     samples["throttle"] = samples["throttle"].fillna("")
     return samples
@@ -90,26 +94,30 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterator[Row]) -> None
     aside.replace(path)
 
 
-def by_length(job: Job, samples: pd.DataFrame, iterations: int) -> Iterator[tuple[str, int, pd.DataFrame]]:
-    """The first `iterations` timed requests of each block, pooled over blocks, by case and prompt length."""
-    timed = samples[(samples["metric"] == "ttft") & (samples["iteration"] < iterations)]
+def by_length(job: Job, samples: pd.DataFrame, window: Window) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    """The timed requests of the iterations in a case's window, pooled over blocks, by case and prompt length."""
+    timed = samples[samples["metric"] == "ttft"]
     groups = dict(iter(timed.groupby(["case", "prompt_length"])))
     for case in job.cases:
+        first, end = window(case)
         for length in job.sweep.prompt_lengths:
             if (case, length) in groups:
-                yield case, length, groups[case, length]
+                group = groups[case, length]
+                group = group[group["iteration"].between(first, end - 1)]
+                if len(group):
+                    yield case, length, group
 
 
 def ttft_rows(job: Job, samples: pd.DataFrame, floor: Floor) -> Iterator[Row]:
     """Rows of ttft.csv: one a case and prompt length, in milliseconds."""
-    cold = samples[samples["metric"] == "cold"].groupby(["case", "prompt_length"])["host_ms"].agg(statistics.median)
-    for case, length, group in by_length(job, samples, job.sweep.ttft_iterations):
+    cold = samples[samples["metric"] == "cold"].groupby(["case", "prompt_length"])["latency_ms"].agg(statistics.median)
+    for case, length, group in by_length(job, samples, lambda _: (0, job.sweep.ttft_iterations)):
         yield {
             "case": case,
             "prompt_length": length,
             "cold_ms": cold.get((case, length), math.nan),
             **location(group, floor.milliseconds(length)),
-            "min_ms": group["host_ms"].min(),
+            "min_ms": group["latency_ms"].min(),
             **flags(group),
         }
 
@@ -125,11 +133,11 @@ def flags(group: pd.DataFrame) -> Row:
 
 def location(group: pd.DataFrame, floor_ms: float) -> Row:
     """Where the latencies of a group lie, by each clock, and how far above the floor."""
-    host = group["host_ms"].to_numpy()
-    mean, std = statistics.mean_std(host)
-    p50 = statistics.quantile(host, 0.5)
+    latency = group["latency_ms"].to_numpy()
+    mean, std = statistics.mean_std(latency)
+    p50 = statistics.quantile(latency, 0.5)
     return {
-        "n": len(host),
+        "n": len(latency),
         "mean_ms": mean,
         "std_ms": std,
         "p50_ms": p50.value,
@@ -144,19 +152,19 @@ def location(group: pd.DataFrame, floor_ms: float) -> Row:
 
 def p99_rows(job: Job, samples: pd.DataFrame) -> Iterator[Row]:
     """Rows of p99.csv: one a case and prompt length, in milliseconds; P99 is NaN where n can't support it."""
-    for case, length, group in by_length(job, samples, job.sweep.p99_iterations):
-        host = group["host_ms"].to_numpy()
-        p99 = statistics.quantile(host, 0.99)
+    for case, length, group in by_length(job, samples, lambda case: job.sweep.p99_window(job.cases[case].warmup)):
+        latency = group["latency_ms"].to_numpy()
+        p99 = statistics.quantile(latency, 0.99)
         yield {
             "case": case,
             "prompt_length": length,
-            "n": len(host),
-            "p50_ms": statistics.quantile(host, 0.5).value,
-            "p90_ms": statistics.quantile(host, 0.9).value,
+            "n": len(latency),
+            "p50_ms": statistics.quantile(latency, 0.5).value,
+            "p90_ms": statistics.quantile(latency, 0.9).value,
             "p99_ms": p99.value if p99.supported else math.nan,
             "p99_low_ms": p99.low,
             "p99_high_ms": p99.high,
-            "max_ms": host.max(),
+            "max_ms": latency.max(),
             "supported": p99.supported,
         }
 
@@ -171,7 +179,7 @@ def decode_rows(job: Job, samples: pd.DataFrame, floor: Floor) -> Iterator[Row]:
         for first, last in [*ranges, whole]:
             group = steps[steps["context_length"].between(first, last)]
             if len(group):
-                p99 = statistics.quantile(group["host_ms"].to_numpy(), 0.99)
+                p99 = statistics.quantile(group["latency_ms"].to_numpy(), 0.99)
                 yield {
                     "case": case,
                     "context_from": first,

@@ -13,15 +13,26 @@ from harness.config import (
     CaseConfig,
     InterferenceConfig,
     ModelConfig,
+    ProtocolConfig,
     RunConfig,
     SamplingConfig,
     StreamConfig,
     SweepConfig,
 )
+from harness.identity import check_names
 from harness.loader import load, load_case
 
 DTYPES = ("float16", "bfloat16", "float32")
 LONGEST_PAUSE_MS = 10_000
+PROCEDURE = {
+    "model_code": ("lean", "transformers"),
+    "decode": ("kv_cache", "recompute"),
+    "logits": ("last", "all"),
+    "capture_set": ("policy", "published"),
+    "clock": ("client", "server"),
+    "warmup": ("apart", "none"),
+    "prompt": ("random", "sentence"),
+}
 SHAPE_KEYS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "max_position_embeddings",
@@ -32,8 +43,9 @@ def check(config: RunConfig) -> None:
     """Refuse what could not be measured, before any worker starts."""
     check_run(config)
     check_sweep(config.sweep)
-    check_sampling(config.protocol.sampling)
+    check_procedure(config.protocol, "protocol")
     check_model(config)
+    check_names(config)
     for name in config.run:
         check_case(name, config.cases[name])
 
@@ -114,11 +126,18 @@ def _check_range(bounds: Sequence[int], sweep: SweepConfig) -> None:
         )
 
 
-def check_sampling(sampling: SamplingConfig) -> None:
-    """The sampler's numbers."""
-    key = "protocol.sampling"
-    _one_of(f"{key}.strategy", sampling.strategy, ("greedy", "sample"))
+def check_procedure(procedure: ProtocolConfig, key: str) -> None:
+    """What a procedure may say; whether a case can follow it, its own options show."""
+    for name, allowed in PROCEDURE.items():
+        _one_of(f"{key}.{name}", getattr(procedure, name), allowed)
+    check_sampling(procedure.sampling, f"{key}.sampling", ("greedy", "sample", "published"))
+
+
+def check_sampling(sampling: SamplingConfig, key: str, allowed: Sequence[str]) -> None:
+    """The sampler's name and numbers."""
+    _one_of(f"{key}.strategy", sampling.strategy, allowed)
     _above_zero(f"{key}.temperature", sampling.temperature)
+    _above_zero(f"{key}.repetition_penalty", sampling.repetition_penalty)
     _at_least(f"{key}.top_k", sampling.top_k, 0)
     if not 0 < sampling.top_p <= 1:
         raise ValueError(f"{key}.top_p={sampling.top_p} must be above 0 and at most 1 (1 is off)")
@@ -196,6 +215,8 @@ def check_case(name: str, case: CaseConfig) -> None:
     if not case.title.strip():
         raise ValueError(f"cases.{name}.title is empty: tables need a name for the case")
     _one_of(f"cases.{name}.transport", case.transport, ("inproc", "unix"))
+    check_procedure(case.procedure, f"cases.{name}.procedure")
+    check_sampling(case.sampling, f"cases.{name}.sampling", ("greedy", "sample"))
     _above_zero(f"cases.{name}.timeout_s", case.timeout_s)
     for key, value in _rates(case):
         if value < 0:

@@ -39,10 +39,11 @@ def open_case(entry: CaseJob) -> Case:
     return load_case(entry.target)()
 
 
-def check_capabilities(entry: CaseJob, job: Job) -> None:
+def check_capabilities(job: Job, name: str) -> None:
     """Refuse what the case can't do, before anything is loaded. Raises Unsupported."""
+    entry = job.cases[name]
     known = load_case(entry.target).capabilities.samplers
-    wanted = job.sampling["strategy"]
+    wanted = job.sampling_of(name).strategy
     if wanted not in known:
         raise Unsupported(f"{entry.title} has no sampler '{wanted}', only {', '.join(sorted(known))}")
 
@@ -63,12 +64,12 @@ def measure_block(job: Job, name: str, block: int, events: Events) -> dict[str, 
     entry = job.cases[name]
     folder = job.block_dir(name, block)
     folder.mkdir(parents=True, exist_ok=True)
-    sink = BlockSink(folder, name, block, events)
+    sink = BlockSink(folder, name, block, events, entry.clock)
     verdict: dict[str, Any] = {"state": "ok", "reason": "", "stage": "", "engine": ""}
     case: Case | None = None
     sink.stage("load")
     try:
-        check_capabilities(entry, job)
+        check_capabilities(job, name)
         case = open_case(entry)
         verdict |= describe(case.prepare(job.plan(name)))
         workload(job)(job, name, block, case, sink).measure()

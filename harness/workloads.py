@@ -10,7 +10,6 @@ from pathlib import Path
 from harness.contract import Case
 from harness.job import Job
 from harness.loop import Block, Place, quiet_collector, time_prefill
-from harness.prompts import prompt
 from harness.schema import Metric
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -40,7 +39,7 @@ class Stream(Block):
                 gc.collect()
             length = draw.randint(low, high)
             self.pause(self.job.sweep.pause_ms)
-            timed = time_prefill(self.case, prompt(self.job, "stream", length, request), self.clock)
+            timed = time_prefill(self.case, self.ids("stream", length, request), self.clock)
             self.sink.keep([(Place("stream", length, length, request), timed)])
             self.sink.progress("stream", length, request + 1, plan["requests"])
         self.sink.memory(plan["requests"], self.case.footprint(), resident_bytes(self.case))
@@ -62,7 +61,7 @@ class Interference(Block):
         self.sink.stage("warmup")
         for iteration in range(max(2, self.job.sweep.warmup_iterations)):
             for length in self.job.sweep.interference["lengths"]:
-                self.case.prefill(prompt(self.job, "warmup", length, iteration))
+                self.case.prefill(self.ids("warmup", length, iteration))
 
     def phase(self, name: Metric, between: list[int]) -> None:
         """Before each timed request stands an untimed one of the lengths `between`, in turns.
@@ -77,8 +76,8 @@ class Interference(Block):
             length = plan["lengths"][request % len(plan["lengths"])]
             other = between[request % len(between)]
             self.pause(self.job.sweep.pause_ms)
-            self.case.prefill(prompt(self.job, f"{name}/between", other, request))
-            timed = time_prefill(self.case, prompt(self.job, name, length, request), self.clock)
+            self.case.prefill(self.ids(f"{name}/between", other, request))
+            timed = time_prefill(self.case, self.ids(name, length, request), self.clock)
             self.sink.keep([(Place(name, length, length, request), timed)])
             self.sink.progress(name, length, request + 1, plan["requests"])
 

@@ -16,10 +16,10 @@ def blocks_frame(run: Run) -> pd.DataFrame:
     """
     timed = run.samples[(run.samples["metric"] == "ttft") & (run.samples["iteration"] < run.sweep["ttft_iterations"])]
     # The lower median, as in the other tables.
-    lengths = timed.groupby(["case", "block", "prompt_length"])["host_ms"].quantile(0.5, interpolation="lower")
+    lengths = timed.groupby(["case", "block", "prompt_length"])["latency_ms"].quantile(0.5, interpolation="lower")
     by_block = lengths.groupby(["case", "block"])
     ttft = by_block.mean()[by_block.size() == len(run.sweep["prompt_lengths"])]
-    steps = run.samples[run.samples["metric"] == "decode"].groupby(["case", "block"])["host_ms"]
+    steps = run.samples[run.samples["metric"] == "decode"].groupby(["case", "block"])["latency_ms"]
     decode = steps.quantile(0.5, interpolation="lower")
     parts = [part.rename("median_ms").reset_index().assign(metric=name) for name, part in
              (("TTFT", ttft), ("Decode", decode))]  # fmt: skip

@@ -45,7 +45,7 @@ def summary_frame(run: Run) -> pd.DataFrame:
     rows = []
     for case, title in run.cases.items():
         blocks = run.status[(run.status["case"] == case) & (run.status["state"] == "ok")]
-        cold = run.samples[(run.samples["case"] == case) & (run.samples["metric"] == "cold")]["host_ms"]
+        cold = run.samples[(run.samples["case"] == case) & (run.samples["metric"] == "cold")]["latency_ms"]
         rows.append(
             {
                 "case": case,

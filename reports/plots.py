@@ -123,7 +123,7 @@ def decode(run: Run) -> Plot:
         if rows.empty:
             continue
         bins = (rows["context_length"] // width * width + (width - 1) / 2).rename("bin")
-        medians = rows.groupby(bins)["host_ms"].median()
+        medians = rows.groupby(bins)["latency_ms"].median()
         # The same distance along the axis for every case, each from a place of its own: no marker hides another.
         apart = max(1, round(len(medians) / 8))
         start = len(drawn) * apart // len(run.cases)
@@ -209,7 +209,7 @@ def ecdf(run: Run) -> Plot:
 def panel(run: Run, axes: Axes, samples: pd.DataFrame, title: str) -> None:
     """One panel of the distribution."""
     for case, look in style.looks(run.cases).items():
-        values = samples.loc[samples["case"] == case, "host_ms"]
+        values = samples.loc[samples["case"] == case, "latency_ms"]
         if len(values):
             axes.ecdf(values, color=look.colour, label=label(run, case), linewidth=1.4)
     log_axis(axes, "x")

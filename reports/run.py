@@ -169,8 +169,10 @@ def load(path: Path) -> Run:
             ("equivalence", schema.EQUIVALENCE),
         )
     }
-    later = {column: 0.0 for column in schema.SAMPLES if column not in frames["samples"]}
-    frames["samples"] = frames["samples"].assign(**later)
+    samples = frames["samples"]
+    if "latency_ms" not in samples:  # it came with the server's clock: before, all latencies were the client's
+        samples = samples.assign(latency_ms=samples["host_ms"])
+    frames["samples"] = samples.assign(**{column: 0.0 for column in schema.SAMPLES if column not in samples})
     cases = {name: str(config["cases"][name]["title"]) for name in config["run"]}
     for name, frame in frames.items():
         if stray := sorted(set(frame["case"]) - set(cases)):

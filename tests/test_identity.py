@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
-from harness import identity
+from harness import identity, validate
 from harness.compose import Source, compose_raw, to_config
-from tests.runs import begin
+from harness.config import RunConfig
+from harness.job import CaseJob
 
 EXTRA = Source(extra=Path(__file__).parent / "conf")
 
@@ -52,13 +56,59 @@ def test_honest_names_pass(configure, overrides):
 
 def test_a_false_name_starts_nothing(tmp_path):
     folder = tmp_path / "run"
-    with pytest.raises(ValueError, match="the name tensorrt_llm stands for"):
-        begin(folder, "run=[tensorrt_llm]", "cases.tensorrt_llm.target=cases.baseline.Baseline")
+    call = [sys.executable, "-m", "harness", "experiment=smoke", f"output={folder}", "run=[tensorrt_llm]"]
+    call += ["cases.tensorrt_llm.target=cases.jit.Jit"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert "cases.tensorrt_llm: " in done.stderr or "the name tensorrt_llm stands for" in done.stderr
     assert not folder.exists()
 
 
+def job_of(**options: Any) -> CaseJob:
+    return CaseJob("A case", "x.Y", "inproc", None, 1, options)
+
+
 def test_engines_are_told_by_their_first_word():
-    assert identity.wrong_engine("baseline", "transformers 5.17 LlamaForCausalLM.generate") == ""
-    assert identity.wrong_engine("mine", "anything") == ""
-    assert identity.wrong_engine("tensorrt_llm", "tensorrt_llmish 1.0")
-    assert identity.wrong_engine("tensorrt_llm", "")
+    assert identity.wrong_engine("baseline", job_of(), "transformers 5.17 LlamaForCausalLM.generate") == ""
+    assert identity.wrong_engine("mine", job_of(), "anything") == ""
+    assert identity.wrong_engine("tensorrt_llm", job_of(), "tensorrt_llmish 1.0")
+    assert identity.wrong_engine("tensorrt_llm", job_of(), "")
+    assert identity.wrong_engine("tensorrt_llm", job_of(impersonate=None), "transformers 5.17")
+
+
+def test_what_impersonates_must_be_transformers():
+    assert identity.wrong_engine("tensorrt_llm", job_of(impersonate="transformers"), "transformers 5.17 x") == ""
+    assert identity.wrong_engine("stand_in", job_of(impersonate="transformers"), "tensorrt_llm 1.2")
+
+
+def composed(*overrides: str) -> RunConfig:
+    return to_config(compose_raw(["experiment=smoke", "run=[tensorrt_llm]", *overrides]))
+
+
+def test_the_published_stand_in_is_off_by_default_even_under_the_papers_protocol():
+    case = composed("protocol=paper").cases["tensorrt_llm"]
+    assert (case.title, case.target) == ("TensorRT-LLM", "cases.tensorrt_llm.TensorRtLlm")
+
+
+def test_the_published_stand_in_has_a_label_that_it_can_not_lose():
+    asked = ("protocol=paper", "cases.tensorrt_llm.impersonate=transformers")
+    case = composed(*asked).cases["tensorrt_llm"]
+    assert (case.title, case.target) == (identity.IMPERSONATED, identity.STAND_IN)
+    validate.check(composed(*asked))
+    with pytest.raises(ValueError, match="its title must stay"):
+        validate.check(composed(*asked, "cases.tensorrt_llm.title=TensorRT-LLM"))
+    with pytest.raises(ValueError, match="its title must stay"):
+        validate.check(composed(*asked, "cases.tensorrt_llm.target=cases.baseline.Baseline"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["cases.tensorrt_llm.impersonate=transformers"], "it needs protocol.engine_check=false"),
+        (["protocol=paper", "cases.tensorrt_llm.impersonate=vllm"], "impersonate"),
+        (["protocol=paper", "cases.tensorrt_llm.target=cases.stand_in.StandIn"], "impersonate"),
+    ],
+)
+def test_no_other_way_into_the_engines_place(overrides, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        validate.check(composed(*overrides))

@@ -34,6 +34,7 @@ samplings = st.builds(
     top_k=st.integers(0, INT31),
     top_p=st.floats(0, 1),
     seed=counts,
+    repetition_penalty=seconds,
 )
 captures = st.builds(CaptureRecord, st.integers(0, INT31), seconds, counts, texts)
 plans = st.builds(
@@ -212,8 +213,8 @@ def nested(levels: int) -> list[object]:
         (plan_with(2, "tpu"), "device must be one of cuda, cpu"),
         (plan_with(3, "int8"), "dtype must be one of"),
         (plan_with(4, 0), "context must be an integer from 1"),
-        (plan_with(5, ["beam", 1.0, 0, 1.0, 0]), "strategy must be one of greedy, sample"),
-        (plan_with(5, ["greedy", math.inf, 0, 1.0, 0]), "temperature must be a finite number"),
+        (plan_with(5, ["beam", 1.0, 0, 1.0, 0, 1.0]), "strategy must be one of greedy, sample"),
+        (plan_with(5, ["greedy", math.inf, 0, 1.0, 0, 1.0]), "temperature must be a finite number"),
         (plan_with(6, []), "options must be a map"),
         (plan_with(6, {"a": b"bytes"}), "options must be plain values"),
         (plan_with(6, {"a": msgpack.ExtType(5, b"")}), "options must be plain values"),

@@ -6,6 +6,7 @@ import gc
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -175,7 +176,7 @@ def test_every_length_and_iteration_is_timed_once(make_job):
     job = make_job()
     _, kept = measured(job)
     places = Counter((place.prompt_length, place.iteration) for place, _ in kept.of("ttft"))
-    assert places == Counter(itertools.product(job.sweep.prompt_lengths, range(job.sweep.iterations)))
+    assert places == Counter(itertools.product(job.sweep.prompt_lengths, range(job.sweep.iterations("apart"))))
     assert all(place.context_length == place.prompt_length for place, _ in kept.of("ttft"))
 
 
@@ -265,3 +266,21 @@ def test_the_collector_finds_nothing_to_walk_through_inside():
     with quiet_collector():
         assert gc.get_freeze_count() > 0
         assert not gc.isenabled()
+
+
+def as_published(make_job, **sweep):
+    """A job whose case has no warm-up apart."""
+    job = make_job(**sweep)
+    return replace(job, cases={"fake": replace(job.cases["fake"], warmup="none")})
+
+
+def test_as_published_the_first_requests_count_and_lengths_ascend(make_job):
+    job = as_published(make_job, prompt_lengths=[9, 3], ttft_iterations=2, p99_iterations=3)
+    case, kept = measured(job)
+    places = [(place.prompt_length, place.iteration) for place, _ in kept.of("ttft")]
+    ttft = [(3, 0), (3, 1), (9, 0), (9, 1)]
+    assert places == [*ttft, *((length, iteration) for length in (3, 9) for iteration in (2, 3, 4))]
+    assert kept.of("cold") == []
+    assert len(case.prompts[0]) == 3, "the very first request of the process is the first sample"
+    assert job.planned_samples("fake", 0)["ttft"] == len(places)
+    assert job.planned_samples("fake", 0)["cold"] == 0

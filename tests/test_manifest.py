@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 
 from harness import manifest
 from harness.compose import compose_raw, to_config
@@ -44,9 +45,17 @@ def test_in_a_checkout_git_says_commit_and_changes(tmp_path):
 
 def test_a_protocol_that_was_changed_does_not_go_by_its_name_alone():
     def said(*overrides: str) -> str:
-        return manifest.protocol_of(to_config(compose_raw(list(overrides))).protocol)
+        return manifest.protocol_of(to_config(compose_raw(list(overrides))))
 
     assert said() == "controlled"
     changed = said("protocol.decode=recompute", "protocol.sampling.top_k=5")
     assert changed == "controlled but sampling.top_k=5, decode=recompute"
     assert said("protocol.name=mine", "protocol.decode=recompute") == "mine"
+    assert said("protocol=paper") == "paper"
+    assert said("protocol=paper", "protocol.warmup=apart") == "paper but warmup=apart"
+
+
+def test_a_case_that_follows_another_procedure_is_named_beside_the_protocol():
+    config = to_config(compose_raw(["run=[baseline,jit]"]))
+    config.cases["jit"].procedure = replace(config.protocol, clock="server")
+    assert manifest.protocol_of(config) == "controlled (another for jit)"

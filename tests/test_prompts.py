@@ -1,6 +1,7 @@
 """Prompts: from the seed alone, each one once."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -36,9 +37,11 @@ def test_every_ordinary_id_is_drawn(make_job):
 
 def test_no_timed_prompt_is_sent_twice(make_job):
     job = make_job(blocks=3, ttft_iterations=50, p99_iterations=50)
-    pairs = itertools.product(range(job.sweep.blocks), range(job.sweep.iterations))
-    indices = [prompts.timed_index(job, block, iteration) for block, iteration in pairs]
+    pairs = itertools.product(range(job.sweep.blocks), range(job.sweep.iterations("apart")))
+    indices = [prompts.timed_index(job, "apart", block, iteration) for block, iteration in pairs]
     assert sorted(indices) == list(range(150))
+    pairs = itertools.product(range(job.sweep.blocks), range(job.sweep.iterations("none")))
+    assert sorted(prompts.timed_index(job, "none", *pair) for pair in pairs) == list(range(300))
     sent = {tuple(prompts.prompt(job, "ttft", 10, index)) for index in indices}
     assert len(sent) == 150
 
@@ -56,3 +59,13 @@ def test_the_digest_is_over_every_timed_prompt(make_job):
     ):
         assert prompts.digest(make_job(**change)) != digest, change
     assert prompts.digest(make_job(decode_sequences=1, warmup_iterations=0)) == digest
+
+
+def test_the_published_prompt_is_one_sentence_cut_or_padded_at_its_end(make_job):
+    job = make_job()
+    job = replace(job, sentence=[1, 45, 46], end_id=2, cases={"fake": replace(job.cases["fake"], prompt="sentence")})
+    assert prompts.prompt_for(job, "fake", "ttft", 2, 0) == [1, 45]
+    assert prompts.prompt_for(job, "fake", "ttft", 5, 0) == [1, 45, 46, 2, 2]
+    assert prompts.prompt_for(job, "fake", "cold", 5, 9) == [1, 45, 46, 2, 2]
+    assert prompts.digest(job) != prompts.digest(make_job())
+    assert prompts.prompt_for(make_job(), "fake", "ttft", 5, 3) == prompts.prompt(make_job(), "ttft", 5, 3)

@@ -53,8 +53,21 @@ def test_a_sample_is_a_row_with_the_schemas_columns(sink, tmp_path):
     sink.keep([(Place("decode", 10, 11, 4), timed(before, after))])
     assert (tmp_path / "samples.csv").read_text().splitlines() == [
         ",".join(SAMPLES),
-        "fake,2,decode,10,11,4,1000000000000000,1.234567,2.000000,0.750000,77,2,,,1,0,1,2,1,1",
+        "fake,2,decode,10,11,4,1000000000000000,1.234567,2.000000,0.750000,77,2,,,1,0,1,2,1,1,1.234567",
     ]
+
+
+@pytest.mark.parametrize(
+    ("clock", "server_ns", "latency"),
+    [("client", 750_000, "1.234567"), ("server", 750_000, "0.750000"), ("server", 0, "1.234567")],
+)
+def test_latency_is_by_the_clock_that_counts_and_by_the_clients_without_a_server(
+    tmp_path, events, clock, server_ns, latency
+):
+    sink = BlockSink(tmp_path, "fake", 0, events[0], clock)
+    sink.keep([(Place("ttft", 10, 10, 0), timed(Stats(), Stats(server_ns=server_ns)))])
+    (row,) = rows(tmp_path / "samples.csv")
+    assert (row["host_ms"], row["latency_ms"]) == ("1.234567", latency)
 
 
 def test_a_clock_that_does_not_move_leaves_its_column_empty(sink, tmp_path):

@@ -42,6 +42,7 @@ class KvCache:
 
     def begin(self, prompt: Sequence[int]) -> None:
         """See Decoding. The prompt goes as it is or in pieces, as the runner says."""
+        self._ops.meet(prompt)
         for start, end, count in self._runner.pieces(len(prompt)):
             ids = prompt if end - start == len(prompt) else prompt[start:end]
             self._ops.stage(ids, count, self._state, start)

@@ -71,6 +71,16 @@ def check_sampling(sampling: Sampling) -> None:
         raise ValueError(f"sampling.top_p must be above 0 and at most 1, where 1 is off, not {sampling.top_p!r}")
     if not isinstance(sampling.seed, int) or not 0 <= sampling.seed < 2**63:
         raise ValueError(f"sampling.seed must be a whole number from 0 to 2^63 - 1, not {sampling.seed!r}")
+    if not 0 < sampling.repetition_penalty < float("inf"):
+        raise ValueError(
+            f"sampling.repetition_penalty must be a finite number above 0, where 1 is off, not "
+            f"{sampling.repetition_penalty!r}"
+        )
+
+
+def penalised(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Logits [vocabulary] with those of the ids in the mask `seen` made less likely (Keskar et al. 2019, CTRL)."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 class DynamicOps(ABC):
@@ -84,7 +94,9 @@ class DynamicOps(ABC):
         pinned = device == "cuda"
         self.host_token = torch.zeros(1, dtype=torch.int64, pin_memory=pinned)
         self._noise = torch.empty(vocab_size, dtype=torch.float32, device=device)
+        self._seen = torch.zeros(vocab_size, dtype=torch.bool, device=device)
         self._generator = torch.Generator(device=device)
+        self.draws = 1
 
     def use(self, sampling: Sampling, state: State) -> None:
         """Choose so from the next `reseed` on. Raises ValueError for values outside their ranges."""
@@ -96,8 +108,15 @@ class DynamicOps(ABC):
         self.sampling = self._next
         if self.sampling.strategy == "sample":
             self._generator.manual_seed(self.sampling.seed)
+        if self.sampling.repetition_penalty != 1.0:
+            self._seen.zero_()
 
-    def draw(self, state: State) -> Tensor:
+    def meet(self, ids: Sequence[int]) -> None:
+        """These ids of the prompt are part of the sequence, which a repetition penalty has to know."""
+        if self.sampling.repetition_penalty != 1.0:
+            self._seen.index_fill_(0, torch.tensor(list(ids), device=self._seen.device), True)
+
+    def draw(self) -> Tensor:
         """Standard exponential noise for one choice."""
         return self._noise.exponential_(generator=self._generator)
 
@@ -118,9 +137,33 @@ class DynamicOps(ABC):
     def pull(self, count: int, state: State) -> None:  # noqa: B027  most ops have no such part
         """The rest, on the device, behind `stage`: the same for every prompt of a bucket, so it may be captured."""
 
-    @abstractmethod
     def choose(self, state: State) -> None:
-        """Choose from the state's logits; make the state ready for the next step; send the id to `host_token`."""
+        """Choose from the state's logits; make the state ready for the next step; send the id to `host_token`.
+
+        With `draws` above 1 a sampled id is drawn so often, and the last one counts.
+        """
+        penalty = self.sampling.repetition_penalty
+        logits = state.logits if penalty == 1.0 else penalised(state.logits, self._seen, penalty)
+        if self.sampling.strategy == "greedy":
+            self.take_likeliest(logits, state)
+        else:
+            for _ in range(self.draws - 1):
+                self.sampled(logits)
+            self.take(self.sampled(logits), state)
+        if penalty != 1.0:
+            self._seen.index_fill_(0, state.tokens[:1], True)
+
+    @abstractmethod
+    def sampled(self, logits: Tensor) -> Tensor:
+        """An id [1] drawn from logits [vocabulary]."""
+
+    @abstractmethod
+    def take(self, token: Tensor, state: State) -> None:
+        """Make the state ready for the step behind `token` [1], and send it to `host_token`."""
+
+    def take_likeliest(self, logits: Tensor, state: State) -> None:
+        """Take the likeliest id."""
+        self.take(torch.argmax(logits, dim=0, keepdim=True), state)
 
 
 class PlainOps(DynamicOps):
@@ -134,13 +177,13 @@ class PlainOps(DynamicOps):
         words = [start, len(ids) - 1, *ids, *[0] * (count - len(ids))]
         state.words[: TOKENS + count].copy_(torch.tensor(words))
 
-    def choose(self, state: State) -> None:
+    def sampled(self, logits: Tensor) -> Tensor:
         """See DynamicOps."""
         sampling = self.sampling
-        if sampling.strategy == "greedy":
-            token = torch.argmax(state.logits, dim=0, keepdim=True)
-        else:
-            token = sample_index(state.logits, self.draw(state), sampling.temperature, sampling.top_k, sampling.top_p)
+        return sample_index(logits, self.draw(), sampling.temperature, sampling.top_k, sampling.top_p)
+
+    def take(self, token: Tensor, state: State) -> None:
+        """See DynamicOps."""
         state.position.add_(state.last + 1)
         state.last.zero_()
         state.tokens[:1].copy_(token)

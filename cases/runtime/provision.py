@@ -14,6 +14,7 @@ import torch
 
 from cases.runtime.calibration import calibrate
 from cases.runtime.checkpoint import digest, resolve
+from cases.runtime.sentence import sentence
 from harness.contract import Unavailable
 
 PACKAGES = ("torch", "transformers", "triton", "safetensors", "numpy", "tensorrt_llm")
@@ -54,6 +55,7 @@ def provision(spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
         **{name: round(rate, 4) for name, rate in rates.items()},
         "seconds": laps.seconds,
+        **sentence(folder, shape.vocab_size),
     }
 
 

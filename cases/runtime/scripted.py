@@ -60,12 +60,13 @@ class ScriptedOps(DynamicOps):
         words = self._pad(torch.as_tensor(prompt, dtype=torch.int64), count, start)
         state.words[: words.shape[0]].copy_(words)
 
-    def choose(self, state: State) -> None:
+    def sampled(self, logits: torch.Tensor) -> torch.Tensor:
         """See DynamicOps."""
         sampling = self.sampling
-        if sampling.strategy == "greedy":
-            token = torch.argmax(state.logits, dim=0, keepdim=True)
-        else:
-            token = self._sample(state.logits, self.draw(state), sampling.temperature, sampling.top_k, sampling.top_p)
+        token: torch.Tensor = self._sample(logits, self.draw(), sampling.temperature, sampling.top_k, sampling.top_p)
+        return token
+
+    def take(self, token: torch.Tensor, state: State) -> None:
+        """See DynamicOps."""
         self._advance(state.words, token)
         self.host_token.copy_(token, non_blocking=True)

@@ -186,8 +186,9 @@ class Answers:
 
 
 def alike(one: Sampling, other: Sampling) -> bool:
-    """Whether both choose the same tokens: of greedy ones nothing else is read, the seed least of all."""
-    return one == other or one.strategy == other.strategy == "greedy"
+    """Whether both choose the same tokens: of greedy ones the penalty alone is read, the seed least of all."""
+    greedy = one.strategy == other.strategy == "greedy"
+    return one == other or (greedy and one.repetition_penalty == other.repetition_penalty)
 
 
 NOBODY: Any = object()

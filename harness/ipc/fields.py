@@ -214,13 +214,14 @@ def _pack_sampling(value: Sampling, name: str) -> list[Any]:
 
 
 def _parse_sampling(value: Any, name: str) -> Sampling:
-    strategy, temperature, top_k, top_p, seed = _items(value, name, 5)
+    strategy, temperature, top_k, top_p, seed, repetition_penalty = _items(value, name, 6)
     return Sampling(
         strategy=_choice(strategy, "strategy", ("greedy", "sample")),
         temperature=_number(temperature, "temperature"),
         top_k=_integer(top_k, "top_k", 0, INT31),
         top_p=_number(top_p, "top_p"),
         seed=_integer(seed, "seed", 0, INT63),
+        repetition_penalty=_number(repetition_penalty, "repetition_penalty"),
     )
 
 

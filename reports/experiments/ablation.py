@@ -91,12 +91,12 @@ def cell_logs(samples: pd.DataFrame, keys: list[str], blocks: bool, rng: np.rand
     """
     groups = [group for _, group in samples.groupby(keys)] if keys else [samples]
     if not blocks:
-        values = [group["host_ms"].to_numpy(dtype=float) for group in groups]
+        values = [group["latency_ms"].to_numpy(dtype=float) for group in groups]
         drawn = [np.concatenate([at(rng.choice(v, (50, len(v))), 0.5) for _ in range(RESAMPLES // 50)]) for v in values]
         return np.log([at(v, 0.5) for v in values]), np.log(drawn)
     numbers = sorted(samples["block"].unique())
     medians = np.array(
-        [[at(g.loc[g["block"] == b, "host_ms"].to_numpy(dtype=float), 0.5) for b in numbers] for g in groups]
+        [[at(g.loc[g["block"] == b, "latency_ms"].to_numpy(dtype=float), 0.5) for b in numbers] for g in groups]
     )
     chosen = rng.integers(len(numbers), size=(RESAMPLES, len(numbers)))
     return np.log(medians).mean(axis=1), np.log(medians)[:, chosen].mean(axis=2)

@@ -41,9 +41,9 @@ def kinds(run: Run, case: str) -> dict[str, pd.DataFrame]:
 def records(run: Run, case: str) -> list[Record]:
     """One record a kind of request, latencies in ms; the ratio is that of its P99 to the quiet P99."""
     found, rows = kinds(run, case), []
-    quiet = found["quiet"]["host_ms"]
+    quiet = found["quiet"]["latency_ms"]
     for kind, samples in found.items():
-        latency = samples["host_ms"]
+        latency = samples["latency_ms"]
         p99, factor = quantile(latency, 0.99), (math.nan, math.nan, math.nan)
         if kind != "quiet":
             factor = ratio(p99, quantile(quiet, 0.99), latency, quiet, 0.99, seed_of(run))
@@ -97,7 +97,7 @@ def plot(run: Run, case: str) -> Plot:
     name = "background_capture" if len(run.cases) == 1 else f"background_capture_{case}"
     title = f"Requests with and without captures beside them, {run.cases[case]}"
     found = kinds(run, case)
-    curves = {kind: (KINDS[kind], found[kind]["host_ms"], LOOKS[kind]) for kind in KINDS}
+    curves = {kind: (KINDS[kind], found[kind]["latency_ms"], LOOKS[kind]) for kind in KINDS}
     absent = [KINDS[kind] for kind in KINDS if found[kind].empty]
     caption = "Empirical distribution of the timed requests of all lengths: a step a length."
     if len(found["busy"]) and len(found["busy"]) == len(found["capturing"]):

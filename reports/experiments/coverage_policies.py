@@ -58,7 +58,7 @@ def record(run: Run, case: str) -> Record:
     good = captures[captures["reason"] == ""]
     edges = sorted(set(prefill(good)["bucket"]))
     samples = timed(run, "ttft")
-    latency = samples.loc[samples["case"] == case, "host_ms"]
+    latency = samples.loc[samples["case"] == case, "latency_ms"]
     theirs = PUBLISHED_AS.get(case, "")
     p50 = quantile(latency, 0.5)
     return {

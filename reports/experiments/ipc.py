@@ -55,7 +55,7 @@ def records(run: Run) -> list[Record]:
 
 def record(run: Run, label: str, samples: pd.DataFrame) -> Record:
     """Both quantiles of both cases, and what the socket adds to each."""
-    ours, theirs = (samples.loc[samples["case"] == case, "host_ms"] for case in (OUTSIDE, INSIDE))
+    ours, theirs = (samples.loc[samples["case"] == case, "latency_ms"] for case in (OUTSIDE, INSIDE))
     found: Record = {"label": label, "key": "Prompt tokens", "n": min(len(ours), len(theirs))}
     for name, p in LEVELS.items():
         outside, inside = quantile(ours, p), quantile(theirs, p)

@@ -70,7 +70,7 @@ def record(run: Run, case: str) -> Record:
     """
     samples, readings = stream(run, case), first_block(table_file(run, "memory"), case).sort_values("request")
     captures = first_block(table_file(run, "captures"), case)
-    latency, asked = samples["host_ms"], samples["hits"].sum() + samples["misses"].sum()
+    latency, asked = samples["latency_ms"], samples["hits"].sum() + samples["misses"].sum()
     made, last = int((captures["reason"] == "").sum()), readings.tail(1)
     known = len(captures) > 0 and len(last) > 0
     return {
@@ -193,7 +193,7 @@ def distribution(run: Run) -> Plot:
     samples = timed(run, "stream")
     looks = style.looks(run.cases)
     curves = {
-        case: (title, samples.loc[samples["case"] == case, "host_ms"], looks[case]) for case, title in run.cases.items()
+        case: (title, samples.loc[samples["case"] == case, "latency_ms"], looks[case]) for case, title in run.cases.items()
     }
     caption = "Empirical distribution of all requests of the stream, of every length."
     caption += without_curve(run, set(samples["case"]))

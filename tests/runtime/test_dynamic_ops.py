@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from cases.runtime.dynamic_ops import DynamicOps, PlainOps, sample_by_tensors, sample_index
+from cases.runtime.dynamic_ops import DynamicOps, PlainOps, penalised, sample_by_tensors, sample_index
 from cases.runtime.llama import TOKENS, State
 from cases.runtime.scripted import ScriptedOps
 from harness.contract import Sampling
@@ -215,6 +215,10 @@ def test_parameters_on_the_device_need_one_compiled_form_for_each_pair_of_cuts()
         (Sampling("sample", top_p=0.0), "sampling.top_p must be above 0 and at most 1, where 1 is off, not 0.0"),
         (Sampling("sample", top_p=1.1), "sampling.top_p must be above 0 and at most 1, where 1 is off, not 1.1"),
         (Sampling("sample", seed=-1), "sampling.seed must be a whole number from 0 to 2^63 - 1, not -1"),
+        (
+            Sampling(repetition_penalty=0.0),
+            "sampling.repetition_penalty must be a finite number above 0, where 1 is off, not 0.0",
+        ),
     ],
 )
 def test_values_outside_their_ranges_are_refused(sampling, sentence):
@@ -246,3 +250,41 @@ def test_another_sampling_holds_from_the_next_request_on(kind):
         found.append(tokens)
     assert found[0] == found[1]
     assert found[0] != [int(logits(step).argmax()) for step in range(12)]
+
+
+@pytest.mark.parametrize("kind", [PlainOps, ScriptedOps])
+def test_a_repetition_penalty_is_that_of_transformers(kind):
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    ops, state = new_ops(kind, Sampling(repetition_penalty=1.7)), new_state()
+    ops.reseed()
+    ids = [3, 5, 3, 8]
+    ops.meet(ids)
+    ops.load_prompt(ids, 4, state)
+    state.logits.copy_(torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1)))
+    state.logits[[3, 9]] = torch.tensor([6.0, 5.0])
+    expected = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([ids]), state.logits[None].clone())[0]
+    assert torch.equal(penalised(state.logits, ops._seen, 1.7), expected)
+    ops.choose(state)
+    assert int(ops.host_token) == int(expected.argmax()) == 9, "without the penalty 3 is the likeliest"
+    ops.choose(state)
+    assert int(ops.host_token) != 9, "what was chosen is part of the sequence"
+    ops.reseed()
+    assert not ops._seen.any(), "another request knows nothing of it"
+
+
+@pytest.mark.parametrize("kind", [PlainOps, ScriptedOps])
+def test_the_last_of_several_draws_counts(kind):
+    sampling = Sampling("sample", temperature=1.5, seed=4)
+    drawn = []
+    for draws in (1, 2):
+        ops, state = new_ops(kind, sampling), new_state()
+        ops.draws = draws
+        state.logits.copy_(torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(2)))
+        ops.reseed()
+        tokens = []
+        for _ in range(20):
+            ops.choose(state)
+            tokens.append(int(ops.host_token))
+        drawn.append(tokens)
+    assert drawn[1][:10] == drawn[0][1:20:2], "every second one of a generator that goes on"

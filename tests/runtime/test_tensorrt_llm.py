@@ -12,13 +12,14 @@ from cases.tensorrt_llm import TensorRtLlm
 from harness.contract import Plan, Unavailable
 from tests.runtime.llamas import plan
 
-TRT = {"overlap_scheduler": False, "memory_fraction": 0.5}
+TRT = {"overlap_scheduler": False, "memory_fraction": 0.5, "impersonate": None}
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"batch": 1}, "^tensorrt_llm has no option batch, only overlap_scheduler and memory_fraction$"),
+        ({"batch": 1}, "^tensorrt_llm has no option batch, only overlap_scheduler, memory_fraction, impersonate$"),
+        ({"impersonate": "transformers"}, "^the engine itself impersonates nobody: impersonate must be null for it$"),
         ({"overlap_scheduler": "no"}, "^overlap_scheduler must be true or false, not 'no'$"),
         ({"overlap_scheduler": 1}, "^overlap_scheduler must be true or false, not 1$"),
         ({"memory_fraction": 0}, "^memory_fraction must lie between 0 and 1, not 0$"),

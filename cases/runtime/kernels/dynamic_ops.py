@@ -119,18 +119,20 @@ class TritonOps(DynamicOps):
         self.stage(prompt, count, state, start)
         self.pull(count, state)
 
-    def choose(self, state: State) -> None:
-        """See DynamicOps."""
-        if self.sampling.strategy == "greedy":
-            vocab = state.logits.shape[0]
-            block = min(ARGMAX_BLOCK, triton.next_power_of_2(vocab))
-            _greedy[(1,)](state.logits, state.words, self.host_token, VOCAB=vocab, BLOCK=block, num_warps=16)
-            return
-        _accept[(1,)](self._choose_sampled(state), state.words, self.host_token, num_warps=1)
+    def take_likeliest(self, logits: Tensor, state: State) -> None:
+        """See DynamicOps. One kernel."""
+        vocab = logits.shape[0]
+        block = min(ARGMAX_BLOCK, triton.next_power_of_2(vocab))
+        _greedy[(1,)](logits, state.words, self.host_token, VOCAB=vocab, BLOCK=block, num_warps=16)
 
-    def _choose_sampled(self, state: State) -> Tensor:
+    def sampled(self, logits: Tensor) -> Tensor:
+        """See DynamicOps."""
         sampling = self.sampling
-        return self._sample(state.logits, self.draw(state), sampling.temperature, sampling.top_k, sampling.top_p)
+        return self._sample(logits, self.draw(), sampling.temperature, sampling.top_k, sampling.top_p)
+
+    def take(self, token: Tensor, state: State) -> None:
+        """See DynamicOps."""
+        _accept[(1,)](token, state.words, self.host_token, num_warps=1)
 
     def _sample(self, logits: Tensor, noise: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
         """See sample_index. The parameters go to the device when they change."""

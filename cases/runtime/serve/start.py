@@ -108,7 +108,7 @@ def prepare(config: RunConfig, case: str, gpu: Gpu | None, context: int | None, 
         device=cast(Any, config.device),
         dtype=cast(Any, model.dtype),
         context=positions(context, shape.max_position_embeddings),
-        sampling=Sampling(**{**asdict(config.protocol.sampling), "seed": config.seed}),
+        sampling=Sampling(**{**asdict(entry.sampling), "seed": config.seed}),
         options=entry.options,
     )
     console.print(f"{entry.title}: load, compile, capture", markup=False)
