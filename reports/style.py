@@ -40,6 +40,9 @@ SPARE = (Look("#56b4e9", "X"), Look("#332288", "<"), Look("#999933", ">"), Look(
 FLOOR = "#8c8c8c"
 FAINT = "#6b6b6b"
 PUBLISHED = "#5b2a86"
+WHOLE = "#4d4d4d"  # of a waterfall: a ratio itself, what raised it, what lowered it
+RAISED = "#d55e00"
+LOWERED = "#0072b2"
 
 RC: Any = {
     "font.family": "sans-serif",

@@ -5,7 +5,15 @@ from __future__ import annotations
 import matplotlib as mpl
 
 from reports import style
-from reports.experiments import ablation, background_capture, capture_coverage, coverage_policies, ipc, rolling
+from reports.experiments import (
+    ablation,
+    attribution,
+    background_capture,
+    capture_coverage,
+    coverage_policies,
+    ipc,
+    rolling,
+)
 from reports.experiments.section import Section
 from reports.run import Run
 
@@ -16,6 +24,7 @@ STUDIES = {
     "background_capture": background_capture.section,
     "ipc": ipc.section,
     "ablation": ablation.section,
+    "attribution": attribution.section,
 }
 
 

@@ -1,0 +1,243 @@
+"""From the published procedure to the controlled one, a confound less at each step: what each did to the speed-ups."""
+
+from __future__ import annotations
+
+import math
+
+from reports.experiments.ladder import (
+    BASELINE,
+    ENGINE,
+    GRAPH,
+    HYBRID,
+    STAND_IN,
+    STEPS,
+    Ladder,
+    Rung,
+    climb,
+    why_absent,
+    words_of,
+)
+from reports.experiments.section import Record, Section, paper, stated
+from reports.experiments.waterfall import Bar, draw, factor_text
+from reports.plots import Plot
+from reports.run import Run
+from reports.table import DAGGER, DASH, Cell, Column, Notes, Table, heads
+
+TITLE = "Attribution: from the paper's protocol to the controlled one"
+TEXT = (
+    "Each step takes one more confound of the published procedure away and keeps what the steps before it took, down "
+    "to the controlled protocol; the model, the card and the prompt lengths stay. A factor belongs to its step in this "
+    "order: in another order the same change may weigh differently. Three changes can't be separated from their order: "
+    "logits, model code and KV cache. The lean forward has logits of the last position only, so the logits come before "
+    "it; the forward of Transformers keeps no cache here, so the cache comes after it. And with the model code JIT "
+    "changes its meaning: from TorchScript around the model to compiled kernels inside it. What was published as "
+    "TensorRT-LLM loads and times the model of Transformers; here it is called by that name, and the real engine has "
+    "a place of its own."
+)
+STAND_IN_NAME = "Transformers (published as TensorRT-LLM)"
+OVER_GRAPH, OVER_STAND_IN = "JIT+CUDA over CUDA Graph", f"JIT+CUDA over {STAND_IN_NAME}"
+TEXTS = {"readme": "front page", "draft": "draft"}
+TOGETHER = "Of this step and of those before it that have no figure, together."
+FIRST = "No step before it has a figure."
+
+
+def section(run: Run) -> Section:
+    """Both tables and both figures of the experiment."""
+    over_graph, over_stand_in = climb(run, GRAPH), climb(run, STAND_IN)
+    return Section(
+        TITLE, TEXT, [graph_table(run, over_graph), stand_in_table(run, over_stand_in)],
+        [graph_plot(run, over_graph), stand_in_plot(run, over_stand_in)],
+    )  # fmt: skip
+
+
+def rule(run: Run) -> str:
+    """How an average comes about, as the published texts have it."""
+    each, lengths, blocks = run.sweep["ttft_iterations"], len(run.sweep["prompt_lengths"]), run.sweep["blocks"]
+    processes = f" in each of {blocks} processes" if blocks > 1 else ""
+    return (
+        f"Average TTFT: mean over {lengths} prompt lengths of the mean of each one's first {each} requests{processes}, "
+        "by the clock of the step, as published; n: requests behind an average."
+    )
+
+
+def published(case: str) -> list[Record]:
+    """Average TTFT in ms of a case and of the hybrid, over the rows of each published text, and their ratio."""
+    latency = paper("latency")
+    rows = latency[latency["metric"] == "ttft_mean"].groupby(["source", "case"])["latency_ms"].mean()
+    return [
+        {
+            "step": f"published, {name}",
+            "theirs_ttft_ms": float(rows[source, case]),
+            "ours_ttft_ms": float(rows[source, HYBRID]),
+            "speedup": float(rows[source, case] / rows[source, HYBRID]),
+        }
+        for source, name in TEXTS.items()
+    ]
+
+
+def claimed(case: str) -> float:
+    """The speed-up in average TTFT over a case that both texts state."""
+    return stated("speedup_of_jit_cuda_graph_over", "ttft", case)
+
+
+def graph_table(run: Run, ladder: Ladder) -> Table:
+    """Step by step: the hybrid over CUDA graphs alone."""
+    return table(run, "attribution_cuda_graph", OVER_GRAPH, ladder, GRAPH, Cell("CUDA Graph"), Notes(), "")
+
+
+def stand_in_table(run: Run, ladder: Ladder) -> Table:
+    """Step by step: the hybrid over what was published as TensorRT-LLM, and over the real engine at last."""
+    notes = Notes()
+    mark = notes.mark(
+        f"{STAND_IN_NAME}; in the row of the real engine TensorRT-LLM itself; in the published rows what the texts "
+        "call TensorRT-LLM."
+    )
+    other, more = Cell("the other", (mark,)), finding(run, ladder)
+    return table(run, "attribution_tensorrt_llm", OVER_STAND_IN, ladder, ENGINE, other, notes, more)
+
+
+def finding(run: Run, ladder: Ladder) -> str:
+    """The stand-in against the Baseline: one model of one library under two names."""
+    parts = []
+    for step in STEPS:
+        one, other = f"{STAND_IN}_{step.name}", f"{BASELINE}_{step.name}"
+        if one not in run.cases or other not in run.cases:
+            continue
+        ours, theirs = ladder.found[one], ladder.found[other]
+        if why := ours.why or theirs.why:
+            parts.append(f"{step.title.lower()}: no ratio ({why.rstrip('.')})")
+        else:
+            ratio = ours.ttft_ms / theirs.ttft_ms
+            parts.append(f"{step.title.lower()}: {ratio:.2f}× ({ours.ttft_ms:.2f} over {theirs.ttft_ms:.2f} ms)")
+    said = "; ".join(parts) or "this run has no step with both"
+    return f"{STAND_IN_NAME} over Baseline, both the model of Transformers, ratio of average TTFT: {said}."
+
+
+def table(
+    run: Run, name: str, title: str, ladder: Ladder, case: str, other: Cell, notes: Notes, more: str
+) -> Table:  # fmt: skip
+    """The published rows, then a row a step; `case` is the other side in the published texts."""
+    texts = published(case)
+    rows = [published_row(run, record, notes) for record in texts]
+    rows += [row(run, ladder, place, notes) for place in range(len(ladder.rungs))]
+    first, last = run.whole
+    words = [
+        more,
+        rule(run),
+        "Speed-up: the other's average over that of JIT+CUDA. Factor: speed-up over that of the step before. "
+        f"Published: averages of the rows; both texts state {claimed(case):.2f}×.",
+        f"Decode: mean over the steps at contexts {first} to {last}." if run.decodes else "",
+        run.facts(ladder.counts()),
+    ]
+    rules = frozenset({len(texts), *(len(texts) + i for i, r in enumerate(ladder.rungs) if r.theirs == ENGINE)})
+    return Table(
+        name, f"{title}, step by step", columns(run, other), rows, notes, " ".join(filter(None, words)), run.smoke,
+        ladder.frame(texts), rules,
+    )  # fmt: skip
+
+
+def columns(run: Run, other: Cell) -> list[Column]:
+    """The headings; `other` is the name of the other side."""
+    sides = (other, Cell("JIT+CUDA"))
+    ttft, decode = (
+        [Column(Cell(f"{kind}, {side.text} (ms)", side.marks)) for side in sides] for kind in ("TTFT", "Decode")
+    )
+    words = heads("Step", "What was changed", wide=("What was changed",), left=("Step",))
+    return [*words, *ttft, *heads("Speed-up", "Factor"), *(decode if run.decodes else [])]
+
+
+def published_row(run: Run, record: Record, notes: Notes) -> list[Cell]:
+    """A row of one published text; its decode figures are of other contexts."""
+    cells = [Cell(str(record["step"]).capitalize()), Cell(""), Cell(f"{record['theirs_ttft_ms']:.2f}")]
+    cells += [Cell(f"{record['ours_ttft_ms']:.2f}"), Cell(f"{record['speedup']:.2f}×"), Cell(DASH)]
+    if run.decodes:
+        mean = stated("decode", "mean", HYBRID)
+        why = f"Published for JIT+CUDA alone, over contexts of 10 to 407 tokens: {mean:.2f} ms."
+        cells += [Cell(DASH, (notes.mark(why),))] * 2
+    return cells
+
+
+def row(run: Run, ladder: Ladder, place: int, notes: Notes) -> list[Cell]:
+    """A row of one step: averages, speed-up, factor, decode; each dash has its reason."""
+    rung = ladder.rungs[place]
+    both = (rung.theirs, rung.ours)
+    cells = [Cell(rung.step.title), Cell(words_of(run, rung.step))]
+    cells += [figure(run, ladder, case, "ttft", notes) for case in both]
+    why = tuple(notes.mark(text) for text in ladder.reasons(rung))
+    cells.append(Cell(DASH, why) if math.isnan(rung.speedup) else Cell(f"{rung.speedup:.2f}×"))
+    cells.append(factor_cell(ladder, place, why, notes))
+    return cells + ([figure(run, ladder, case, "decode", notes) for case in both] if run.decodes else [])
+
+
+def factor_cell(ladder: Ladder, place: int, why: tuple[str, ...], notes: Notes) -> Cell:
+    """What the step did to the speed-up."""
+    rung = ladder.rungs[place]
+    if math.isnan(rung.speedup):
+        return Cell(DASH, why)
+    if math.isnan(rung.before):
+        return Cell(DASH, (notes.mark(FIRST),) if place else ())
+    alone = rung.since == ladder.rungs[place - 1].step.name
+    return Cell(factor_text(rung.factor), () if alone else (notes.mark(TOGETHER),))
+
+
+def figure(run: Run, ladder: Ladder, case: str, kind: str, notes: Notes) -> Cell:
+    """A mean in ms with the marks of its case, or a dash with the reason."""
+    found = ladder.found[case]
+    value, why = (found.ttft_ms, found.why) if kind == "ttft" else (found.decode_ms, found.why_no_decode)
+    if why:
+        return Cell(DASH, (notes.mark(why),))
+    marks = []
+    if reason := run.failed_equivalence(case):
+        marks.append(notes.dagger(f"{run.cases[case]} fails the comparison with the baseline: {reason}."))
+    if run.lost_blocks(case):
+        marks.append(notes.mark(run.missing(case)))
+    return Cell(f"{value:.2f}", tuple(marks))
+
+
+def graph_plot(run: Run, ladder: Ladder) -> Plot:
+    """The waterfall from the published speed-up over CUDA graphs alone to the controlled one."""
+    return plot(run, "attribution_cuda_graph", f"What the speed-up of {OVER_GRAPH} is made of", ladder, GRAPH, "")
+
+
+def stand_in_plot(run: Run, ladder: Ladder) -> Plot:
+    """The waterfall over what was published as TensorRT-LLM, with the real engine at its end."""
+    title = f"What the speed-up of {OVER_STAND_IN} is made of"
+    return plot(run, "attribution_tensorrt_llm", title, ladder, ENGINE, finding(run, ladder))
+
+
+def plot(run: Run, name: str, title: str, ladder: Ladder, case: str, more: str) -> Plot:
+    """A waterfall with the published speed-ups as lines."""
+    lines = {f"{text}, rows": record["speedup"] for text, record in zip(TEXTS.values(), published(case), strict=True)}
+    lines["stated"] = claimed(case)
+    caption = (
+        f"Each bar leads from the speed-up before its step to that after it, and has the step's factor on it; "
+        f"log scale. {rule(run)} Violet: published speed-ups, of the averages of each text's rows and as stated. {more}"
+    ).strip()
+    hatched = [r for r in ladder.rungs if math.isnan(r.speedup)]
+    if len(hatched) == len(ladder.rungs):
+        return Plot(name, title, caption, None, "no step has average TTFTs of both cases")
+    if hatched:
+        caption += f" Hatched, without a figure: {'; '.join(without(ladder, rung) for rung in hatched)}."
+    return Plot(name, title, caption, draw(run, title, caption, bars(run, ladder), lines, ladder.counts()))
+
+
+def without(ladder: Ladder, rung: Rung) -> str:
+    """A step that has no speed-up, and why."""
+    return f"{rung.step.title} ({' '.join(ladder.reasons(rung)).rstrip('.')})"
+
+
+def bars(run: Run, ladder: Ladder) -> list[Bar]:
+    """The bars of a waterfall: the first step whole, the way, the controlled ratio whole, behind it the engine."""
+    found = []
+    for rung in ladder.rungs:
+        failed = any(case in run.cases and run.failed_equivalence(case) for case in (rung.ours, rung.theirs))
+        why = "; ".join(brief(run, case) for case in (rung.theirs, rung.ours) if ladder.found[case].why)
+        found.append(Bar(rung.step.tick + DAGGER * failed, rung.before, rung.speedup, why))
+        if rung.step == STEPS[-1]:
+            found.append(Bar("Controlled\nprotocol", math.nan, rung.speedup, why))
+    return found
+
+
+def brief(run: Run, case: str) -> str:
+    """Why a case has no average, in the words that have room inside a bar."""
+    return why_absent(run, case) or run.why_missing(case)
