@@ -13,6 +13,7 @@ from reports.experiments.ladder import (
     STEPS,
     Ladder,
     Rung,
+    Step,
     climb,
     why_absent,
     words_of,
@@ -31,11 +32,12 @@ TEXT = (
     "logits, model code and KV cache. The lean forward has logits of the last position only, so the logits come before "
     "it; the forward of Transformers keeps no cache here, so the cache comes after it. And with the model code JIT "
     "changes its meaning: from TorchScript around the model to compiled kernels inside it. What was published as "
-    "TensorRT-LLM loads and times the model of Transformers; here it is called by that name, and the real engine has "
-    "a place of its own."
+    "TensorRT-LLM loads and times the model of Transformers: here it is called what it is, and the real engine has a "
+    "place of its own."
 )
 STAND_IN_NAME = "Transformers (published as TensorRT-LLM)"
 OVER_GRAPH, OVER_STAND_IN = "JIT+CUDA over CUDA Graph", f"JIT+CUDA over {STAND_IN_NAME}"
+COMPARED = ("published", "sampling")  # steps at which stand-in and Baseline are always set side by side
 TEXTS = {"readme": "front page", "draft": "draft"}
 TOGETHER = "Of this step and of those before it that have no figure, together."
 FIRST = "No step before it has a figure."
@@ -55,8 +57,8 @@ def rule(run: Run) -> str:
     each, lengths, blocks = run.sweep["ttft_iterations"], len(run.sweep["prompt_lengths"]), run.sweep["blocks"]
     processes = f" in each of {blocks} processes" if blocks > 1 else ""
     return (
-        f"Average TTFT: mean over {lengths} prompt lengths of the mean of each one's first {each} requests{processes}, "
-        "by the clock of the step, as published; n: requests behind an average."
+        f"Average TTFT, by the published rule: mean over {lengths} prompt lengths of the mean of each one's first "
+        f"{each} requests{processes}, by the clock of the step; n: requests behind an average."
     )
 
 
@@ -98,19 +100,20 @@ def stand_in_table(run: Run, ladder: Ladder) -> Table:
 
 def finding(run: Run, ladder: Ladder) -> str:
     """The stand-in against the Baseline: one model of one library under two names."""
-    parts = []
-    for step in STEPS:
-        one, other = f"{STAND_IN}_{step.name}", f"{BASELINE}_{step.name}"
-        if one not in run.cases or other not in run.cases:
-            continue
-        ours, theirs = ladder.found[one], ladder.found[other]
-        if why := ours.why or theirs.why:
-            parts.append(f"{step.title.lower()}: no ratio ({why.rstrip('.')})")
-        else:
-            ratio = ours.ttft_ms / theirs.ttft_ms
-            parts.append(f"{step.title.lower()}: {ratio:.2f}× ({ours.ttft_ms:.2f} over {theirs.ttft_ms:.2f} ms)")
-    said = "; ".join(parts) or "this run has no step with both"
+    steps = [
+        s for s in STEPS if s.name in COMPARED or {f"{STAND_IN}_{s.name}", f"{BASELINE}_{s.name}"} <= set(run.cases)
+    ]
+    said = "; ".join(f"{step.title.lower()}: {likeness(run, ladder, step)}" for step in steps)
     return f"{STAND_IN_NAME} over Baseline, both the model of Transformers, ratio of average TTFT: {said}."
+
+
+def likeness(run: Run, ladder: Ladder, step: Step) -> str:
+    """The average TTFT of the stand-in over that of the Baseline on one step, or why there is none."""
+    cases = (f"{STAND_IN}_{step.name}", f"{BASELINE}_{step.name}")
+    if whys := [why for case in cases if (why := why_absent(run, case) or ladder.found[case].why)]:
+        return f"no ratio ({' '.join(whys).rstrip('.')})"
+    ours, theirs = (ladder.found[case].ttft_ms for case in cases)
+    return f"{ours / theirs:.2f}× ({ours:.2f} over {theirs:.2f} ms)"
 
 
 def table(
@@ -130,18 +133,14 @@ def table(
         run.facts(ladder.counts()),
     ]
     rules = frozenset({len(texts), *(len(texts) + i for i, r in enumerate(ladder.rungs) if r.theirs == ENGINE)})
-    return Table(
-        name, f"{title}, step by step", columns(run, other), rows, notes, " ".join(filter(None, words)), run.smoke,
-        ladder.frame(texts), rules,
-    )  # fmt: skip
+    title, facts = f"{title}, step by step (latencies in ms)", " ".join(filter(None, words))
+    return Table(name, title, columns(run, other), rows, notes, facts, run.smoke, ladder.frame(texts), rules)
 
 
 def columns(run: Run, other: Cell) -> list[Column]:
     """The headings; `other` is the name of the other side."""
     sides = (other, Cell("JIT+CUDA"))
-    ttft, decode = (
-        [Column(Cell(f"{kind}, {side.text} (ms)", side.marks)) for side in sides] for kind in ("TTFT", "Decode")
-    )
+    ttft, decode = ([Column(Cell(f"{kind}, {side.text}", side.marks)) for side in sides] for kind in ("TTFT", "Decode"))
     words = heads("Step", "What was changed", wide=("What was changed",), left=("Step",))
     return [*words, *ttft, *heads("Speed-up", "Factor"), *(decode if run.decodes else [])]
 
@@ -207,7 +206,7 @@ def stand_in_plot(run: Run, ladder: Ladder) -> Plot:
 
 def plot(run: Run, name: str, title: str, ladder: Ladder, case: str, more: str) -> Plot:
     """A waterfall with the published speed-ups as lines."""
-    lines = {f"{text}, rows": record["speedup"] for text, record in zip(TEXTS.values(), published(case), strict=True)}
+    lines = {f"{text}'s rows": record["speedup"] for text, record in zip(TEXTS.values(), published(case), strict=True)}
     lines["stated"] = claimed(case)
     caption = (
         f"Each bar leads from the speed-up before its step to that after it, and has the step's factor on it; "
@@ -217,7 +216,8 @@ def plot(run: Run, name: str, title: str, ladder: Ladder, case: str, more: str) 
     if len(hatched) == len(ladder.rungs):
         return Plot(name, title, caption, None, "no step has average TTFTs of both cases")
     if hatched:
-        caption += f" Hatched, without a figure: {'; '.join(without(ladder, rung) for rung in hatched)}."
+        caption += f" Hatched, without a figure: {'; '.join(without(ladder, rung) for rung in hatched)}. "
+        caption += "The bar behind such a place shows all that changed since the last figure."
     return Plot(name, title, caption, draw(run, title, caption, bars(run, ladder), lines, ladder.counts()))
 
 
@@ -240,4 +240,4 @@ def bars(run: Run, ladder: Ladder) -> list[Bar]:
 
 def brief(run: Run, case: str) -> str:
     """Why a case has no average, in the words that have room inside a bar."""
-    return why_absent(run, case) or run.why_missing(case)
+    return (why_absent(run, case) or run.why_missing(case)).rstrip(".")

@@ -158,7 +158,8 @@ def label(axes: Axes, place: int, bar: Bar) -> None:
 
 def text(axes: Axes, x: float, y: float, words: str, above: bool, colour: str = "#222222", bold: bool = False) -> None:
     """Words just above or below a point, readable over lines."""
-    axes.annotate(words, (x, y), (0, 3 if above else -3), textcoords="offset points", ha="center",
+    # Spaces keep a dashed line away from the words: one of its dashes would read as a minus.
+    axes.annotate(f" {words} ", (x, y), (0, 3 if above else -3), textcoords="offset points", ha="center",
                   va="bottom" if above else "top", fontsize=8, color=colour, fontweight="bold" if bold else "normal",
                   bbox=PAPER)  # fmt: skip
 
