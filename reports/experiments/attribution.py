@@ -175,8 +175,7 @@ def factor_cell(ladder: Ladder, place: int, why: tuple[str, ...], notes: Notes) 
         return Cell(DASH, why)
     if math.isnan(rung.before):
         return Cell(DASH, (notes.mark(FIRST),) if place else ())
-    alone = rung.since == ladder.rungs[place - 1].step.name
-    return Cell(factor_text(rung.factor), () if alone else (notes.mark(TOGETHER),))
+    return Cell(factor_text(rung.factor), (notes.mark(TOGETHER),) if ladder.bridges(place) else ())
 
 
 def figure(run: Run, ladder: Ladder, case: str, kind: str, notes: Notes) -> Cell:
@@ -216,8 +215,9 @@ def plot(run: Run, name: str, title: str, ladder: Ladder, case: str, more: str) 
     if len(hatched) == len(ladder.rungs):
         return Plot(name, title, caption, None, "no step has average TTFTs of both cases")
     if hatched:
-        caption += f" Hatched, without a figure: {'; '.join(without(ladder, rung) for rung in hatched)}. "
-        caption += "The bar behind such a place shows all that changed since the last figure."
+        caption += f" Hatched, without a figure: {'; '.join(without(ladder, rung) for rung in hatched)}."
+    if any(ladder.bridges(place) for place in range(len(ladder.rungs))):
+        caption += " A bar behind a hatched place shows all that changed since the last figure."
     return Plot(name, title, caption, draw(run, title, caption, bars(run, ladder), lines, ladder.counts()))
 
 

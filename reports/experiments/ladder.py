@@ -87,6 +87,11 @@ class Ladder:
         """Why a step has no speed-up."""
         return list(dict.fromkeys(why for case in (rung.theirs, rung.ours) if (why := self.found[case].why)))
 
+    def bridges(self, place: int) -> bool:
+        """Whether a step's factor holds that of steps before it, which have no figure."""
+        rung = self.rungs[place]
+        return not math.isnan(rung.factor) and rung.since != self.rungs[place - 1].step.name
+
     def counts(self) -> list[int]:
         """Requests behind each average on the ladder."""
         figures = [self.found[case] for rung in self.rungs for case in (rung.ours, rung.theirs)]

@@ -20,7 +20,7 @@ from reports.canvas import frame_of, log_axis, spread
 from reports.run import Run
 
 SIZE = (8.8, 5.2)
-RIGHT = 0.855
+RIGHT = 0.845
 WIDTH = 0.76  # of a bar, in places of the axis
 INSIDE_PT = 13.0  # a lower bar has its factor beside it
 LEAST_SPAN = math.log(4.0)

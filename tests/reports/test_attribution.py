@@ -209,6 +209,9 @@ def test_an_engine_that_is_impersonated_is_none(tmp_path, monkeypatch):
 def test_a_step_without_a_figure_is_never_invented(tmp_path, monkeypatch):
     path = attribute(tmp_path / "run", patch=monkeypatch, failed=["cuda_graph_warmup"], without=["cuda_graph_logits"])
     (table, _), (axes, _) = both(path)
+    over_graph, over_stand_in = (plot.caption for plot in experiments.section(load(path)).plots)
+    assert "A bar behind a hatched place shows all that changed" in over_graph
+    assert "A bar behind" not in over_stand_in  # its only hatched place is the last
     row = line(table, "Cold starts apart")
     assert [row[head] for head in ("TTFT, CUDA Graph", "Speed-up", "Factor")] == ["–"] * 3
     assert "failed: out of memory." in notes(table)
