@@ -1,4 +1,4 @@
-"""`python -m reports.paper`: the published tables, figures and their audit, from results/paper, into its report/."""
+"""`python -m reports.paper`: the published tables and figures, their audit, what was measured, and the claims."""
 
 from __future__ import annotations
 
@@ -12,24 +12,34 @@ from pathlib import Path
 import matplotlib as mpl
 
 from reports import markup, style, terminal
-from reports.paper import audit, figures, published, tables
+from reports.paper import audit, claims, figures, published, runs, tables
 from reports.table import Table
 from reports.write import DPI, write_table
 
 COMPILE_S = 120
+LANDSCAPE = r"""\IfFileExists{pdflscape.sty}{\usepackage{pdflscape}}{\usepackage{lscape}}
+"""
+SIDEWAYS = ("claims", "measured_against_tensorrt", "paper_summary")
+"""Tables that need a page turned by a quarter."""
 
 
 def document(made: Sequence[Table], pictures: Sequence[str]) -> str:
     """One LaTeX document of all tables and figures, beside their files."""
-    inputs = [rf"\input{{{table.name}.tex}}" for table in made]
-    shown = [
-        rf"\begin{{figure}}[htbp]\centering\includegraphics[width=\linewidth]{{{name}.pdf}}\end{{figure}}"
-        for name in pictures
-    ]
+    inputs = [placed(table.name) for table in made]
+    shown = [rf"\noindent\includegraphics[width=\linewidth]{{{name}.pdf}}\par\medskip" for name in pictures]
     body = "\n".join([*shown, r"\clearpage", *inputs])
-    title = r"\title{The published figures, and what of them adds up}\date{}\author{}"
-    begin = r"\begin{document}\maketitle\extrafloats{100}"
-    return f"{markup.PREAMBLE}{title}\n{begin}\n{body}\n\\end{{document}}\n"
+    title = r"\begin{center}\Large The published figures, measured again, and what of them holds\end{center}"
+    begin = rf"\begin{{document}}\extrafloats{{200}}{title}"
+    return f"{markup.PREAMBLE}{LANDSCAPE}{begin}\n{body}\n\\end{{document}}\n"
+
+
+def placed(name: str) -> str:
+    """The line that sets a table, on a page of its own and turned where it is wide.
+
+    One a page: of two floats on a turned page LaTeX sets the second on an upright one.
+    """
+    line = rf"\input{{{name}.tex}}"
+    return f"\\begin{{landscape}}\n{line}\n\\end{{landscape}}" if name in SIDEWAYS else line
 
 
 def compile_pdf(folder: Path) -> str:
@@ -52,13 +62,13 @@ def compile_pdf(folder: Path) -> str:
     return str(folder / "paper.pdf")
 
 
-def write(paper: published.Published, folder: Path) -> tuple[list[Table], str]:
-    """Write everything; the tables, the audit first, and where the document lies."""
+def write(paper: published.Published, measured: runs.Runs, folder: Path) -> tuple[list[Table], str]:
+    """Write everything; the tables, claims and audit first, and where the document lies."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = [*audit.audit_tables(paper), *tables.tables(paper)]
+    made = [claims.claims_table(paper, measured), *audit.audit_tables(paper), *tables.tables(paper, measured)]
     for table in made:
         write_table(table, folder)
-    drawn = figures.figures(paper)
+    drawn = figures.figures(paper, measured)
     with mpl.rc_context(style.RC):
         for name, figure in drawn.items():
             for suffix in ("png", "pdf"):
@@ -72,15 +82,22 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m reports.paper", description=__doc__)
     parser.add_argument("--data", type=Path, default=published.PAPER, help="folder of the published figures")
     parser.add_argument("--to", type=Path, help="folder to write to (default: report/ beside the figures)")
+    parser.add_argument("--runs", type=Path, default=runs.COMMITTED, help="folder of the committed runs")
+    for name in (runs.PAPER, runs.CONTROLLED):
+        option = "--measured" if name == runs.PAPER else "--controlled"
+        words = f"folder of the run to show as '{runs.NAMES[name]}' (default: the newest committed one)"
+        parser.add_argument(option, type=Path, metavar="DIR", help=words)
     options = parser.parse_args(argv)
     try:
         with mpl.rc_context(style.RC):
-            made, where = write(published.read(options.data), options.to or options.data / "report")
+            found = runs.find(options.runs, options.measured, options.controlled)
+            made, where = write(published.read(options.data), found, options.to or options.data / "report")
     except (ValueError, OSError) as error:
         print(f"reports.paper: {error}", file=sys.stderr)
         return 2
     console = terminal.console()
-    terminal.show(made[0], console)
+    for table in made[:2]:
+        terminal.show(table, console)
     console.print(f"Paper: {where}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
