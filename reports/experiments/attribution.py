@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from reports.experiments.ladder import (
     BASELINE,
@@ -45,11 +46,20 @@ FIRST = "No step before it has a figure."
 
 def section(run: Run) -> Section:
     """Both tables and both figures of the experiment."""
+    run = stepwise(run)
     over_graph, over_stand_in = climb(run, GRAPH), climb(run, STAND_IN)
     return Section(
         TITLE, TEXT, [graph_table(run, over_graph), stand_in_table(run, over_stand_in)],
         [graph_plot(run, over_graph), stand_in_plot(run, over_stand_in)],
     )  # fmt: skip
+
+
+def stepwise(run: Run) -> Run:
+    """The run, its protocol without the list of the cases that have another: here each case has its step's."""
+    configured = run.manifest["config"].get("protocol")
+    if not configured:
+        return run
+    return replace(run, manifest={**run.manifest, "protocol": f"{configured['name']}, step by step"})
 
 
 def rule(run: Run) -> str:

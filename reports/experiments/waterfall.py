@@ -16,16 +16,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from reports import style
-from reports.canvas import frame_of, log_axis, spread
+from reports.canvas import CHARACTERS_PER_INCH, LINE_IN, frame_of, log_axis, spread
 from reports.run import Run
 
-SIZE = (8.8, 5.2)
-RIGHT = 0.845
+WIDE_IN, HIGH_IN = 8.8, 4.5  # without the lines below the axes
+RIGHT = 0.82
 WIDTH = 0.76  # of a bar, in places of the axis
 INSIDE_PT = 13.0  # a lower bar has its factor beside it
 LEAST_SPAN = math.log(4.0)
 REASON_PT = 3.9  # of a character of a reason
-NAME_PT = 23.0  # of a line's name, which has two lines
+NAME_PT = 12.0  # of a line's name
 PAPER: Any = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
 DASHES: Any = (0, (5, 3))
 KEYS = [
@@ -77,7 +77,8 @@ def draw(
     run: Run, title: str, caption: str, bars: Sequence[Bar], lines: Mapping[str, float], counts: Sequence[int]
 ) -> Figure:  # fmt: skip
     """The figure: at least one bar must have a figure. `lines` are published ratios to compare with, by name."""
-    figure = Figure(figsize=SIZE)
+    below = textwrap.wrap(f"{caption} {run.facts(counts)}", int(CHARACTERS_PER_INCH * WIDE_IN))
+    figure = Figure(figsize=(WIDE_IN, HIGH_IN + LINE_IN * len(below)))
     axes = figure.subplots()
     limits(axes, bars, lines, run.smoke)
     axes.axhline(1.0, color=style.WHOLE, linewidth=0.8, zorder=0.9)
@@ -168,10 +169,10 @@ def margin(axes: Axes, lines: Mapping[str, float]) -> None:
     """What the lines are, in the right margin, pushed apart; those that read the same have one name."""
     names: dict[str, list[str]] = {}
     for name in sorted(lines, key=lambda name: lines[name]):
-        names.setdefault(f"{lines[name]:.2f}× published", []).append(name)
-    entries = [(1.0, "1×: equal", style.WHOLE)]
+        names.setdefault(f"{lines[name]:.2f}×", []).append(name)
+    entries = [(1.0, "1× equal", style.WHOLE)]
     for words, found in names.items():
-        entries.append((lines[found[0]], f"{words}\n({', '.join(found)})", style.PUBLISHED))
+        entries.append((lines[found[0]], f"{words} {', '.join(found)}", style.PUBLISHED))
     entries.sort()
     low, high = (math.log(end) for end in axes.get_ylim())
     places = spread([(math.log(value) - low) / (high - low) for value, _, _ in entries], NAME_PT / height_pt(axes))

@@ -247,6 +247,10 @@ def test_a_step_names_all_that_the_configuration_changed(tmp_path, monkeypatch):
     after = {"name": "sampling", "sampling": {"strategy": "greedy"}, "prompt": "random", "engine_check": True}
     change_config(path, cases={f"jit_cuda_graph_{p['name']}": {"procedure": p} for p in (before, after)})
     words = line(experiments.section(load(path)).tables[0], "Greedy sampling")["What was changed"]
+    assert "protocol controlled;" in experiments.section(load(path)).tables[0].facts
+    change_config(path, protocol={"name": "from paper to controlled"})
+    tables = experiments.section(load(path)).tables
+    assert all("; protocol from paper to controlled, step by step;" in table.facts for table in tables)
     assert words == "greedy for all, not each case's published sampler; also prompt random, not sentence"
 
 
