@@ -51,7 +51,7 @@ publish: $(READY) ## a run's shareable files into results/published/: make publi
 	@! grep -q '"smoke": true' "$(RUN)/manifest.json" || { echo "error: $(RUN) is a smoke run, which measures nothing" >&2; exit 2; }
 	@case "$(RUN)" in *results/published/*) echo "error: $(RUN) is published already" >&2; exit 2;; esac
 	@to=results/published/$(notdir $(RUN:/=)); mkdir -p $$to; cp $(RUN)/manifest.json $(RUN)/*.csv $$to/; \
-		$(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
+		$(PY) -m harness.provenance $$to || true; $(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
 
 paper: $(READY) ## the published tables and figures, and what of them adds up, into results/paper/report/
 	$(PY) -m reports.paper

@@ -75,9 +75,13 @@ def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def git_state(root: Path = ROOT) -> dict[str, Any]:
-    """Commit and whether files differ from it. In an exported tree the commit is what the export wrote in .revision."""
+    """Commit and whether files differ from it. In an exported tree the commit is what the export wrote in .revision.
+
+    An exported tree may lie inside another checkout, whose commit says nothing about it.
+    """
+    top = _git(root, "rev-parse", "--show-toplevel")
     sha, status = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
-    if sha is None or status is None:
+    if top is None or sha is None or status is None or Path(top).resolve() != root.resolve():
         return {"sha": _exported_revision(root), "dirty": None}
     return {"sha": sha, "dirty": bool(status)}
 

@@ -48,5 +48,7 @@ def versions(run: Run) -> str:
     """What computed, and under which code: one sentence from the manifest."""
     found = run.manifest.get("versions", {})
     packages = ", ".join(f"{name} {number}" for name, number in found.items())
-    commit = str((run.manifest.get("git") or {}).get("sha") or "unknown")[:8]
-    return f"Software: {packages or 'not recorded'}; commit {commit} of this repository."
+    git = run.manifest.get("git") or {}
+    commit = str(git.get("same_code_as") or git.get("sha") or "unknown")[:8]
+    changed = ", with changes" if git.get("dirty") and not git.get("same_code_as") else ""
+    return f"Software: {packages or 'not recorded'}; code of commit {commit}{changed} of this repository."

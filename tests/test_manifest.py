@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 
-from harness import manifest
+import pytest
+
+from harness import manifest, provenance
 from harness.compose import compose_raw, to_config
 from harness.manifest import git_state
 
@@ -59,3 +61,43 @@ def test_a_case_that_follows_another_procedure_is_named_beside_the_protocol():
     config = to_config(compose_raw(["run=[baseline,jit]"]))
     config.cases["jit"].procedure = replace(config.protocol, clock="server")
     assert manifest.protocol_of(config) == "controlled (another for jit)"
+
+
+def commit(root, text: str) -> str:
+    """A commit of code, and its name."""
+    (root / "harness").mkdir(exist_ok=True)
+    (root / "harness" / "a.py").write_text(text)
+    for call in (["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", text, "--allow-empty"]):
+        subprocess.run(["git", *call], cwd=root, check=True)
+    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True).stdout[
+        :40
+    ]
+
+
+def test_an_exported_tree_inside_another_checkout_has_not_that_checkouts_commit(tmp_path):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    commit(tmp_path, "x = 1")
+    inside = tmp_path / "export"
+    inside.mkdir()
+    assert git_state(inside) == {"sha": None, "dirty": None}
+    (inside / ".revision").write_text("a" * 40)
+    assert git_state(inside) == {"sha": "a" * 40, "dirty": None}
+
+
+def test_the_commit_whose_code_a_run_measured_is_found(tmp_path):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    first = commit(tmp_path, "x = 1")
+    digest = manifest.code_digest(tmp_path)
+    second = commit(tmp_path, "x = 2")
+    (tmp_path / "README.md").write_text("other files make no other code")
+    third = commit(tmp_path, "x = 2")
+    assert provenance.commit_with(digest, tmp_path) == first
+    assert provenance.commit_with(manifest.code_digest(tmp_path), tmp_path) == second != third
+    assert provenance.commit_with("nothing", tmp_path) is None
+    with pytest.raises(ValueError, match=r"^git rev-list failed"):
+        provenance.commit_with(digest, tmp_path.parent)
+
+
+def test_what_has_no_manifest_is_refused_in_one_sentence(tmp_path, capsys):
+    assert provenance.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == ("error: name the folder of a run: python -m harness.provenance results/NAME\n")
