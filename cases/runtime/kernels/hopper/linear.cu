@@ -1,21 +1,26 @@
 // Y[token][feature] = sum over k of X[token][k] W[feature][k], tokens on the narrow side of the tensor cores' tile.
 //
-// A block owns USED rows of W (GROUPS warpgroups of 64 each compute; rows beyond USED are computed and dropped) and
+// A tile is USED rows of W (GROUPS warpgroups of TALL times 64 compute; rows beyond USED are computed and dropped) and
 // TOKENS tokens. W and X come through STAGES stages of shared memory, DEPTH times 64 columns each. EPILOGUE: 0 writes,
 // 1 adds to what is there, 2 takes rows in turns of 8 gate and 8 up and writes SiLU(gate) * up. A pair of blocks
-// (cluster) may share its weights (SHARE 1), or the sum over k, half each (SPLIT 2).
+// (cluster) may share its weights (SHARE 1), or the sum over k, half each (SPLIT 2). A block computes one tile, or
+// (LASTING 1) tiles in turns, and loads the next one's while it writes the last one's results.
 // W never changes, so its first stages are loaded before the kernel ahead has finished (programmatic launch).
 
-extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, 1)
+extern "C" __global__ void __launch_bounds__(CONSUMERS + LOADERS, 1)
     linear(const __grid_constant__ Map weights, const __grid_constant__ Map tokens, const __grid_constant__ Problem p) {
   extern __shared__ unsigned char raw[];
   __shared__ u64 full[STAGES], empty[STAGES];
   const u32 base = (shared_address(raw) + 1023) & ~1023u, first_full = shared_address(full), first_empty = shared_address(empty);
   // The blocks of a pair are neighbours in x.
   const u32 rank = CLUSTER ? cluster_rank() : 0;
-  const int row_tile = SHARE ? blockIdx.y : blockIdx.x / SPLIT, token_tile = SHARE ? blockIdx.x : blockIdx.y;
   const int split = SPLIT == 2 ? rank : 0;
   const int begin = split * p.k_blocks / SPLIT, steps = (split + 1) * p.k_blocks / SPLIT - begin;
+  // The tiles of tokens that read the same weights come one after another.
+  const int across = LASTING ? (p.count + TOKENS - 1) / TOKENS : 1;
+  const int first = LASTING ? blockIdx.x : 0, tiles = LASTING ? across * ((p.features + FEATURES - 1) / FEATURES) : 1;
+  auto row_tile = [&](int tile) { return LASTING ? tile / across : int(blockIdx.y); };
+  auto token_tile = [&](int tile) { return LASTING ? tile % across : int(blockIdx.x) / SPLIT; };
   if (threadIdx.x == 0) {
     for (int s = 0; s < STAGES; s++) {
       barrier_init(first_full + 8 * s, 1);
@@ -23,73 +28,89 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, 1)
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
-  if constexpr (CLUSTER) cluster_sync(); else __syncthreads();
+  if constexpr (SHARE) cluster_sync(); else __syncthreads();
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 
-  const int row = row_tile * USED + (SHARE ? rank * (USED / 2) : 0);
-  const int token = token_tile * TOKENS;
-  const u32 weight_at = base + (SHARE ? rank * (USED * 64) : 0);
-  const u32 token_at = base + WEIGHT_BYTES;
-  auto load_weights = [&](int step, int s) {
+  auto load_weights = [&](int tile, int step, int s) {
+    const int row = row_tile(tile) * USED + (SHARE ? rank * (USED / 2) : 0);
     barrier_expect(first_full + 8 * s, STAGE_BYTES);
 #pragma unroll
     for (int sub = 0; sub < DEPTH; sub++) {
       const int k = (begin + step) * K_BLOCK + 64 * sub;
-      const u32 to = weight_at + s * STAGE_BYTES + sub * (USED * 128);
+      const u32 to = base + (SHARE ? rank * (USED * 64) : 0) + s * STAGE_BYTES + sub * (USED * 128);
       if constexpr (EPILOGUE == 2) load_4d<SHARE>(to, &weights, first_full + 8 * s, k, row / 16, READ_ONCE);
       else load_2d<SHARE>(to, &weights, first_full + 8 * s, k, row, READ_ONCE);
     }
   };
-  auto load_tokens = [&](int step, int s) {
+  auto load_tokens = [&](int tile, int step, int s) {
 #pragma unroll
     for (int sub = 0; sub < DEPTH; sub++) {
-      const int k = (begin + step) * K_BLOCK + 64 * sub;
-      load_2d<false>(token_at + s * STAGE_BYTES + sub * (TOKENS * 128), &tokens, first_full + 8 * s, k, token, READ_OFTEN);
+      const u32 to = base + WEIGHT_BYTES + s * STAGE_BYTES + sub * (TOKENS * 128);
+      load_2d<false>(to, &tokens, first_full + 8 * s, (begin + step) * K_BLOCK + 64 * sub, token_tile(tile) * TOKENS, READ_OFTEN);
     }
   };
   auto load_first = [&] {
     const int ahead = min(STAGES, steps);
-    for (int i = 0; i < ahead; i++) load_weights(i, i);
+    for (int i = 0; i < ahead; i++) load_weights(first, i, i);
     wait_for_previous();
-    for (int i = 0; i < ahead; i++) load_tokens(i, i);
+    for (int i = 0; i < ahead; i++) load_tokens(first, i, i);
   };
-  auto load_again = [&](int step, int s, u32 parity) {
+  auto load_again = [&](int tile, int step, int s, u32 parity) {
     barrier_wait(first_empty + 8 * s, parity);
-    load_weights(step, s);
-    load_tokens(step, s);
+    load_weights(tile, step, s);
+    load_tokens(tile, step, s);
   };
-  float d[TOKENS / 2];
+
   if (threadIdx.x >= CONSUMERS) {
+    if constexpr (LENT) registers_down<FEWER>();
     if (threadIdx.x == CONSUMERS) {
       load_first();
-      int s = 0;
-      u32 parity = 0;
-      for (int i = STAGES; i < steps; i++) {
-        load_again(i, s, parity);
-        if (++s == STAGES) s = 0, parity ^= 1;
-      }
+      int s = steps % STAGES;
+      u32 parity = 1;  // a tile of fewer steps than stages leaves stages that were never filled
+      if (steps >= STAGES) s = 0, parity = 0;
+      for (int tile = first, i = min(STAGES, steps); tile < tiles; tile += gridDim.x, i = 0)
+        for (; i < steps; i++) {
+          load_again(tile, i, s, parity);
+          if (++s == STAGES) s = 0, parity ^= 1;
+        }
     }
-  } else {
-    if (WIDE && threadIdx.x == 0) load_first();
     __syncwarp();
-    const u64 a = descriptor(base + (threadIdx.x / 128) * 8192), b = descriptor(base + WEIGHT_BYTES);
-    int s = 0, last = 0;
-    u32 parity = 0, last_parity = 0;
+    if constexpr (SPLIT == 2) cluster_sync(), cluster_sync();  // those of the sum over k
+    if constexpr (SHARE) cluster_sync();
+    return;
+  }
+
+  if constexpr (LENT) registers_up<MORE>();
+  float d[TALL][TOKENS / 2];
+  const u64 a = descriptor(base + (threadIdx.x / 128) * (TALL * 8192)), b = descriptor(base + WEIGHT_BYTES);
+  auto release = [&](int s) {
+    if (threadIdx.x % 32 == 0) {
+      if constexpr (SHARE) barrier_arrive_at(first_empty + 8 * s, 0), barrier_arrive_at(first_empty + 8 * s, 1);
+      else barrier_arrive(first_empty + 8 * s);
+    }
+  };
+  if (LOADERS == 0 && threadIdx.x == 0) load_first();
+  __syncwarp();
+  int s = 0, last = 0;
+  u32 parity = 0, last_parity = 0;
+#pragma unroll 1
+  for (int tile = first; tile < tiles; tile += gridDim.x) {
+#pragma unroll 1
     for (int i = 0; i < steps; i++) {
       barrier_wait(first_full + 8 * s, parity);
       group_arrive();
       const u64 offset = (u64)(s * (STAGE_BYTES >> 4));
 #pragma unroll
       for (int k = 0; k < 4 * DEPTH; k++)
-        multiply(d, a + offset + (k / 4) * (USED * 8) + 2 * (k % 4), b + offset + (k / 4) * (TOKENS * 8) + 2 * (k % 4), (i | k) != 0);
+#pragma unroll
+        for (int part = 0; part < TALL; part++)
+          multiply(d[part], a + offset + (k / 4) * (USED * 8) + 2 * (k % 4) + part * 512,
+                   b + offset + (k / 4) * (TOKENS * 8) + 2 * (k % 4), (i | k) != 0);
       group_commit();
       if (i > 0) {
         group_wait<1>();
-        if (threadIdx.x % 32 == 0) {
-          if constexpr (SHARE) barrier_arrive_at(first_empty + 8 * last, 0), barrier_arrive_at(first_empty + 8 * last, 1);
-          else barrier_arrive(first_empty + 8 * last);
-        }
-        if (WIDE && threadIdx.x == 0 && i - 1 + STAGES < steps) load_again(i - 1 + STAGES, last, last_parity);
+        release(last);
+        if (LOADERS == 0 && threadIdx.x == 0 && i - 1 + STAGES < steps) load_again(tile, i - 1 + STAGES, last, last_parity);
         __syncwarp();
       }
       last = s, last_parity = parity;
@@ -98,38 +119,30 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + PRODUCERS, 1)
     __syncwarp();
     group_wait<0>();
     wait_for_previous();
-  }
-  __syncwarp();
 
-  const bool consumer = threadIdx.x < CONSUMERS;
-  const int token_0 = token_tile * TOKENS, feature_0 = row_tile * FEATURES;
-  if constexpr (SPLIT == 2) {
-    constexpr u32 PART = 8 * FIRST * FLOAT_PITCH * 4;
-    cluster_sync();  // both have read all of their stages
-    const int begin_token = token_0 + (rank ? 8 * FIRST : 0);
-    const int tokens = min(rank ? TOKENS - 8 * FIRST : 8 * FIRST, p.count - begin_token);
-    uint4 r[TURNS];
-    if (consumer) {
-      const u32 other = there(base + PART, rank ^ 1);
-      if (rank == 0) stage_float<FIRST, OCTETS, true>(d, other), stage_float<0, FIRST, false>(d, base);
-      else stage_float<0, FIRST, true>(d, other), stage_float<FIRST, OCTETS, false>(d, base);
-      read_residual(r, p, begin_token, tokens, feature_0);
-    }
-    cluster_sync();
-    if (consumer) write_sum(r, base, base + PART, p, begin_token, tokens, feature_0);
-  } else if (consumer) {
-    const int tokens = min(TOKENS, p.count - token_0);
-    consumers_sync();
-    if constexpr (EPILOGUE == 1) {
+    const int token_0 = token_tile(tile) * TOKENS, feature_0 = row_tile(tile) * FEATURES;
+    // Results pass through the stage that was read last; the loading thread fills the others meanwhile.
+    const u32 stage = LASTING ? base + last * STAGE_BYTES : base;
+    if constexpr (SPLIT == 2) {
+      add_halves(d, base, rank, p, token_0, feature_0);
+    } else if constexpr (EPILOGUE == 1) {
+      const int count = min(TOKENS, p.count - token_0);
       uint4 r[TURNS];
-      stage_float<0, OCTETS, false>(d, base);
-      read_residual(r, p, token_0, tokens, feature_0);
+      read_residual(r, p, token_0, count, feature_0);
       consumers_sync();
-      write_sum(r, base, 0, p, token_0, tokens, feature_0);
+      stage_float<0, OCTETS>(d, stage);
+      consumers_sync();
+      write_sum(r, stage, p, token_0, count, feature_0);
     } else {
-      stage_half(d, base);
       consumers_sync();
-      write_half(base, p, token_0, feature_0);
+      stage_half(d, stage);
+      consumers_sync();
+      write_half(stage, p, token_0, feature_0);
+    }
+    if constexpr (LASTING) {
+      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+      __syncwarp();
+      release(last);
     }
   }
   if constexpr (SHARE) {

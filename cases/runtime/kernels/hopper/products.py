@@ -30,12 +30,15 @@ class HopperProducts:
 
     def compile(self, shape: LlamaShape) -> None:
         """Compile and load every tile that forwards of this shape need; many at a time, kept on disk."""
-        kinds: list[tuple[Kind, int]] = [
-            ("plain", shape.query_size + 2 * shape.key_value_size),
-            ("sum", shape.hidden_size),
-            ("gated", 2 * shape.intermediate_size),
+        hidden, inner = shape.hidden_size, shape.intermediate_size
+        kinds: list[tuple[Kind, int, int]] = [
+            ("plain", shape.query_size + 2 * shape.key_value_size, hidden),
+            ("sum", hidden, shape.query_size),
+            ("sum", hidden, inner),
+            ("gated", 2 * inner, hidden),
         ]
-        wanted = [tile for kind, rows in kinds for tile in tiles(kind, LONGEST, rows, self._processors)]
+        every = [tile for kind, rows, inputs in kinds for tile in tiles(kind, LONGEST, rows, inputs, self._processors)]
+        wanted = list(dict.fromkeys(every))
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             list(pool.map(lambda tile: compiled(tile, self._bf16), wanted))
         for tile in wanted:
@@ -44,19 +47,19 @@ class HopperProducts:
     def linear(self, x: Tensor, weight: Tensor) -> Tensor:
         """[rows, inputs] times [outputs, inputs] transposed."""
         out = torch.empty(x.shape[0], weight.shape[0], dtype=x.dtype, device=x.device)
-        self._launch(self._choose("plain", x.shape[0], weight.shape[0]), x, weight, out)
+        self._launch(self._choose("plain", x.shape[0], *weight.shape), x, weight, out)
         return out
 
     def add_linear(self, residual: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """The same, added to `residual` [rows, outputs] in place."""
-        self._launch(self._choose("sum", x.shape[0], weight.shape[0]), x, weight, residual)
+        self._launch(self._choose("sum", x.shape[0], *weight.shape), x, weight, residual)
         return residual
 
     def gated_linear(self, x: Tensor, weight: Tensor) -> Tensor:
         """SiLU(gate) * up of x times [gate rows, then up rows] transposed: [rows, intermediate]."""
         out = torch.empty(x.shape[0], weight.shape[0] // 2, dtype=x.dtype, device=x.device)
-        self._launch(self._choose("gated", x.shape[0], weight.shape[0]), x, weight, out)
+        self._launch(self._choose("gated", x.shape[0], *weight.shape), x, weight, out)
         return out
 
-    def _chosen(self, kind: Kind, count: int, rows: int) -> Tile:
-        return choose(kind, count, rows, self._processors)
+    def _chosen(self, kind: Kind, count: int, rows: int, inputs: int) -> Tile:
+        return choose(kind, count, rows, inputs, self._processors)

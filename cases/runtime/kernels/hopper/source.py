@@ -32,6 +32,7 @@ def source(tile: Tile, bf16: bool) -> str:
     values = {
         "ROWS": tile.rows, "USED": tile.used, "TOKENS": tile.tokens, "STAGES": tile.stages, "SPLIT": tile.split,
         "SHARE": int(tile.share), "EPILOGUE": EPILOGUES[tile.kind], "DEPTH": tile.depth, "BF16": int(bf16),
+        "TALL": tile.tall, "LOADERS": tile.loaders, "LASTING": int(tile.lasting),
     }  # fmt: skip
     lines = [f"#define {name} {value}" for name, value in values.items()]
     lines.append(wgmma(tile.tokens, bf16))

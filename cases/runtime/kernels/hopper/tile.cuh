@@ -1,8 +1,9 @@
 // What follows from a tile's constants.
-constexpr int GROUPS = ROWS / 64;
+constexpr int GROUPS = ROWS / (64 * TALL);
 constexpr int CONSUMERS = 128 * GROUPS;
-constexpr bool WIDE = GROUPS == 4 || (GROUPS == 3 && TOKENS > 144);  // accumulators beyond an even share of the registers
-constexpr int PRODUCERS = WIDE ? 0 : 32;  // wide: a consumer's thread loads, so that 12 warps share the registers
+// LOADERS threads load: a warp; a warpgroup, most of whose registers go to the others; none, a consumer's thread does.
+constexpr bool LENT = LOADERS == 128;
+constexpr int FEWER = 40, MORE = GROUPS == 2 ? 232 : 152;  // registers a thread
 constexpr int K_BLOCK = 64 * DEPTH;
 constexpr int WEIGHT_BYTES = USED * 128 * DEPTH;  // DEPTH sub-tiles of 64 columns a stage
 constexpr int TOKEN_BYTES = TOKENS * 128 * DEPTH;

@@ -16,6 +16,15 @@ EPILOGUES: dict[Kind, int] = {"plain": 0, "sum": 1, "gated": 2}
 WIDEST = 256
 """Tokens a block can take: the widest tile of the tensor cores."""
 TALLEST = 192
+"""Rows a block takes with 64 of them a warpgroup."""
+WIDEST_LENT = 200
+"""Tokens up to which three warpgroups and a fourth that loads share the registers: the assembler takes no more."""
+WIDEST_TALL = 176
+"""Tokens up to which 128 rows fit the registers of a warpgroup."""
+NARROWEST = 88
+"""Tokens from which a block of 128 rows is not starved by its weights."""
+LONG = 8192
+"""Inputs from which the sum over two halves of k costs less than the loads it saves."""
 SHARED_BYTES = 227 * 1024
 MOST_STAGES = 12
 LEAST_INPUTS = 512
@@ -32,24 +41,59 @@ class Tile:
     split: int = 1
     share: bool = False
     depth: int = 1
+    tall: int = 1
+    blocks: int = 0
+    """Blocks that take tiles in turns; 0: as many as there are tiles, one each."""
 
     @property
     def stages(self) -> int:
         """Stages of loads in flight: as many as fit beside alignment, barriers and what is read beyond `used`."""
         room = SHARED_BYTES - 512 - self._slack
-        return min(MOST_STAGES, room // self._stage_bytes)
+        return min(MOST_STAGES, room // self.stage_bytes)
 
     @property
     def shared_bytes(self) -> int:
         """Dynamic shared memory: the stages, or the staging tile that takes their place."""
-        return max(self.stages * self._stage_bytes, self._staging_bytes) + self._slack
+        return max(self.stages * self.stage_bytes, self.staging_bytes) + self._slack
+
+    @property
+    def stage_bytes(self) -> int:
+        """Bytes of weights and tokens in a stage."""
+        return (self.used + self.tokens) * 128 * self.depth
+
+    @property
+    def staging_bytes(self) -> int:
+        """Bytes that the results need on their way to memory."""
+        features = self.used // 2 if self.kind == "gated" else self.used
+        if self.kind != "sum":
+            return self.tokens * 2 * 8 * ((features // 8) | 1)
+        octets = self.tokens // 8
+        if self.split == 2:
+            return 8 * ((octets + 1) // 2) * 4 * (features + 4 + self.rows)
+        return 8 * octets * 4 * (features + 4)
+
+    @property
+    def groups(self) -> int:
+        """Warpgroups that compute."""
+        return self.rows // (64 * self.tall)
+
+    @property
+    def loaders(self) -> int:
+        """Threads that only load: a warp; a warpgroup that lends its registers; none, where one that computes loads."""
+        accumulators = self.tall * self.tokens // 2
+        if self.groups == 3:
+            return 128 if self.tokens <= WIDEST_LENT else 0
+        return 128 if self.groups == 2 and accumulators > 80 else 32
 
     @property
     def threads(self) -> int:
-        """Four warps for each 64 rows, and one that loads unless the registers leave no room for it."""
-        groups = self.rows // 64
-        wide = groups == 4 or (groups == 3 and self.tokens > 144)
-        return 128 * groups + (0 if wide else 32)
+        """Threads of a block."""
+        return 128 * self.groups + self.loaders
+
+    @property
+    def lasting(self) -> bool:
+        """Whether blocks take tiles in turns."""
+        return self.blocks > 0
 
     @property
     def paired(self) -> bool:
@@ -64,44 +108,43 @@ class Tile:
     def grid(self, count: int, rows: int) -> tuple[int, int]:
         """Blocks in x and y for `count` tokens and `rows` rows of weights; a pair lies side by side in x."""
         down, across = -(-rows // self.used), -(-count // self.tokens)
-        return (across + across % 2, down) if self.share else (down * self.split, across)
+        if self.lasting:
+            return min(self.blocks, down * across), 1
+        return (across + across % 2 if self.share else across * self.split), down
 
     @property
     def _slack(self) -> int:
         return 1024 + (self.rows - self.used) * 128
 
-    @property
-    def _stage_bytes(self) -> int:
-        return (self.used + self.tokens) * 128 * self.depth
 
-    @property
-    def _staging_bytes(self) -> int:
-        features = self.used // 2 if self.kind == "gated" else self.used
-        if self.kind != "sum":
-            return self.tokens * 2 * 8 * ((features // 8) | 1)
-        octets = self.tokens // 8
-        finished = (octets + 1) // 2 if self.split == 2 else octets
-        return 8 * finished * 4 * (features + 4) * self.split
-
-
-def choose(kind: Kind, count: int, rows: int, processors: int) -> Tile:
-    """The tile for `count` tokens (2 or more) and a weight of `rows` rows on a GPU of `processors` multiprocessors."""
+def choose(kind: Kind, count: int, rows: int, inputs: int, processors: int) -> Tile:
+    """The tile for `count` tokens (2 or more) and a weight [rows, inputs] on a GPU of `processors` multiprocessors."""
     alone = _rounded(count, 16)
     if kind == "sum":
-        if count <= WIDEST:
-            return Tile(kind, 64, 64, alone, split=2, depth=2 if alone <= 64 else 1)
-        return Tile(kind, 64, 64, _half(count), share=True)
+        return _for_sum(count, inputs)
     if count <= (128 if kind == "plain" else 144):
         used = _fitting(rows, processors)
         return Tile(kind, _rounded(used, 64), used, alone)
     if kind == "gated" and count <= WIDEST:
         return Tile(kind, TALLEST, TALLEST, alone)
+    if kind == "gated" and _busiest(rows, 256, 3, processors) < _busiest(rows, TALLEST, 2, processors):
+        return Tile(kind, 256, 256, _part(count, 3, WIDEST_TALL), tall=2, blocks=processors)
     return Tile(kind, TALLEST, TALLEST, _half(count), share=True)
 
 
-def tiles(kind: Kind, most: int, rows: int, processors: int) -> list[Tile]:
+def tiles(kind: Kind, most: int, rows: int, inputs: int, processors: int) -> list[Tile]:
     """Every tile that prompts of 2 to `most` tokens need."""
-    return list(dict.fromkeys(choose(kind, count, rows, processors) for count in range(2, most + 1)))
+    return list(dict.fromkeys(choose(kind, count, rows, inputs, processors) for count in range(2, most + 1)))
+
+
+def _for_sum(count: int, inputs: int) -> Tile:
+    if count <= WIDEST:
+        alone = _rounded(count, 16)
+        return Tile("sum", 64, 64, alone, split=2, depth=2 if alone <= 64 else 1)
+    quarter = _part(count, 4, 128)
+    if inputs < LONG and quarter >= NARROWEST:
+        return Tile("sum", 128, 128, quarter)
+    return Tile("sum", 128, 128, _part(count, 2, WIDEST), split=2)
 
 
 def fits(rows: int, inputs: int) -> bool:
@@ -112,6 +155,16 @@ def fits(rows: int, inputs: int) -> bool:
 def _half(count: int) -> int:
     """Tokens of each of an even number of tiles, none wider than the widest."""
     return _rounded(-(-count // (2 * -(-count // (2 * WIDEST)))), 8)
+
+
+def _part(count: int, least: int, widest: int) -> int:
+    """Tokens of each of `least` tiles, or of more where those would be too wide."""
+    return _rounded(-(-count // max(least, -(-count // widest))), 8)
+
+
+def _busiest(rows: int, used: int, across: int, processors: int) -> float:
+    """Rows that the busiest multiprocessor computes for all tokens, cut into `across` tiles; the count has no say."""
+    return -(-(-(-rows // used) * across) // processors) * used / across
 
 
 def _fitting(rows: int, processors: int) -> int:
