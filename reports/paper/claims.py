@@ -146,9 +146,7 @@ def outcome(claim: Claim, runs: Runs, name: str) -> Outcome:
 def verdict(claim: Claim, runs: Runs) -> Verdict:
     """The one rule."""
     paper, controlled = outcome(claim, runs, PAPER), outcome(claim, runs, claim.controlled)
-    known = tuple(
-        f"{NAMES[name]}: {found.known}" for name, found in ((PAPER, paper), (CONTROLLED, controlled)) if found.known
-    )
+    known = known_of(paper, controlled)
     if controlled.holds:
         return Verdict(claim, paper, controlled, REPRODUCED, known)
     if controlled.holds is None or paper.holds is None:
@@ -158,6 +156,14 @@ def verdict(claim: Claim, runs: Runs) -> Verdict:
         return Verdict(claim, paper, controlled, NOT_REPRODUCED, known)
     confound, why = confound_of(claim.judge, runs)
     return Verdict(claim, paper, controlled, ONLY_UNDER + confound, (why, *known))
+
+
+def known_of(paper: Outcome, controlled: Outcome) -> tuple[str, ...]:
+    """What is known beside the verdict, once where it is the same under both protocols."""
+    said = {PAPER: paper.known, CONTROLLED: controlled.known}
+    if paper.known == controlled.known:
+        return (paper.known,) if paper.known else ()
+    return tuple(f"{NAMES[name]}: {text}" for name, text in said.items() if text)
 
 
 def confound_of(judge: Judge, runs: Runs) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports.paper.audit import HYBRID, NAMES, TENSORRT
 from reports.paper.layout import figure, head_of, line, why_not
-from reports.paper.measures import RULES, counts, flagged, latencies, requests
+from reports.paper.measures import RULES, flagged, latencies, requests
 from reports.paper.published import METRICS, TITLES
 from reports.paper.runs import PAPER, Runs, absent, fifth, five, impersonates
 from reports.run import Run
@@ -31,10 +31,16 @@ def title_of(words: str) -> str:
     return f"{words}, {UNDER}"
 
 
-def facts_of(run: Run, metrics: tuple[str, ...], flags: str = "") -> str:
-    """The rules of the figures, with n, and the run's own facts."""
-    rules = [f"{RULES[metric]} ({span(counts(run, metric))})." for metric in metrics]
-    return " ".join(filter(None, [*rules, flags, run.facts()]))
+def facts_of(run: Run, cases: list[str], metrics: tuple[str, ...], words: str = "") -> str:
+    """The rules of the figures, with n and what is flagged, and the run's own facts."""
+    said = []
+    for metric in metrics:
+        own = requests(run, metric)
+        own = own[own["case"].isin(cases)]
+        said.append(RULES[metric].format(n=span([int(n) for n in own.groupby(["prompt_length", "case"]).size()])))
+        if flags := flagged(run, own):
+            said.append(f"Flagged requests of {NAMES[metric]}, all kept: {'; '.join(flags)}.")
+    return " ".join(filter(None, [*said, words, run.facts()]))
 
 
 def span(sizes: list[int]) -> str:
@@ -83,9 +89,7 @@ def by_length(runs: Runs, metric: str) -> Table:
     heads = [Column(Cell("Prompt tokens"), "left"), *headings(run, five(run), notes), Column(Cell("Winner"), "left")]
     table.loc["Average"] = table.mean(skipna=False)
     rows = [[Cell(str(at)), *cells(run, row, notes), Cell(winner(run, row))] for at, row in table.iterrows()]
-    found = flagged(run, requests(run, metric))
-    flags = f"Flagged, all kept: {'; '.join(found)}." if found else ""
-    facts = facts_of(run, (metric,), flags)
+    facts = facts_of(run, five(run), (metric,))
     frame = table.drop(index="Average").rename_axis("prompt_length").reset_index()
     return Table(f"measured_{metric}", title, heads, rows, notes, facts, run.smoke, frame, frozenset([len(rows) - 1]))
 
@@ -104,7 +108,7 @@ def combined(runs: Runs) -> Table:
         for length, values in table.iterrows()
     ]
     frame = pd.concat(parts, names=["metric"]).reset_index()
-    facts, rules = facts_of(run, tuple(METRICS)), frozenset([len(parts["ttft"])])
+    facts, rules = facts_of(run, five(run), tuple(METRICS)), frozenset([len(parts["ttft"])])
     return Table("measured_combined", title, heads, rows, notes, facts, run.smoke, frame, rules)
 
 
@@ -131,7 +135,7 @@ def against_tensorrt(runs: Runs) -> Table:
     ]
     if any(impersonates(run, other) for other in others) and TENSORRT not in others:
         title = title_of(f"JIT+CUDA against {run.cases[others[0]]}, in ms")
-    facts = facts_of(run, tuple(METRICS), "Speed-up: latency of the other over that of JIT+CUDA.")
+    facts = facts_of(run, [HYBRID, *others], tuple(METRICS), "Speed-up: latency of the other over that of JIT+CUDA.")
     frame = frame.rename_axis("prompt_length").reset_index()
     return Table(f"measured_{name}", title, heads, rows, notes, facts, run.smoke, frame)
 

@@ -14,9 +14,9 @@ EVERY_CONTEXT = "every_context"
 QUIET = {"", "none", "idle"}  # throttle reasons that slow nothing down
 SHORT = 100  # the longest context of the first of the two means of decode steps
 RULES = {
-    "ttft": "TTFT: mean of the first requests of a length, as many as the run asks for",
-    "p99": "P99: 99th percentile of the requests of a length, interpolated linearly as published. This harness itself "
-    "states no P99 below n = 368",
+    "ttft": "TTFT: mean of the first requests of a length ({n}).",
+    "p99": "P99: 99th percentile of the requests of a length ({n}), interpolated linearly as published; this harness "
+    "itself states no P99 below n = 368.",
 }
 
 

@@ -110,8 +110,8 @@ def test_the_committed_audit_is_that_of_the_committed_figures(paper):
 
 
 def test_missing_or_wrong_files_are_one_sentence(tmp_path, capsys):
-    assert main(["--data", str(tmp_path), "--to", str(tmp_path / "to")]) == 2
+    assert main(["--data", str(tmp_path), "--to", str(tmp_path / "to"), "--runs", str(tmp_path)]) == 2
     assert "latency.csv is missing" in capsys.readouterr().err
     (tmp_path / "latency.csv").write_text("a,b\n1,2\n")
-    assert main(["--data", str(tmp_path), "--to", str(tmp_path / "to")]) == 2
+    assert main(["--data", str(tmp_path), "--to", str(tmp_path / "to"), "--runs", str(tmp_path)]) == 2
     assert "must have the columns source, metric" in capsys.readouterr().err

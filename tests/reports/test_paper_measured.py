@@ -178,7 +178,7 @@ def test_flagged_requests_are_counted(tmp_path, monkeypatch, paper):
 
     run = load(sampled(tmp_path, monkeypatch, change))
     table = {table.name: table for table in tables.tables(paper, runs.Runs(run))}["measured_ttft"]
-    assert "Flagged, all kept: CUDA Graph 5 without a graph (n = 45)." in table.facts
+    assert "Flagged requests of TTFT, all kept: CUDA Graph 5 without a graph (n = 45)." in table.facts
 
 
 def test_the_measured_panel_shares_the_axes_of_the_published_ones(paper, found):

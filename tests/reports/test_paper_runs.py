@@ -41,7 +41,7 @@ def latency_rows(case, ttft, p99, iterations, none, decode, served):
 
 
 def row(case, metric, length, context, iteration, value, served):
-    return {
+    return dict.fromkeys(schema.SAMPLES, 0) | {
         "case": case, "block": 0, "metric": metric, "prompt_length": length, "context_length": context,
         "iteration": iteration, "started_ns": 0, "host_ms": value + (0.3 if served else 0.0), "gpu_ms": value,
         "server_ms": value if served else None, "token_id": 1, "captures": 0, "sm_clock_mhz": 1980, "throttle": "",
@@ -102,20 +102,21 @@ def attribution(path, monkeypatch, ratios, baseline=20.0):
     return invent_run(path, cases, monkeypatch, study="attribution", iterations=(5, 1))
 
 
-def invent_all(folder, monkeypatch, **more):
+def invent_all(folder, monkeypatch):
     """Both protocols and all studies in one folder of committed runs."""
-    invent_run(folder / "paper", UNDER_PAPER, monkeypatch, **more)
+    invent_run(folder / "paper", UNDER_PAPER, monkeypatch)
     invent_run(folder / "controlled", UNDER_CONTROL, monkeypatch, CONTROLLED, iterations=(190, 190))
     attribution(folder / "attribution", monkeypatch, (6, 5, 2, 2, 2, 2, 2, 2))
     for study in ("capture_coverage", "coverage_policies", "rolling", "ipc", "ablation"):
-        invent_study(study, folder / study, monkeypatch)
+        more = {"requests": 500} if study == "rolling" else {}
+        invent_study(study, folder / study, monkeypatch, **more)
     return folder
 
 
-def invent_study(study, path, monkeypatch):
+def invent_study(study, path, monkeypatch, **more):
     """An invented run of an experiment, all latencies by the client's clock."""
     monkeypatch.setattr(studies, "write_streams", write_streams)
-    studies.MAKERS[study](path, monkeypatch)
+    studies.MAKERS[study](path, monkeypatch, **more)
     samples = pd.read_csv(path / "samples.csv")
     samples.assign(latency_ms=samples["host_ms"]).to_csv(path / "samples.csv", index=False)
     return path
