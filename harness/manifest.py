@@ -154,6 +154,8 @@ def protocol_of(config: RunConfig, folder: Path = CONF / "protocol") -> str:
         changed = [f"{key}={value}" for key, value in flatten(asdict(protocol)) if usual.get(key) != value]
         name = f"{name} but {', '.join(changed)}" if changed else name
     others = [case for case in config.run if config.cases[case].procedure != protocol]
+    if len(others) == len(config.run):
+        return f"{name} (each case its own)"
     return f"{name} (another for {', '.join(others)})" if others else name
 
 

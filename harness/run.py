@@ -103,8 +103,9 @@ def choose_folder(config: RunConfig) -> Path:
     """The folder of the run: `output`, or one of its own under results/."""
     if config.output is not None:
         return Path(config.output).expanduser().resolve()
-    slug = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in config.model.name)
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{slug}-{config.protocol.name}"
+    said = f"{config.model.name}-{config.protocol.name}"
+    slug = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in said)
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{slug}"
     candidates = (RESULTS / (name if number == 1 else f"{name}-{number}") for number in range(1, 1000))
     return next(path for path in candidates if not path.exists())
 

@@ -14,6 +14,8 @@ from harness import schema
 
 REFERENCE = "baseline"
 SMOKE = "SMOKE RUN, not a measurement"
+STEPPED = {"attribution"}
+"""Studies whose cases each follow a procedure of their own."""
 TEXT = {"case", "state", "reason", "engine", "stage", "metric", "throttle"}
 TRUTH = {"supported", "passed"}
 PLACES = (
@@ -59,13 +61,17 @@ class Run:
 
     @property
     def compares(self) -> bool:
-        """Whether the cases answered the sweep of prompt lengths that the general tables are made of."""
-        return self.sweep.get("workload", "latency") == "latency"
+        """Whether the cases answered the sweep of prompt lengths, and by one procedure: general tables compare those."""
+        return self._sweeps and self.study not in STEPPED
 
     @property
     def decodes(self) -> bool:
         """Whether the sweep has decode in it."""
-        return self.compares and self.sweep["decode"].get("sequences", 1) > 0
+        return self._sweeps and self.sweep["decode"].get("sequences", 1) > 0
+
+    @property
+    def _sweeps(self) -> bool:
+        return bool(self.sweep.get("workload", "latency") == "latency")
 
     @property
     def sweep(self) -> dict[str, Any]:

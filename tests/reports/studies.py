@@ -123,7 +123,7 @@ def write_streams(path, rows):
 def ipc(path, monkeypatch, iterations=380, **spec):
     base(path, "ipc", monkeypatch, blocks=1, iterations=iterations, context=400, **spec)
     samples = pd.read_csv(path / "samples.csv")
-    samples.loc[samples["case"] == "unix", "host_ms"] += 0.1
+    samples.loc[samples["case"] == "unix", ["host_ms", "latency_ms"]] += 0.1
     samples.to_csv(path / "samples.csv", index=False)
     summarise(path)
     return path
