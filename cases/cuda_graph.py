@@ -33,5 +33,6 @@ class CudaGraph(LeanCase):
         from cases.runtime.graph_runner import GraphRunner
 
         graph = GraphOptions.read(plan.options)
-        capture = (CudaCapture if plan.device == "cuda" else EagerCapture)(shared=graph.shared_pool)
+        kind = CudaCapture if plan.device == "cuda" else EagerCapture
+        capture = kind(shared=graph.shared_pool, executables=graph.executables)
         return GraphRunner(model, graph, capture, ops.pull, one_token=decoding_of(plan.options) == "kv_cache")

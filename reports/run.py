@@ -61,7 +61,7 @@ class Run:
 
     @property
     def compares(self) -> bool:
-        """Whether the cases answered the sweep of prompt lengths, and by one procedure: general tables compare those."""
+        """Whether the cases answered the sweep of prompt lengths by one procedure: general tables compare those."""
         return self._sweeps and self.study not in STEPPED
 
     @property

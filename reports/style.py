@@ -24,6 +24,7 @@ LOOKS = {
 }
 STUDIES = {  # the cases of an experiment are never drawn together with those above
     "shared_pool": Look("#d55e00", "D"),
+    "few_instantiated": Look("#009e73", "P"),
     "unshared_pools": Look("#0072b2", "s"),
     "full": Look("#4d4d4d", "o"),
     "every_10th": Look("#0072b2", "s"),

@@ -47,6 +47,7 @@ def test_cases_of_an_experiment_differ_in_what_their_names_say():
 
     coverage = graphs("capture_coverage")
     assert coverage["shared_pool"] | {"shared_pool": False} == coverage["unshared_pools"]
+    assert coverage["shared_pool"] | {"executables": 16} == coverage["few_instantiated"]
     assert [graph["max_graphs"] for graph in graphs("rolling").values()] == [5, 10, 20, 50]
     assert [graph["buckets"] for graph in graphs("coverage_policies").values()] == ["exact", "step", "pow2", "step"]
     ipc = composed("ipc")
@@ -68,7 +69,7 @@ def test_capture_coverage_on_the_tiny_model(tmp_path):
     captured = [row for row in rows(tmp_path / "run" / "captures.csv") if row["case"] == "shared_pool"]
     assert sorted(int(row["bucket"]) for row in captured) == list(range(501))
     assert {row["reason"] for row in captured} == {""}
-    assert [row["graphs"] for row in rows(tmp_path / "run" / "eviction.csv")] == ["501", "501"]
+    assert [row["graphs"] for row in rows(tmp_path / "run" / "eviction.csv")] == ["501"] * 3
 
 
 def test_a_stream_through_a_small_pool_on_the_tiny_model(tmp_path):

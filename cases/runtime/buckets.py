@@ -55,6 +55,7 @@ class GraphOptions:
     capture_attempts: int
     beyond: str
     shared_pool: bool
+    executables: int | None
     adaptive: Mapping[str, float]
 
     def __post_init__(self) -> None:
@@ -62,6 +63,8 @@ class GraphOptions:
             _whole(name, getattr(self, name))
         if self.max_mib is not None and not _positive(self.max_mib):
             raise ValueError(f"graph.max_mib must be a number above 0, or null for no cap, not {self.max_mib!r}")
+        if self.executables is not None:
+            _whole("executables", self.executables)
         _one_of("capture", self.capture, CAPTURES)
         _one_of("beyond", self.beyond, BEYOND)
         if not isinstance(self.shared_pool, bool):

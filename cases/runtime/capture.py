@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cases.runtime.graph_pool import Captured
+from cases.runtime.executables import CudaDriver, Executables, Recorded
+from cases.runtime.graph_pool import Captured, Graph
 
 Work = Callable[[], None]
 
@@ -31,12 +32,13 @@ class CudaCapture:
     a request launches itself use that of its own thread and stream. It is made in a warm run, hence in no graph's pool.
 
     To be called from one thread only, and not while a request launches kernels of the same forward.
+    With `executables` only so many graphs are instantiated at a time; Unsupported where that can't be done.
     """
 
-    name = "CUDA graphs"
-
-    def __init__(self, *, shared: bool = True) -> None:
+    def __init__(self, *, shared: bool = True, executables: int | None = None) -> None:
         self.shared = shared
+        self.name = "CUDA graphs" if executables is None else f"CUDA graphs, {executables} instantiated at a time"
+        self._executables = None if executables is None else Executables(executables, CudaDriver())
         self._device = torch.cuda.current_device()
         self._stream = torch.cuda.Stream()
         self._live = torch.cuda.current_stream()
@@ -68,7 +70,7 @@ class CudaCapture:
             handle = self._pool(alone)
             before = _memory()
             started = time.perf_counter()
-            graph = self._record(politely or work, handle)
+            graph = self._graph(politely or work, handle)
             seconds = time.perf_counter() - started
             after = _memory()
         grown = max(0, after.used - before.used)
@@ -110,8 +112,15 @@ class CudaCapture:
     def _touch(self) -> None:
         self._word.zero_()
 
-    def _record(self, work: Work, handle: Any) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
+    def _graph(self, work: Work, handle: Any) -> Graph:
+        """A graph that is ready to be replayed."""
+        if self._executables is None:
+            return self._record(work, handle)
+        return Recorded(self._record(work, handle, kept=True), self._executables)
+
+    def _record(self, work: Work, handle: Any, *, kept: bool = False) -> torch.cuda.CUDAGraph:
+        """Record, and instantiate unless the graph is `kept` to be instantiated elsewhere."""
+        graph = torch.cuda.CUDAGraph(keep_graph=kept)
         graph.capture_begin(pool=handle, capture_error_mode="thread_local")
         done = False
         try:
@@ -176,7 +185,7 @@ class EagerCapture:
 
     name = "no graphs on a CPU: replayed eagerly"
 
-    def __init__(self, *, shared: bool = True) -> None:
+    def __init__(self, *, shared: bool = True, executables: int | None = None) -> None:
         self.shared = shared
 
     def warm(self, work: Work) -> None:

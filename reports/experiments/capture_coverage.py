@@ -18,9 +18,10 @@ from reports.table import Table
 GIB = 1024.0  # MiB
 TITLE = "Capturing every length"
 TEXT = (
-    "Every prompt length gets a CUDA graph of its own, captured from the largest down: once with one memory pool that "
-    "all graphs share, once with a pool for each graph. At the end all graphs are evicted, and the device's free "
-    "memory is read before and after."
+    "Every prompt length gets a CUDA graph of its own, captured from the largest down: with one memory pool that all "
+    "graphs share; with that pool and few of the graphs instantiated at a time, the others instantiated when they are "
+    "wanted; with a pool for each graph. At the end all graphs are evicted, and the device's free memory is read "
+    "before and after."
 )
 
 
@@ -121,7 +122,7 @@ def table(run: Run) -> Table:
 
 
 def plot(run: Run) -> Plot:
-    """Graph memory over the number of graphs, both cases, with the published end."""
+    """Graph memory over the number of graphs, all cases, with the published end."""
     name, title = "capture_coverage", "Graph memory as graphs are captured"
     captures = load(run, "captures")
     good = {
@@ -147,5 +148,5 @@ def plot(run: Run) -> Plot:
     axes.set_xlim(left=0)
     axes.set_xlabel("Graphs captured")
     axes.set_ylabel("Graph memory (GiB)")
-    legend_above(axes, 3)
+    legend_above(axes, 4)
     return Plot(name, title, caption, figure)

@@ -193,7 +193,8 @@ def distribution(run: Run) -> Plot:
     samples = timed(run, "stream")
     looks = style.looks(run.cases)
     curves = {
-        case: (title, samples.loc[samples["case"] == case, "latency_ms"], looks[case]) for case, title in run.cases.items()
+        case: (title, samples.loc[samples["case"] == case, "latency_ms"], looks[case])
+        for case, title in run.cases.items()
     }
     caption = "Empirical distribution of all requests of the stream, of every length."
     caption += without_curve(run, set(samples["case"]))

@@ -26,11 +26,13 @@ def folder(request, tmp_path_factory) -> Path:
     return make_random(request.param, "float16", 5, tmp_path_factory.mktemp("checkpoints"), "random")
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "a pool each"])
+@pytest.mark.parametrize(
+    "options", [{}, {"shared_pool": False}, {"executables": 4}], ids=["shared", "a pool each", "few instantiated"]
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_evicting_all_returns_what_the_graphs_held(folder, kind, shared):
+def test_evicting_all_returns_what_the_graphs_held(folder, kind, options):
     """At least 95 % of it, twice, by the device's own count."""
-    with prepared(kind, folder, shared_pool=shared, capture="blocking") as case:
+    with prepared(kind, folder, capture="blocking", **options) as case:
         grown = sum(record.grown_bytes for record in case.captured())
         for _ in range(2):
             tokens = generate(case, prompt(100))
@@ -44,6 +46,19 @@ def test_evicting_all_returns_what_the_graphs_held(folder, kind, shared):
             assert generate(case, prompt(100)) == tokens
         assert case.footprint().graph_pool_bytes <= 1.5 * grown, "captured anew the graphs hold about the same"
         assert not [record for record in case.captured() if record.reason]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_instantiated_graphs_give_the_same_answers_and_hold_less(folder, kind):
+    lengths = [*range(1, 513, 31), *range(512, 0, -47)]
+    answers, held = {}, {}
+    for executables in (None, 3):
+        with prepared(kind, folder, executables=executables) as case:
+            answers[executables] = [generate(case, prompt(length)) for length in lengths]
+            held[executables] = case.footprint().graph_pool_bytes
+            assert case.stats().ungraphed == 0
+    assert answers[3] == answers[None]
+    assert held[3] <= held[None]
 
 
 def test_a_shared_pool_holds_less_than_a_pool_each(folder):

@@ -29,9 +29,10 @@ SMALL: dict[str, Any] = {
 GRAPH: dict[str, Any] = {
     "buckets": "step", "step": 16, "largest": 64, "max_graphs": 8, "max_mib": None, "pinned": [], "initial": "all",
     "capture": "background", "capture_attempts": 2, "beyond": "chunks", "shared_pool": True,
+    "executables": None,
     "adaptive": {"window": 512, "every": 128, "ms_per_token": 0.015, "capture_ms": 25},
 }  # fmt: skip
-JIT = {"backend": "torchscript"}
+JIT = {"backend": "torchscript", "draws": 1}
 
 
 def new_model(family: str = "llama", *, theta: float = 10000.0, **changes: Any) -> Any:

@@ -146,6 +146,13 @@ def test_the_shared_pool_is_true_or_false(value):
         options(shared_pool=value)
 
 
+@pytest.mark.parametrize("value", ["16", 0, -1, 1.5, True])
+def test_executables_are_a_whole_number_or_null(value):
+    with pytest.raises(ValueError, match=r"^graph\.executables must be a whole number of at least 1, not "):
+        options(executables=value)
+    assert options(executables=16).executables == 16
+
+
 @pytest.mark.parametrize("value", ["steps", "", "STEP"])
 def test_unknown_policies_are_refused(value):
     with pytest.raises(ValueError, match=rf"must be step, pow2, exact, adaptive or a list of lengths, not {value!r}$"):
