@@ -34,7 +34,7 @@ def prompt(length: int, vocabulary: int = 4096, seed: int = 0) -> list[int]:
 @contextmanager
 def prepared(kind: type[Case], folder: Path, decode: str = "kv_cache", **graph: Any) -> Iterator[Any]:
     case = kind()
-    options = {"graph": GRAPH | graph, "jit": {"backend": "triton"}, "decode": decode}
+    options = {"graph": GRAPH | graph, "jit": {"backend": "triton", "draws": 1}, "decode": decode}
     try:
         case.prepare(Plan("x", str(folder), "cuda", "float16", CAPACITY, Sampling(), options))
         yield case

@@ -65,7 +65,7 @@ def folder(request, tmp_path_factory) -> Path:
 
 
 def plan(folder: Path, dtype: str = "float16", sampling: Sampling | None = None, **graph: Any) -> Plan:
-    options = {"graph": GRAPH | graph, "jit": {"backend": "triton"}}
+    options = {"graph": GRAPH | graph, "jit": {"backend": "triton", "draws": 1}}
     return Plan("x", str(folder), "cuda", dtype, CONTEXT, sampling or Sampling(), options)
 
 
