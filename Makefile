@@ -53,8 +53,8 @@ publish: $(READY) ## a run's shareable files into results/published/: make publi
 	@to=results/published/$(notdir $(RUN:/=)); mkdir -p $$to; cp $(RUN)/manifest.json $(RUN)/*.csv $$to/; \
 		$(PY) -m harness.provenance $$to || true; $(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
 
-paper: $(READY) ## the published tables and figures, and what of them adds up, into results/paper/report/
-	$(PY) -m reports.paper
+paper: $(READY) ## published tables, figures, audit and claims beside the measured runs, into results/paper/report/
+	$(PY) -m reports.paper $(ARGS)
 
 lint: $(READY) ## formatting, lint and types
 	$(PY) -m ruff format --check .

@@ -99,7 +99,7 @@ def p99_table(run: Run) -> Table:
 def decode_table(run: Run) -> Table:
     """Median decode latency by context range and case."""
     title = "Decode latency by context length, median in ms a token"
-    words = "A step's context is what the cache holds before it."
+    words = "A step's context is the number of tokens before it."
     rows, frame = ranges(run), by_range(run)
     return build(run, Grid("decode", title, "Context before the step", rows, frame, "p50_ms", False, words=words))
 

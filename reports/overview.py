@@ -115,6 +115,8 @@ def why_dash(run: Run, column: str, case: str) -> str:
         return "P99 needs n of at least 368 for a two-sided 95 % interval."
     if column == "decode_ms" and not run.decodes:
         return "This run measured no decode."
+    if column == "cold_ms" and run.procedure(case).get("warmup") == "none":
+        return "This procedure keeps no cold request apart: the first ones are samples."
     if column == "peak_memory_gib":
         return "No device memory was reported."
     return f"{title}: not every row has a value; {run.why_missing(case)}."

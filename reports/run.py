@@ -78,6 +78,11 @@ class Run:
         """The sweep of the resolved configuration."""
         return self.manifest["config"]["sweep"]
 
+    def procedure(self, case: str) -> dict[str, Any]:
+        """The procedure that a case followed; empty in runs from before cases had one."""
+        found: dict[str, Any] = self.manifest["config"]["cases"][case].get("procedure") or {}
+        return found
+
     @property
     def whole(self) -> tuple[int, int]:
         """The whole range of context lengths that was decoded."""

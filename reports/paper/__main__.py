@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from reports import markup, style, terminal
-from reports.paper import audit, claims, figures, published, runs, tables
+from reports.paper import audit, claims, figures, pattern, published, runs, tables
 from reports.table import Table
 from reports.write import DPI, write_table
 
@@ -65,7 +65,8 @@ def compile_pdf(folder: Path) -> str:
 def write(paper: published.Published, measured: runs.Runs, folder: Path) -> tuple[list[Table], str]:
     """Write everything; the tables, claims and audit first, and where the document lies."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = [claims.claims_table(paper, measured), *audit.audit_tables(paper), *tables.tables(paper, measured)]
+    first = [claims.claims_table(paper, measured), pattern.pattern_table(measured)]
+    made = [*first, *audit.audit_tables(paper), *tables.tables(paper, measured)]
     for table in made:
         write_table(table, folder)
     drawn = figures.figures(paper, measured)
