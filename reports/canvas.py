@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Collection
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pandas as pd
@@ -19,16 +20,18 @@ SIZE = (7.6, 4.6)
 WIDE_SPREAD = 12.0  # above this ratio of the largest to the smallest value a linear axis hides the small ones
 CHARACTERS_PER_INCH = 15.5  # of the small print under a figure
 LINE_IN = 0.165
-LABEL_CHARACTERS = 15
+LABEL_CHARACTERS, LABEL_LINES = 16, 3
+LABEL_HEIGHT, LABEL_LINE = 0.055, 0.045  # of the axes' height: a label of one line, and each line more
 STAMP_EMS = 20.0  # the watermark's length with room at both ends
 End = tuple[float, str, str]  # where a line ends, its name, its colour
 
 
 def label(run: Run, case: str) -> str:
-    """A case's title, cut to the room of a figure, with a dagger when it computes something else than the baseline."""
-    title = run.cases[case]
-    short = title if len(title) <= LABEL_CHARACTERS else title[: LABEL_CHARACTERS - 1] + "…"
-    return short + (DAGGER if run.failed_equivalence(case) else "")
+    """A case's title in lines that a figure has room for, with a dagger when it fails the comparison."""
+    lines = textwrap.wrap(run.cases[case], LABEL_CHARACTERS)
+    if len(lines) > LABEL_LINES:
+        lines = [*lines[: LABEL_LINES - 1], lines[LABEL_LINES - 1][: LABEL_CHARACTERS - 1] + "…"]
+    return "\n".join(lines) + (DAGGER if run.failed_equivalence(case) else "")
 
 
 def canvas(
@@ -104,21 +107,25 @@ def end_labels(axes: Axes, ends: list[End]) -> None:
     ends = sorted(ends)
     pixels = [axes.transData.transform((1, value)) for value, _, _ in ends]
     heights = [float(axes.transAxes.inverted().transform(pixel)[1]) for pixel in pixels]
-    places = spread(heights, 0.055)
+    places = spread(heights, [LABEL_HEIGHT + LABEL_LINE * text.count("\n") for _, text, _ in ends])
     for (_, text, colour), place in zip(ends, places, strict=True):
         axes.text(
-            1.015, place, text, transform=axes.transAxes, color=colour, va="center", fontsize=9, fontweight="bold"
-        )
+            1.015, place, text, transform=axes.transAxes, color=colour, va="center", fontsize=9, fontweight="bold",
+            linespacing=1.05,
+        )  # fmt: skip
 
 
-def spread(places: list[float], gap: float) -> list[float]:
-    """Sorted places moved as little as need be for neighbours to be `gap` apart: pools of neighbours share a shift."""
-    pools: list[tuple[float, int]] = []  # mean of (place - rank * gap) over the pool, and its size
-    for rank, place in enumerate(places):
-        mean, size = place - rank * gap, 1
+def spread(places: list[float], sizes: float | list[float]) -> list[float]:
+    """Sorted places, the middles of things of these sizes, moved as little as need be for neighbours not to overlap:
+    pools of neighbours share a shift."""
+    tall = [sizes] * len(places) if isinstance(sizes, float) else sizes
+    starts = list(accumulate(((one + other) / 2 for one, other in pairwise(tall)), initial=0.0))
+    pools: list[tuple[float, int]] = []  # mean of (place - start) over the pool, and its size
+    for place, start in zip(places, starts, strict=True):
+        mean, size = place - start, 1
         while pools and pools[-1][0] > mean:
             earlier, count = pools.pop()
             mean, size = (earlier * count + mean * size) / (count + size), count + size
         pools.append((mean, size))
-    starts = [mean for mean, size in pools for _ in range(size)]
-    return [start + rank * gap for rank, start in enumerate(starts)]
+    shifts = [mean for mean, size in pools for _ in range(size)]
+    return [start + shift for start, shift in zip(starts, shifts, strict=True)]

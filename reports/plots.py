@@ -16,6 +16,7 @@ from reports.canvas import SIZE, End, canvas, end_labels, frame_of, label, log_a
 from reports.latency import INDEPENDENT
 from reports.overview import METRICS, counted, speed_up, whole_decode
 from reports.run import Run
+from reports.style import Look
 
 MOST_TICKS = 12
 
@@ -40,7 +41,9 @@ def plots(run: Run) -> list[Plot]:
 
 def ttft(run: Run) -> Plot:
     """Median TTFT by prompt length with its interval, and the floor."""
-    caption = f"Bands: exact 95 % intervals of the median. Dashed: the floor of memory and arithmetic. {INDEPENDENT}"
+    caption = "Dashed: the floor of memory and arithmetic."
+    if run.ttft["p50_low_ms"].notna().any():
+        caption = f"Bands: exact 95 % intervals of the median. {caption} {INDEPENDENT}"
     columns = ("p50_ms", "p50_low_ms", "p50_high_ms")
     return by_length(run, "ttft", "Time to first token by prompt length (median)", run.ttft, columns, caption)
 
@@ -68,7 +71,7 @@ def by_length(
     bands: bool = True,
 ) -> Plot:
     """A line a case over prompt length, labelled at its end."""
-    value, low, high = columns
+    value = columns[0]
     if frame[value].isna().all():
         return Plot(name, title, caption, None, "no case has a value")
     caption += without_curve(run, set(frame.loc[frame[value].notna(), "case"]))
@@ -78,19 +81,7 @@ def by_length(
         rows = frame[frame["case"] == case].sort_values("prompt_length")
         if rows.empty:
             continue
-        x, sure = rows["prompt_length"], rows.get("supported", pd.Series(True, rows.index)).astype(bool).all()
-        if sure and bands:
-            axes.fill_between(x, rows[low], rows[high], color=look.colour, alpha=0.18, linewidth=0)
-        elif sure:
-            # Intervals of a tail are wide: thin bars, moved a little apart, stay readable where bands would cover.
-            x = x + (len(ends) - 2) * 0.006 * max(frame["prompt_length"].max(), 1)
-            reach = [rows[value] - rows[low], rows[high] - rows[value]]
-            axes.errorbar(x, rows[value], reach, fmt="none", ecolor=look.colour, elinewidth=1, alpha=0.75, capsize=2)
-        fill, dash = (look.colour, "-") if sure else ("white", ":")
-        every = max(1, math.ceil(len(rows) / MOST_TICKS))
-        axes.plot(
-            x, rows[value], color=look.colour, marker=look.marker, markevery=every, markerfacecolor=fill, linestyle=dash
-        )
+        curve(axes, rows, columns, look, None if bands else (len(ends) - 2) * 0.006 * frame["prompt_length"].max())
         ends.append((rows[value].iloc[-1], label(run, case), look.colour))
     if "floor_ms" in frame and frame["floor_ms"].notna().any():
         floors = frame.drop_duplicates("prompt_length").sort_values("prompt_length")
@@ -103,6 +94,26 @@ def by_length(
     scale(axes, frame[value])
     end_labels(axes, ends)
     return Plot(name, title, caption, figure)
+
+
+def curve(axes: Axes, rows: pd.DataFrame, columns: tuple[str, str, str], look: Look, shift: float | None) -> None:
+    """A case's values with intervals: as a band, or where there is a `shift` as bars moved sideways by it.
+
+    Intervals of a tail are wide: thin bars, moved a little apart, stay readable where bands would cover each other.
+    """
+    value, low, high = columns
+    x, sure = rows["prompt_length"], rows.get("supported", pd.Series(True, rows.index)).astype(bool).all()
+    if sure and shift is not None:
+        x = x + shift
+        reach = [rows[value] - rows[low], rows[high] - rows[value]]
+        axes.errorbar(x, rows[value], reach, fmt="none", ecolor=look.colour, elinewidth=1, alpha=0.75, capsize=2)
+    elif sure:
+        axes.fill_between(x, rows[low], rows[high], color=look.colour, alpha=0.18, linewidth=0)
+    fill, dash = (look.colour, "-") if sure else ("white", ":")
+    every = max(1, math.ceil(len(rows) / MOST_TICKS))
+    axes.plot(
+        x, rows[value], color=look.colour, marker=look.marker, markevery=every, markerfacecolor=fill, linestyle=dash
+    )
 
 
 def decode(run: Run) -> Plot:
@@ -162,7 +173,9 @@ def speedup(run: Run) -> Plot:
         x = [place - 0.4 + width * (position + 0.5) for place in range(len(metrics))]
         heights = [ratios[case][i] for i in metrics]
         bars = axes.bar(x, heights, 0.88 * width, color=look.colour, label=label(run, case))
-        axes.bar_label(bars, [f"{h:.2f}×" if h == h else "–" for h in heights], fontsize=8, padding=2, color="#333333")
+        words = [f"{h:.2f}×" if h == h else "–" for h in heights]
+        for text in axes.bar_label(bars, words, fontsize=8, padding=2, color="#333333", zorder=4):
+            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85})
     axes.axhline(1.0, color=style.LOOKS[reference].colour, linewidth=1.0)
     axes.set_xticks(range(len(metrics)), [list(METRICS)[i] for i in metrics])
     axes.tick_params(axis="x", length=0)

@@ -100,7 +100,7 @@ def test_everything_is_written_and_compiles(tmp_path, capsys):
     names = {path.name for path in tmp_path.iterdir()}
     assert {"audit.md", "audit.csv", "audit.tex", "audit_experiments.md", "paper_ttft.png", "paper_decode.pdf"} <= names
     assert ("paper.pdf" in names) == (shutil.which("pdflatex") is not None)
-    assert "Stated figures of the five cases" in capsys.readouterr().out
+    assert "The published claims" in capsys.readouterr().out
 
 
 def test_the_committed_audit_is_that_of_the_committed_figures(paper):

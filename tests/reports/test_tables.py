@@ -246,7 +246,7 @@ def test_captions_say_what_averages_and_intervals_are(tables):
     assert "mean over lengths of the medians" in tables["summary"].facts
     assert "mean over lengths of each length's P99" in tables["p99"].facts
     assert all("independent, pooled over blocks" in tables[name].facts for name in ("ttft", "p99"))
-    assert "what the cache holds before it" in tables["decode"].facts
+    assert "the number of tokens before it" in tables["decode"].facts
 
 
 def test_a_power_capped_decode_says_that_it_runs_back_to_back(run_dir):
