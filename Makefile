@@ -1,6 +1,6 @@
 # `make` says what there is. PYTHON=/path/to/python uses that interpreter as it is and installs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help given setup bench smoke report publish paper lint test test-gpu clean wheels
+.PHONY: help given setup bench smoke report publish bench-kernels paper lint test test-gpu clean wheels
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -52,6 +52,9 @@ publish: $(READY) ## a run's shareable files into results/published/: make publi
 	@case "$(RUN)" in *results/published/*) echo "error: $(RUN) is published already" >&2; exit 2;; esac
 	@to=results/published/$(notdir $(RUN:/=)); mkdir -p $$to; cp $(RUN)/manifest.json $(RUN)/*.csv $$to/; \
 		$(PY) -m harness.provenance $$to || true; $(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
+
+bench-kernels: $(READY) ## each kernel of a layer alone, on a CUDA GPU: make bench-kernels ARGS="--model llama3_8b"
+	$(PY) -m cases.runtime.kernels.bench $(ARGS) | tee /dev/stderr | sed -n 's/^Kernels: //p' | xargs -r $(PY) -m reports.kernels
 
 paper: $(READY) ## published tables, figures, audit and claims beside the measured runs, into results/paper/report/
 	$(PY) -m reports.paper $(ARGS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,7 +229,7 @@ def read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def load_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def load_table(path: Path, columns: Sequence[str], text: Collection[str] = TEXT) -> pd.DataFrame:
     """A CSV with these columns, numbers as float with NaN for empty. Raises ValueError with one sentence."""
     read(path)
     try:
@@ -238,7 +238,7 @@ def load_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise ValueError(f"{path} is not a readable CSV: {str(error).strip()}") from error
     if lost := [column for column in columns if column not in frame]:
         raise ValueError(f"{path} has no column {', '.join(lost)}")
-    for column in frame.columns.difference(list(TEXT)):
+    for column in frame.columns.difference(list(text)):
         frame[column] = truths(frame[column], path) if column in TRUTH else numbers(frame[column], path)
     keys = KEYS.get(path.name, [])
     if keys and frame.duplicated(keys).any():

@@ -1,0 +1,193 @@
+"""`python -m cases.runtime.kernels.bench --model llama2_7b`: each kernel of a layer alone, against the card's best.
+
+A kernel's time is that of a CUDA graph which runs it once in every layer, each with weights of its own, after a rest,
+over the number of layers. Its floor is the longer of its bytes over the read bandwidth and its operations over the
+matmul rate, both calibrated before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cases.runtime.calibration import calibrate
+from cases.runtime.shape import LlamaShape, shape_from
+
+ROOT = Path(__file__).resolve().parents[3]
+REST_S, REPLAYS = 0.01, 15
+COLUMNS = ("phase", "kernel", "rows", "context", "us", "tb_s", "tflop_s", "floor_us", "of_ceiling")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel: `work(layer)` runs it in a layer, `times` layers in a graph; `bytes` and `flops` of one run."""
+
+    phase: str
+    name: str
+    rows: int
+    context: int
+    work: Callable[[int], object]
+    times: int
+    bytes: float
+    flops: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What the card allows: terabytes and teraflops a second."""
+
+    read_bandwidth_tb_s: float
+    matmul_tflop_s: float
+
+    def microseconds(self, kernel: Kernel) -> float:
+        """The floor of one run of a kernel."""
+        return max(kernel.bytes / self.read_bandwidth_tb_s, kernel.flops / self.matmul_tflop_s) / 1e6
+
+
+def seconds(work: Callable[[int], object], times: int) -> float:
+    """Median seconds of `work(0)` to `work(times - 1)` in one graph, over `times`."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        work(0)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for place in range(times):
+            work(place)
+    found = []
+    for _ in range(REPLAYS + 2):
+        time.sleep(REST_S)
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        found.append(start.elapsed_time(end) / 1e3 / times)
+    graph.reset()
+    return statistics.median(found[2:])
+
+
+def measured(kernel: Kernel, ceiling: Ceiling) -> dict[str, Any]:
+    """One row of the table."""
+    took = seconds(kernel.work, kernel.times)
+    floor = ceiling.microseconds(kernel)
+    return {
+        "phase": kernel.phase, "kernel": kernel.name, "rows": kernel.rows, "context": kernel.context,
+        "us": round(took * 1e6, 3), "tb_s": round(kernel.bytes / took / 1e12, 3),
+        "tflop_s": round(kernel.flops / took / 1e12, 1), "floor_us": round(floor, 3),
+        "of_ceiling": round(floor / (took * 1e6), 4),
+    }  # fmt: skip
+
+
+def model_shape(name: str) -> LlamaShape:
+    """The shape of conf/model/<name>.yaml. Raises ValueError for a file that is not there or has none."""
+    path = ROOT / "conf" / "model" / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
+        raise ValueError(f"--model {name}: there is no such model; choose {known}")
+    shape = shape_from(yaml.safe_load(path.read_text(encoding="utf-8")))
+    if shape is None:
+        raise ValueError(f"--model {name} has no shape of its own: choose one of conf/model that states its sizes")
+    return shape
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m cases.runtime.kernels.bench", description=__doc__)
+    parser.add_argument("--model", default="llama2_7b", help="a file of conf/model (default: llama2_7b)")
+    parser.add_argument(
+        "--dtype", default="float16", choices=("float16", "bfloat16"), help="of weights and activations"
+    )
+    parser.add_argument(
+        "--rows", default="16,48,112,160,208,256,304,352,400", help="prompt lengths, with commas between"
+    )
+    parser.add_argument("--contexts", default="10,200,400", help="contexts of a decode step, comma between")
+    parser.add_argument("--layers", type=int, help="layers with weights of their own (default: the model's)")
+    parser.add_argument("--to", type=Path, default=ROOT / "results" / "kernels", help="folder to write to")
+    return parser.parse_args(argv)
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """Numbers with commas between. Raises ValueError for anything else."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise ValueError(f"{option} takes whole numbers from 1 on with commas between, as in 16,112, not {text!r}")
+    return found
+
+
+def run(options: argparse.Namespace) -> Path:
+    """Measure and write; the folder of the table. Raises ValueError for a user's mistake."""
+    shape = model_shape(options.model)
+    rows = whole_numbers("--rows", options.rows)
+    contexts = whole_numbers("--contexts", options.contexts)
+    if not torch.cuda.is_available():
+        raise ValueError("the kernels need a CUDA GPU, and torch sees none here")
+    from cases.runtime.kernels.bench_kernels import kernels  # it needs Triton, which machines without a GPU lack
+
+    ceiling = Ceiling(**calibrate("cuda", options.dtype))
+    found = []
+    for kernel in kernels(shape, options.dtype, rows, contexts, options.layers):
+        found.append(measured(kernel, ceiling))
+        print(line(found[-1]), flush=True)
+    facts = {
+        "model": options.model, "dtype": options.dtype, "shape": asdict(shape), **asdict(ceiling),
+        "gpu": torch.cuda.get_device_name(), "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "torch": torch.__version__, "layers": options.layers or shape.num_hidden_layers, "replays": REPLAYS,
+    }  # fmt: skip
+    return write(options.to / f"{options.model}-{options.dtype}", found, facts)
+
+
+def write(folder: Path, found: Sequence[dict[str, Any]], facts: dict[str, Any]) -> Path:
+    """kernels.csv and kernels.json in `folder`, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "kernels.csv.part"
+    with part.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(found)
+    part.replace(folder / "kernels.csv")
+    aside = folder / "kernels.json.part"
+    aside.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    aside.replace(folder / "kernels.json")
+    return folder
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row for people who watch."""
+    place = (
+        f"{row['rows']} rows" if row["phase"] == "prefill" else f"context {row['context']}" if row["context"] else ""
+    )
+    return (
+        f"{row['phase']:<8} {row['kernel']:<28} {place:<12} {row['us']:8.2f} us, {row['of_ceiling']:.0%} of the ceiling"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """0, or 2 with one sentence for a user's mistake."""
+    try:
+        folder = run(arguments(argv))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"Kernels: {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

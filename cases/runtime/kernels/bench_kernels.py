@@ -1,0 +1,127 @@
+"""The kernels of a layer as `bench` runs them: what each does in a layer, and the bytes and operations that it must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from cases.runtime.kernels.bench import Kernel
+from cases.runtime.kernels.blocks import TritonBlocks
+from cases.runtime.kernels.causal import attend_rows
+from cases.runtime.kernels.gemv import empty_like_rows, gemv
+from cases.runtime.kernels.rowwise import rms_norm, write_cache
+from cases.runtime.llama import POSITION, State
+from cases.runtime.shape import LlamaShape
+from cases.runtime.weights import LlamaWeights, empty_weights
+
+CAPACITY = 512
+HEADS_IN_A_GRAPH = 8
+"""Runs of the language-model head in one graph: there is one in a model, larger than the cache."""
+SPREAD = 0.02
+
+
+class Bench:
+    """Random weights of a shape, its blocks, and buffers of the activations."""
+
+    def __init__(self, shape: LlamaShape, dtype: torch.dtype, layers: int | None) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.weights = random_weights(shape, dtype)
+        self.layers = min(layers or shape.num_hidden_layers, shape.num_hidden_layers)
+        self.blocks = TritonBlocks(shape, dtype)
+        self.state = State(shape, CAPACITY, dtype, "cuda")
+
+    def random(self, rows: int, width: int) -> Tensor:
+        """Activations."""
+        return torch.randn(rows, width, dtype=self.dtype, device="cuda")
+
+    def nbytes(self, *tensors: Tensor) -> float:
+        """Bytes of tensors that a kernel reads or writes once."""
+        return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+
+
+def random_weights(shape: LlamaShape, dtype: torch.dtype) -> LlamaWeights:
+    """Weights N(0, 0.02) on the device."""
+    weights = empty_weights(shape, dtype, "cuda")
+    for layer in weights.layers:
+        for tensor in vars(layer).values():
+            tensor.normal_(0.0, SPREAD)
+    for tensor in (weights.embedding, weights.norm, weights.head):
+        tensor.normal_(0.0, SPREAD)
+    return weights
+
+
+def kernels(
+    shape: LlamaShape, dtype: str, rows: Sequence[int], contexts: Sequence[int], layers: int | None
+) -> Iterator[Kernel]:
+    """All kernels of a decode step, by context where it matters, and of a prefill, by rows."""
+    bench = Bench(shape, getattr(torch, dtype), layers)
+    yield from decode(bench, contexts)
+    for count in rows:
+        yield from prefill(bench, count)
+
+
+def decode(bench: Bench, contexts: Sequence[int]) -> Iterator[Kernel]:
+    """Those of one token."""
+    shape, weights, blocks, eps = bench.shape, bench.weights, bench.blocks, bench.shape.rms_norm_eps
+    x = bench.random(1, shape.hidden_size)
+    attended, inner = bench.random(1, shape.query_size), bench.random(1, shape.intermediate_size)
+    first = weights.layers[0]
+
+    def one(name: str, work: Callable[[int], object], weight: Tensor, times: int = bench.layers) -> Kernel:
+        return Kernel("decode", name, 1, 0, work, times, bench.nbytes(weight), 2.0 * weight.numel())
+
+    yield one("norm, query-key-value", lambda n: blocks.norm_qkv(x, weights.layers[n]), first.qkv)
+    qkv = bench.random(1, shape.query_size + 2 * shape.key_value_size)
+    for context in contexts:
+        read = 2.0 * context * shape.key_value_size * bench.dtype.itemsize
+
+        def attend(n: int) -> None:
+            blocks.attend_last(qkv, bench.state, n)
+
+        bench.state.words[POSITION] = context
+        yield Kernel("decode", "rotation, cache, attention", 1, context, attend, bench.layers, read)
+    yield one("output, residual", lambda n: blocks.add_out(x, attended, weights.layers[n]), first.out)
+
+    def gate_up(n: int) -> None:
+        layer = weights.layers[n]
+        gemv(layer.gate_up, x, empty_like_rows(layer.gate_up, gated=True), norm=layer.mlp_norm, eps=eps, gated=True)
+
+    yield one("norm, gate-up, SiLU", gate_up, first.gate_up)
+    yield one("down, residual", lambda n: gemv(weights.layers[n].down, inner, x, residual=x), first.down)
+    logits = bench.state.logits
+    yield one("norm, head", lambda _: blocks.head(x, weights, logits), weights.head, HEADS_IN_A_GRAPH)
+
+
+def prefill(bench: Bench, count: int) -> Iterator[Kernel]:
+    """Those of a prompt of `count` tokens."""
+    shape, layers, products = bench.shape, bench.weights.layers, bench.blocks.products
+    state, eps = bench.state, bench.shape.rms_norm_eps
+    state.words.zero_()
+    x, residual = bench.random(count, shape.hidden_size), bench.random(count, shape.hidden_size)
+    attended, inner = bench.random(count, shape.query_size), bench.random(count, shape.intermediate_size)
+    qkv = bench.random(count, shape.query_size + 2 * shape.key_value_size)
+    tables, first = (state.cosines, state.sines), layers[0]
+
+    def one(name: str, work: Callable[[int], object], moved: float, flops: float = 0.0) -> Kernel:
+        return Kernel("prefill", name, count, 0, work, bench.layers, moved, flops)
+
+    def product(name: str, work: Callable[[int], object], weight: Tensor, *others: Tensor) -> Kernel:
+        return one(name, work, bench.nbytes(weight, *others), 2.0 * count * weight.numel())
+
+    def cache(n: int) -> tuple[Tensor, Tensor]:
+        return state.keys[n], state.values[n]
+
+    yield one("RMSNorm", lambda n: rms_norm(x, layers[n].attention_norm, eps), 2 * bench.nbytes(x))
+    yield product("query-key-value", lambda n: products.linear(x, layers[n].qkv), first.qkv, x, qkv)
+    moved = 2.0 * count * 2 * shape.key_value_size * bench.dtype.itemsize
+    yield one("rotation, cache", lambda n: write_cache(qkv, state.words, tables, cache(n), shape), moved)
+    flops = 4.0 * shape.query_size * count * (count + 1) / 2
+    read = bench.nbytes(attended) * 2 + moved / 2
+    yield one("attention", lambda n: attend_rows(qkv, state.words, tables, cache(n), shape), read, flops)
+    yield product("output, residual", lambda n: products.add_linear(residual, attended, layers[n].out), first.out, x, x)
+    yield product("gate-up, SiLU", lambda n: products.gated_linear(x, layers[n].gate_up), first.gate_up, x, inner)
+    yield product(
+        "down, residual", lambda n: products.add_linear(residual, inner, layers[n].down), first.down, inner, x
+    )

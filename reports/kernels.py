@@ -1,0 +1,80 @@
+"""`python -m reports.kernels results/kernels/NAME`: the table of a benchmark of kernels, from its two files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reports import terminal
+from reports.run import load_table, read
+from reports.table import Cell, Notes, Table, heads, number
+from reports.write import write_table
+
+COLUMNS = ("phase", "kernel", "rows", "context", "us", "tb_s", "tflop_s", "floor_us", "of_ceiling")
+HEADS = ("Phase", "Kernel", "Rows", "Context", "Time (us)", "Floor (us)", "TB/s", "TFLOP/s", "Of the ceiling")
+FACTS = ("model", "dtype", "gpu", "started", "torch", "layers", "replays", "read_bandwidth_tb_s", "matmul_tflop_s")
+WORDS = (
+    "A kernel's time: a CUDA graph that runs it once in each of {layers} layers, each with weights of its own, after "
+    "10 ms of rest, over the layers; median of {replays} replays. Of the ceiling: floor over time; the floor is "
+    "the longer of its bytes at {read_bandwidth_tb_s:.2f} TB/s and its operations at {matmul_tflop_s:.0f} TFLOP/s, "
+    "calibrated in the same process. {gpu}; {date}; {model}, {dtype}, random weights; torch {torch}."
+)
+
+
+def kernels_table(folder: Path) -> Table:
+    """A row a kernel. Raises ValueError with one sentence for files that are missing or malformed."""
+    facts = load_facts(folder / "kernels.json")
+    frame = load_table(folder / "kernels.csv", COLUMNS, text=("phase", "kernel"))
+    columns = heads(*HEADS, left=HEADS[:2])
+    rows, rules, before = [], [], None
+    for place, row in enumerate(frame.to_dict("records")):
+        group = (row["phase"], row["rows"])
+        if before not in (None, group):
+            rules.append(place)
+        before = group
+        rows.append([
+            Cell(str(row["phase"])), Cell(str(row["kernel"])), Cell(f"{row['rows']:.0f}"),
+            Cell(f"{row['context']:.0f}" if row["context"] else ""), Cell(number(row["us"], 1)),
+            Cell(number(row["floor_us"], 1)), Cell(number(row["tb_s"])),
+            Cell(number(row["tflop_s"], 0) if row["tflop_s"] else ""), Cell(f"{100 * row['of_ceiling']:.0f} %"),
+        ])  # fmt: skip
+    said = WORDS.format(**facts, date=str(facts["started"])[:10])
+    title = f"Kernels of {facts['model']}, each alone"
+    return Table("kernels", title, columns, rows, Notes(), said, False, frame, frozenset(rules))
+
+
+def load_facts(path: Path) -> dict[str, Any]:
+    """kernels.json. Raises ValueError with one sentence."""
+    try:
+        facts = json.loads(read(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(facts, dict) or (lost := [key for key in FACTS if key not in facts]):
+        raise ValueError(f"{path} has no {', '.join(lost) if isinstance(facts, dict) else 'JSON object'}")
+    return facts
+
+
+def main(argv: Sequence[str]) -> int:
+    """0, or 2 with one sentence on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m reports.kernels", description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder with kernels.csv and kernels.json")
+    folder = parser.parse_args(argv).folder
+    try:
+        table = kernels_table(folder)
+        (folder / "report").mkdir(exist_ok=True)
+        write_table(table, folder / "report")
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        print(f"reports.kernels: {error}", file=sys.stderr)
+        return 2
+    terminal.show(table, terminal.console())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,75 @@
+"""The table of a benchmark of kernels, from files made by the benchmark's own writer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cases.runtime.kernels import bench
+from reports.kernels import kernels_table, main
+
+FACTS = {
+    "model": "llama2_7b", "dtype": "float16", "gpu": "Invented GPU", "started": "2026-01-02T00:00:00+00:00",
+    "torch": "0.0", "layers": 32, "replays": 15, "read_bandwidth_tb_s": 4.0, "matmul_tflop_s": 800.0, "shape": {},
+}  # fmt: skip
+
+
+def kernel(**changes):
+    made = {"phase": "prefill", "name": "down", "rows": 16, "context": 0, "work": print, "times": 2}
+    return bench.Kernel(**{**made, "bytes": 80e6, "flops": 1e9, **changes})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "seconds", lambda work, times: 25e-6)
+    ceiling = bench.Ceiling(4.0, 800.0)
+    some = [kernel(phase="decode", rows=1, context=200), kernel(), kernel(rows=400, flops=16e9, name="up")]
+    return bench.write(tmp_path / "x", [bench.measured(one, ceiling) for one in some], FACTS)
+
+
+def test_a_floor_is_the_longer_of_reading_and_computing():
+    ceiling = bench.Ceiling(4.0, 800.0)
+    assert ceiling.microseconds(kernel()) == pytest.approx(20.0)
+    assert ceiling.microseconds(kernel(flops=40e9)) == pytest.approx(50.0)
+
+
+def test_the_table_has_time_floor_rates_and_the_share_of_the_ceiling(folder):
+    table = kernels_table(folder)
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["decode", "down", "1", "200", "25.0", "20.0", "3.20", "40", "80 %"],
+        ["prefill", "down", "16", "", "25.0", "20.0", "3.20", "40", "80 %"],
+        ["prefill", "up", "400", "", "25.0", "20.0", "3.20", "640", "80 %"],
+    ]
+    assert table.rules == frozenset({1, 2})
+    assert "median of 15 replays" in table.facts
+    assert "4.00 TB/s" in table.facts
+    assert main([str(folder)]) == 0
+    assert (folder / "report" / "kernels.md").is_file()
+
+
+def test_files_that_are_missing_or_lack_facts_are_one_sentence(folder, capsys):
+    (folder / "kernels.json").write_text(json.dumps({key: FACTS[key] for key in FACTS if key != "gpu"}))
+    assert main([str(folder)]) == 2
+    assert capsys.readouterr().err.strip() == f"reports.kernels: {folder / 'kernels.json'} has no gpu"
+    (folder / "kernels.json").unlink()
+    assert main([str(folder)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "llama9"], "there is no such model; choose"),
+        (["--model", "checkpoint"], "has no shape of its own"),
+        (["--rows", "16,x"], "--rows takes whole numbers from 1 on"),
+        (["--contexts", "0"], "--contexts takes whole numbers from 1 on"),
+        ([], "the kernels need a CUDA GPU"),
+    ],
+)
+def test_what_the_benchmark_can_not_do_is_one_sentence(arguments, sentence, capsys, monkeypatch):
+    monkeypatch.setattr(bench.torch.cuda, "is_available", lambda: False)
+    assert bench.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
