@@ -38,6 +38,8 @@ def span(first: int, last: int) -> list[int]:
 
 OmegaConf.register_new_resolver("pick", pick, replace=True)
 OmegaConf.register_new_resolver("span", span, replace=True)
+BRANCHES = {"protocol": "warmup=apart", "protocol.sampling": "strategy=greedy", "sweep": "blocks=1"}
+"""Mappings that cases refer to, each with an example of a key."""
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 
@@ -96,6 +98,7 @@ def to_config(composed: DictConfig) -> RunConfig:
     Raises:
         ValueError: one sentence on a value of the wrong type, an unknown key, or one that is missing.
     """
+    _check_branches(composed)
     plain = resolved(composed)
     config = _typed(RunConfig, plain, "")
     if not isinstance(plain.get("cases"), dict):
@@ -103,6 +106,15 @@ def to_config(composed: DictConfig) -> RunConfig:
     protocol = plain["protocol"]
     config.cases = {str(name): _typed_case(str(name), case, protocol) for name, case in plain["cases"].items()}
     return config
+
+
+def _check_branches(composed: DictConfig) -> None:
+    """Refuse a single value where keys have keys of their own: what refers to those could only fail obscurely."""
+    for place in BRANCHES:
+        node = OmegaConf.select(composed, place)
+        if not isinstance(node, DictConfig):
+            first = BRANCHES[place]
+            raise ValueError(f"{place}={node} is no mapping: set its keys one by one, as in {place}.{first}")
 
 
 def resolved(composed: DictConfig) -> dict[str, Any]:

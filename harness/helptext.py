@@ -39,8 +39,13 @@ def help_text(composed: DictConfig, source: Source) -> str:
     rows = list(option_lines(composed, source))
     key_width = max(len(key) for key, _, _ in rows)
     value_width = min(36, max(len(value) for _, value, _ in rows))
-    lines += [f"  {key:<{key_width}}  {value:<{value_width}}  {text}" for key, value, text in rows]
+    lines += [f"  {key:<{key_width}}  {short(value, value_width):<{value_width}}  {text}" for key, value, text in rows]
     return "\n".join(lines)
+
+
+def short(value: str, width: int) -> str:
+    """A value cut to a column; `--cfg job` shows it whole."""
+    return value if len(value) <= width else f"{value[: width - 1]}…"
 
 
 def option_lines(composed: DictConfig, source: Source) -> Iterator[tuple[str, str, str]]:

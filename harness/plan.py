@@ -75,14 +75,14 @@ def expected_seconds(case: CaseConfig, sweep: SweepConfig, block: int) -> float:
 def show(config: RunConfig, console: Console) -> None:
     """Print the plan as a table."""
     table = Table(title=f"Plan: {config.model.name}, {config.model.dtype}, {config.device}, {config.protocol.name}")
-    for column in ("#", "case", "block", "requests", "expected s"):
-        table.add_column(column, justify="left" if column == "case" else "right")
+    for column in ("#", "case", "name", "block", "requests", "expected s"):
+        table.add_column(column, justify="left" if column in ("case", "name") else "right")
     total = 0.0
     for number, (name, block) in enumerate(order(config), start=1):
         seconds = expected_seconds(config.cases[name], config.sweep, block)
         total += seconds
         count = requests(config.cases[name], config.sweep, block)
-        table.add_row(str(number), config.cases[name].title, str(block), str(count), f"{seconds:.0f}")
+        table.add_row(str(number), config.cases[name].title, name, str(block), str(count), f"{seconds:.0f}")
     table.caption = f"about {total / 60:.1f} min; seconds are estimates from cases.*.expected, nothing was run"
     console.print(table)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from harness.config import (
     StreamConfig,
     SweepConfig,
 )
-from harness.identity import check_names
+from harness.identity import FIXED, check_names
 from harness.loader import load, load_case
 
 DTYPES = ("float16", "bfloat16", "float32")
@@ -44,6 +45,7 @@ def check(config: RunConfig) -> None:
     check_run(config)
     check_sweep(config.sweep)
     check_procedure(config.protocol, "protocol")
+    check_followed(config)
     check_model(config)
     check_names(config)
     for name in config.run:
@@ -131,6 +133,17 @@ def check_procedure(procedure: ProtocolConfig, key: str) -> None:
     for name, allowed in PROCEDURE.items():
         _one_of(f"{key}.{name}", getattr(procedure, name), allowed)
     check_sampling(procedure.sampling, f"{key}.sampling", ("greedy", "sample", "published"))
+
+
+def check_followed(config: RunConfig) -> None:
+    """Refuse a protocol that no case of the experiment follows: setting it would do nothing."""
+    names = {*config.run, *config.cases.keys() - set(FIXED)}
+    followed = [replace(config.cases[name].procedure, name=config.protocol.name) for name in names]
+    if config.protocol not in followed:
+        raise ValueError(
+            "no case follows protocol.*, each has a procedure of its own here: set "
+            f"cases.{config.run[0]}.procedure.KEY, and so for the others"
+        )
 
 
 def check_sampling(sampling: SamplingConfig, key: str, allowed: Sequence[str]) -> None:

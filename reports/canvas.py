@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -21,17 +22,29 @@ WIDE_SPREAD = 12.0  # above this ratio of the largest to the smallest value a li
 CHARACTERS_PER_INCH = 15.5  # of the small print under a figure
 LINE_IN = 0.165
 LABEL_CHARACTERS, LABEL_LINES = 16, 3
+LEGEND_CHARACTERS, KEY_CHARACTERS = 96, 7  # across a figure, and those that a key takes
+LEGEND_IN = 0.2  # height of a row more
 LABEL_HEIGHT, LABEL_LINE = 0.055, 0.045  # of the axes' height: a label of one line, and each line more
 STAMP_EMS = 20.0  # the watermark's length with room at both ends
 End = tuple[float, str, str]  # where a line ends, its name, its colour
 
 
-def label(run: Run, case: str) -> str:
-    """A case's title in lines that a figure has room for, with a dagger when it fails the comparison."""
-    lines = textwrap.wrap(run.cases[case], LABEL_CHARACTERS)
+def label(run: Run, case: str, *, wrapped: bool = True) -> str:
+    """A case's title, in lines that a figure has room for beside it, with a dagger when it fails the comparison."""
+    lines = textwrap.wrap(run.cases[case], LABEL_CHARACTERS if wrapped else LEGEND_CHARACTERS - KEY_CHARACTERS)
     if len(lines) > LABEL_LINES:
         lines = [*lines[: LABEL_LINES - 1], lines[LABEL_LINES - 1][: LABEL_CHARACTERS - 1] + "…"]
     return "\n".join(lines) + (DAGGER if run.failed_equivalence(case) else "")
+
+
+def legend_columns(names: Sequence[str]) -> tuple[int, int]:
+    """Columns and rows of a legend across a figure, as few rows as its width allows."""
+    for columns in range(len(names), 1, -1):
+        rows = math.ceil(len(names) / columns)
+        widths = [max(map(len, names[start : start + rows])) + KEY_CHARACTERS for start in range(0, len(names), rows)]
+        if sum(widths) <= LEGEND_CHARACTERS:
+            return columns, rows
+    return 1, len(names)
 
 
 def canvas(

@@ -72,6 +72,8 @@ def ttft_table(run: Run) -> Table:
     """Median TTFT by prompt length and case."""
     title = "Time to first token (TTFT), median in ms"
     words = f"Average: mean of the medians over lengths. {INDEPENDENT} They are in the .csv, at 95 %."
+    if any(run.procedure(case).get("warmup") == "none" for case in run.cases):
+        words += " Cold starts and first captures are among the requests: their means, as published, are far above."
     rows, frame, shown = lengths(run), by_length(run.ttft), readable(run)
     return build(
         run, Grid("ttft", title, "Prompt tokens", rows, frame, "p50_ms", average=True, words=words, shown=shown)

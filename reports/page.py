@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from reports.experiments.section import Section
 from reports.plots import Plot
-from reports.run import SMOKE, Run
+from reports.run import SMOKE, STEPPED, Run
 from reports.table import Table
 
 PARTS = (
@@ -28,7 +28,7 @@ DEFINITIONS = {
     "TTFT": "time to first token: from the prompt's token ids in host memory to the first new token id in host memory, "
     "by the client's clock, at batch size 1; tables show the median of the warm requests.",
     "Cold TTFT": "the very first request of a fresh process, one sample a block, never among the warm samples.",
-    "Decode": "time of one further token, host to host; its context is the number of tokens in the cache before it.",
+    "Decode": "time of one further token, host to host; its context is the number of tokens before it.",
     "P99": "the 99th percentile by rank over the requests of all blocks pooled; given only where the exact two-sided "
     "95 % interval has both ends, which takes 368 samples, and the maximum is shown otherwise. The interval takes the "
     "samples for independent and alike in every block; the medians block by block show how far that holds.",
@@ -43,6 +43,34 @@ DEFINITIONS = {
     "Speed-up": "latency of the other case over that of this one: geometric mean over prompt lengths, or the ratio of "
     "medians over the whole range for decode.",
 }
+
+
+AS_PUBLISHED = (
+    "time to first token at batch size 1, in tables the median over the first requests of a length; cold starts and "
+    "first captures are among them, as the protocol has it, so the published tables, which take means, differ."
+)
+BY_SERVER = (
+    " A case with a server counts by the server's clock, which leaves the socket out, the others by the client's."
+)
+STEP_BY_STEP = {
+    "TTFT": "time to first token at batch size 1: the mean over the first requests of a length, as published, by the "
+    "clock that the step's procedure names; then the mean over lengths.",
+    "Speed-up": "the ratio of two averages.",
+}
+
+
+def definitions(run: Run) -> dict[str, str]:
+    """The words as this run's procedures mean them."""
+    if run.study in STEPPED:
+        return STEP_BY_STEP
+    procedures = [run.procedure(case) for case in run.cases]
+    found = dict(DEFINITIONS)
+    if any(procedure.get("warmup") == "none" for procedure in procedures):
+        found["TTFT"] = AS_PUBLISHED
+        del found["Cold TTFT"]
+    if any(procedure.get("clock") == "server" for procedure in procedures):
+        found["TTFT"] += BY_SERVER
+    return found
 
 
 def render(
@@ -73,6 +101,6 @@ def render(
         plots=[embedded(plot) for plot in plots],
         study=study,
         study_plots=[embedded(plot) for plot in study.plots] if study else [],
-        definitions=DEFINITIONS,
+        definitions=definitions(run),
         manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
     )

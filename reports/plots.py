@@ -12,7 +12,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
-from reports.canvas import SIZE, End, canvas, end_labels, frame_of, label, log_axis, scale, without_curve
+from reports.canvas import (
+    LEGEND_IN,
+    SIZE,
+    End,
+    canvas,
+    end_labels,
+    frame_of,
+    label,
+    legend_columns,
+    log_axis,
+    scale,
+    without_curve,
+)
 from reports.latency import INDEPENDENT
 from reports.overview import METRICS, counted, speed_up, whole_decode
 from reports.run import Run
@@ -145,7 +157,7 @@ def decode(run: Run) -> Plot:
     if len(floor):
         axes.axhline(floor.iloc[0], color=style.FLOOR, linestyle="--", linewidth=1.2)
         ends.append((floor.iloc[0], "Floor", style.FLOOR))
-    axes.set_xlabel("Context length (tokens in the cache before the step)")
+    axes.set_xlabel("Context length (tokens before the step)")
     scale(axes, pd.concat(drawn), "Latency (ms a token)")
     end_labels(axes, ends)
     return Plot("decode", title, caption, figure)
@@ -172,7 +184,7 @@ def speedup(run: Run) -> Plot:
     for position, (case, look) in enumerate(found.items()):
         x = [place - 0.4 + width * (position + 0.5) for place in range(len(metrics))]
         heights = [ratios[case][i] for i in metrics]
-        bars = axes.bar(x, heights, 0.88 * width, color=look.colour, label=label(run, case))
+        bars = axes.bar(x, heights, 0.88 * width, color=look.colour, label=label(run, case, wrapped=False))
         words = [f"{h:.2f}×" if h == h else "–" for h in heights]
         for text in axes.bar_label(bars, words, fontsize=8, padding=2, color="#333333", zorder=4):
             text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85})
@@ -181,8 +193,10 @@ def speedup(run: Run) -> Plot:
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel(f"Times faster than {run.cases[reference]}")
     axes.margins(y=0.25 if run.smoke else 0.12)
-    axes.legend(frameon=False, ncols=len(found), loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
-    frame_of(run, figure, title, caption, pd.Series(dtype=float), right=0.97, top_in=0.78)
+    across, down = legend_columns([label(run, case, wrapped=False) for case in found])
+    axes.legend(frameon=False, ncols=across, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
+    top = 0.78 + LEGEND_IN * (down - 1)
+    frame_of(run, figure, title, caption, pd.Series(dtype=float), right=0.97, top_in=top)
     return Plot("speedup", title, caption, figure)
 
 
@@ -207,12 +221,14 @@ def ecdf(run: Run) -> Plot:
     for axes in list(grid)[len(shown) :]:
         axes.set_visible(False)
     keys = {name: key for axes in figure.axes for key, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    names = [label(run, case) for case in run.cases if label(run, case) in keys]
+    names = [name for case in run.cases if (name := label(run, case, wrapped=False)) in keys]
     handles = [keys[name] for name in names]
-    figure.legend(handles, names, frameon=False, ncols=len(names), loc="upper left", fontsize=8.5,
+    across, down = legend_columns(names)
+    figure.legend(handles, names, frameon=False, ncols=across, loc="upper left", fontsize=8.5,
                   bbox_to_anchor=(0.06, 1 - 0.38 / figure.get_figheight()))  # fmt: skip
     caption += without_curve(run, set(timed["case"]))
-    frame_of(run, figure, title, caption, run.ttft["n"], right=0.97, top_in=0.88, bottom_in=0.6)
+    top = 0.88 + LEGEND_IN * (down - 1)
+    frame_of(run, figure, title, caption, run.ttft["n"], right=0.97, top_in=top, bottom_in=0.6)
     below = figure.subplotpars.bottom - 0.44 / figure.get_figheight()
     figure.supxlabel("Time to first token (ms)", fontsize=9.5, y=below)
     figure.supylabel("Share of requests", fontsize=9.5)
@@ -224,7 +240,7 @@ def panel(run: Run, axes: Axes, samples: pd.DataFrame, title: str) -> None:
     for case, look in style.looks(run.cases).items():
         values = samples.loc[samples["case"] == case, "latency_ms"]
         if len(values):
-            axes.ecdf(values, color=look.colour, label=label(run, case), linewidth=1.4)
+            axes.ecdf(values, color=look.colour, label=label(run, case, wrapped=False), linewidth=1.4)
     log_axis(axes, "x")
     axes.grid(visible=True, axis="both")
     axes.set_ylim(0, 1.04)

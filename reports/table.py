@@ -81,7 +81,10 @@ class Table:
 
 def number(value: float, digits: int = 2) -> str:
     """A figure with fixed decimals, a dash for NaN."""
-    return DASH if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+    if math.isnan(value):
+        return DASH
+    text = f"{value:.{digits}f}"
+    return (text if float(text) else text.removeprefix("-")).replace("-", "−")
 
 
 def heads(*texts: str, wide: tuple[str, ...] = (), left: tuple[str, ...] = ()) -> list[Column]:

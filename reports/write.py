@@ -11,6 +11,8 @@ from reports.plots import Plot
 from reports.table import Table
 
 DPI = 192  # twice the 96 dots of an inch on a page
+UNDATED: dict[str, dict[str, str | None]] = {".pdf": {"CreationDate": None}, ".png": {}}
+"""Metadata that make a figure the same file whenever it is drawn."""
 
 
 def write_table(table: Table, folder: Path) -> None:
@@ -33,5 +35,5 @@ def write_figure(plot: Plot, folder: Path) -> bytes:
         return b""
     with mpl.rc_context(style.RC):
         for file in files.values():
-            plot.figure.savefig(file, dpi=DPI)
+            plot.figure.savefig(file, dpi=DPI, metadata=UNDATED[file.suffix])
     return files["png"].read_bytes()

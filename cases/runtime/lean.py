@@ -187,11 +187,15 @@ def check_model_code(options: Mapping[str, Any]) -> None:
     if code == "lean":
         if logits == "all":
             raise ValueError(
-                "logits=all needs model_code=transformers: the lean Llama computes the last position's alone"
+                "logits=all needs model_code=transformers and decode=recompute: the lean Llama computes the last "
+                "position's alone (of all cases: protocol.model_code, protocol.decode)"
             )
         return
     if decoding_of(options) != "recompute":
-        raise ValueError("model_code=transformers keeps no KV cache here: set decode=recompute with it")
+        raise ValueError(
+            "model_code=transformers keeps no KV cache here: set decode=recompute with it, or model_code=lean and "
+            "logits=last with decode=kv_cache (of all cases: protocol.decode, protocol.model_code, protocol.logits)"
+        )
     if options.get("graph", {}).get("beyond", "ungraphed") != "ungraphed":
         raise ValueError("model_code=transformers runs no prompt in chunks: set graph.beyond=ungraphed with it")
 

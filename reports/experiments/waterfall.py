@@ -140,7 +140,7 @@ def hatched(axes: Axes, place: int, why: str, top: float) -> None:
     room = int(0.9 * (top - 0.02) * height_pt(axes) / REASON_PT)
     reason = textwrap.wrap(why, room, max_lines=2, placeholder=" …")
     axes.text(place, (top + 0.02) / 2, "\n".join(["not measured here", *reason]), transform=across, rotation=90,
-              ha="center", va="center", fontsize=7, linespacing=1.15, bbox=PAPER)  # fmt: skip
+              ha="center", va="center", fontsize=7, linespacing=1.15, bbox=PAPER, zorder=6)  # fmt: skip
 
 
 def label(axes: Axes, place: int, bar: Bar) -> None:

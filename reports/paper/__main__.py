@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import matplotlib as mpl
 from reports import markup, style, terminal
 from reports.paper import audit, claims, figures, pattern, published, runs, tables
 from reports.table import Table
-from reports.write import DPI, write_table
+from reports.write import DPI, UNDATED, write_table
 
 COMPILE_S = 120
 LANDSCAPE = r"""\IfFileExists{pdflscape.sty}{\usepackage{pdflscape}}{\usepackage{lscape}}
@@ -30,7 +31,7 @@ def document(made: Sequence[Table], pictures: Sequence[str]) -> str:
     body = "\n".join([*shown, r"\clearpage", *inputs])
     title = r"\begin{center}\Large The published figures, measured again, and what of them holds\end{center}"
     begin = rf"\begin{{document}}\extrafloats{{200}}{title}"
-    return f"{markup.PREAMBLE}{LANDSCAPE}{begin}\n{body}\n\\end{{document}}\n"
+    return f"{markup.PREAMBLE}\\pdftrailerid{{}}\n{LANDSCAPE}{begin}\n{body}\n\\end{{document}}\n"
 
 
 def placed(name: str) -> str:
@@ -53,8 +54,9 @@ def compile_pdf(folder: Path) -> str:
         return f"{folder / 'paper.tex'} (no pdflatex here: compile it where there is one)"
     call = [compiler, "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     done = subprocess.run(
-        call, cwd=folder, capture_output=True, text=True, errors="replace", timeout=COMPILE_S, check=False
-    )
+        call, cwd=folder, capture_output=True, text=True, errors="replace", timeout=COMPILE_S, check=False,
+        env={**os.environ, "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"},
+    )  # fmt: skip
     for left in ("aux", "log", "out"):
         (folder / f"paper.{left}").unlink(missing_ok=True)
     if done.returncode != 0:
@@ -73,7 +75,7 @@ def write(paper: published.Published, measured: runs.Runs, folder: Path) -> tupl
     with mpl.rc_context(style.RC):
         for name, figure in drawn.items():
             for suffix in ("png", "pdf"):
-                figure.savefig(folder / f"{name}.{suffix}", dpi=DPI)
+                figure.savefig(folder / f"{name}.{suffix}", dpi=DPI, metadata=UNDATED[f".{suffix}"])
     (folder / "paper.tex").write_text(document(made, list(drawn)), encoding="utf-8")
     return made, compile_pdf(folder)
 

@@ -25,6 +25,8 @@ STEPS = {
     "kv_cache": "decoding without a KV cache",
 }
 """The steps of the attribution run in their order, and the confound that each removes."""
+CLOSE = 0.05
+"""How near to its threshold a figure may be without a footnote."""
 CARRIED = ("baseline", "stand_in")
 """Roles that few steps change: at the others the latest case before holds."""
 
@@ -117,5 +119,7 @@ def both(*parts: Outcome) -> Outcome:
 
 
 def at_least(value: float, least: float, text: str) -> Outcome:
-    """Whether a figure reaches what is asked for; NaN can't be told."""
-    return Outcome(None if math.isnan(value) else value >= least, text)
+    """Whether a figure reaches what is asked for; NaN can't be told. One that is close says so."""
+    away = abs(value / least - 1) if least else math.nan
+    close = f"{value:.4g} where {least:.4g} decides: {100 * away:.1f} % from it." if away < CLOSE else ""
+    return Outcome(None if math.isnan(value) else value >= least, text, known=close)

@@ -26,6 +26,12 @@ LINE = 0.037
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
+CAPTIONS = {
+    "ttft": "Log scale: a cold start is ten times the rest. Hollow: marked as an estimate in the text.",
+    "p99": "Log scale. P99 as published: by linear interpolation over 100 requests.",
+}
+
+
 def figures(paper: Published, runs: Runs) -> dict[str, Figure]:
     """TTFT and P99 by prompt length in both texts, decode by context; by the stems of their files."""
     drawn = {f"paper_{metric}": by_length(paper, metric, runs) for metric in METRICS}
@@ -57,7 +63,7 @@ def look_of(case: str) -> Look:
 def by_length(paper: Published, metric: str, runs: Runs) -> Figure:
     """Lines of the five cases, a panel a text and one of the run, on one logarithmic scale."""
     run = runs.paper
-    caption = "Log scale: a cold start is ten times the rest. Hollow: marked as an estimate in the text."
+    caption = CAPTIONS[metric]
     facts = facts_of(run, counts(run, metric) if run else [])
     figure, panels = sheet(f"{NAMES[metric]} by prompt length, as published and measured", caption, facts, 3)
     tables = {source: paper.rows(source, metric) for source in ("readme", "draft")}

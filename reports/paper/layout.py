@@ -20,6 +20,8 @@ STAND_IN = (
     "model of Transformers."
 )
 UNDER_ANOTHER = "Published under the name of TensorRT-LLM."
+WORDS = ("Winner", "Metric", "Case", "over")
+"""Columns of words, which are set left."""
 Marks = Mapping[str, tuple[str, ...]]
 
 
@@ -28,7 +30,7 @@ def made(
     notes: Notes | None = None, rules: frozenset[int] = frozenset(),
 ) -> Table:  # fmt: skip
     """A table of published figures; the first column is set left, and one of winners."""
-    headings = heads(*columns, left=(columns[0], "Winner"))
+    headings = heads(*columns, left=(columns[0], *WORDS))
     said = " ".join(filter(None, [facts, FACTS]))
     return Table(f"paper_{name}", title, headings, rows, notes or Notes(), said, False, frame, rules)
 

@@ -13,6 +13,7 @@ from reports.run import Run, load
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results" / "published"
 PAPER, CONTROLLED = "paper", "controlled"
+PUBLISHED_LENGTHS = [10, 50, 100, 150, 200, 250, 300, 350, 400]
 NAMES = {PAPER: "Paper's protocol", CONTROLLED: "Controlled"}
 """The two protocols, as columns are headed."""
 STUDIES = ("attribution", "capture_coverage", "coverage_policies", "rolling", "ipc", "ablation")
@@ -71,8 +72,19 @@ def find(folder: Path = COMMITTED, measured: Path | None = None, controlled: Pat
     paths = {kind: path for kind, (_, path) in newest.items()}
     paths |= {kind: path for kind, path in ((PAPER, measured), (CONTROLLED, controlled)) if path}
     loaded = {kind: load(path) for kind, path in paths.items()}
+    for kind in (PAPER, CONTROLLED):
+        if kind in loaded:
+            refuse_other(kind, loaded[kind])
     studies = {kind: run for kind, run in loaded.items() if kind in STUDIES}
     return Runs(loaded.get(PAPER), loaded.get(CONTROLLED), studies)
+
+
+def refuse_other(kind: str, run: Run) -> None:
+    """A run goes under the name of the protocol that it followed. Raises ValueError."""
+    found = protocol_of(run.manifest)
+    if found != kind or run.study:
+        said = f"experiment={run.study}" if run.study else f"protocol {found}"
+        raise ValueError(f"{run.path} was measured under {said}: '{NAMES[kind]}' takes a run of {COMMANDS[kind]}")
 
 
 def manifests(folder: Path) -> Iterator[tuple[Path, Manifest]]:
@@ -90,13 +102,14 @@ def manifests(folder: Path) -> Iterator[tuple[Path, Manifest]]:
 def kind_of(manifest: Manifest) -> str:
     """Which of the runs that are looked for this one is, empty for none: a smoke run is none."""
     config = manifest["config"]
+    lengths = config.get("sweep", {}).get("prompt_lengths", [])
     study, protocol, cases = config.get("study") or "", protocol_of(manifest), config.get("run", [])
     if manifest.get("smoke"):
         return ""
     if study in STUDIES:
         return study if study != "rolling" or len(cases) > 1 else ""
-    if protocol == PAPER and study in ("", PAPER):
-        return PAPER
+    if protocol == PAPER and not study:
+        return PAPER if manifest.get("protocol") == PAPER and list(lengths) == PUBLISHED_LENGTHS else ""
     return CONTROLLED if protocol == CONTROLLED and not study and set(TITLES) <= set(cases) else ""
 
 

@@ -77,7 +77,8 @@ def test_a_tenth_of_the_published_effect_is_allowed_for(paper, made, baseline, t
 
 def test_what_holds_under_neither_is_not_reproduced(paper, made):
     found = judged(paper, made())["over_baseline"]
-    assert (found.text, found.because) == ("not reproduced", ())
+    assert found.text == "not reproduced"
+    assert found.because == ("Controlled: 4 where 4.032 decides: 0.8 % from it.",), "close calls say so"
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_a_smoke_run_stamps_every_table_and_figure_it_is_in(tmp_path, monkeypatc
     stamped = {path.stem for path in to.glob("*.md") if SMOKE in path.read_text()}
     twins = {"measured_ttft", "measured_p99", "measured_against_tensorrt", "measured_combined"}
     narrow = {"paper_summary", "paper_speedups", "paper_decode_statistics", "paper_decode_ranges"}
-    assert stamped == {"claims"} | twins | narrow
+    assert stamped == {"claims", "pattern"} | twins | narrow
     assert pd.read_csv(to / "claims.csv")["smoke"].all()
     drawn = figures.figures(published.read(), runs.find(tmp_path / "none", measured=smoke))
     for figure in drawn.values():

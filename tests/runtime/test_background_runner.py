@@ -48,7 +48,7 @@ class HeldCapture(EagerCapture):
 
 def held_case(folder: Any, monkeypatch: Any, **graph: Any) -> tuple[CudaGraph, HeldCapture]:
     capture = HeldCapture()
-    monkeypatch.setattr("cases.runtime.capture.EagerCapture", lambda *, shared: capture)
+    monkeypatch.setattr("cases.runtime.capture.EagerCapture", lambda **_: capture)
     case = CudaGraph()
     case.prepare(plan(folder, graph={**GRAPH, "initial": "none", **graph}))
     return case, capture
@@ -161,7 +161,7 @@ def test_an_initial_capture_that_fails_is_survived_but_for_the_decode_graph(fold
                 raise MemoryError("no room")
             return super().__call__(work, politely, alone=alone)
 
-    monkeypatch.setattr("cases.runtime.capture.EagerCapture", lambda *, shared: Failing(decode=False))
+    monkeypatch.setattr("cases.runtime.capture.EagerCapture", lambda **_: Failing(decode=False))
     case = CudaGraph()
     case.prepare(plan(folder, graph={**GRAPH, "capture": "blocking"}))
     for _ in range(3):
@@ -169,7 +169,7 @@ def test_an_initial_capture_that_fails_is_survived_but_for_the_decode_graph(fold
     stats = case.stats()
     assert (stats.captures, stats.failures, stats.hits, stats.misses, stats.ungraphed) == (1, 4 + 1, 0, 3, 3)
     case.close()
-    monkeypatch.setattr("cases.runtime.capture.EagerCapture", lambda *, shared: Failing(decode=True))
+    monkeypatch.setattr("cases.runtime.capture.EagerCapture", lambda **_: Failing(decode=True))
     case = CudaGraph()
     with pytest.raises(RuntimeError, match=r"^the decode graph could not be captured: MemoryError: no room$"):
         case.prepare(plan(folder))
