@@ -38,6 +38,7 @@ def span(first: int, last: int) -> list[int]:
 
 OmegaConf.register_new_resolver("pick", pick, replace=True)
 OmegaConf.register_new_resolver("span", span, replace=True)
+ENGINE, STAND_IN = "tensorrt_llm", "stand_in"
 BRANCHES = {"protocol": "warmup=apart", "protocol.sampling": "strategy=greedy", "sweep": "blocks=1"}
 """Mappings that cases refer to, each with an example of a key."""
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,7 +131,24 @@ def resolved(composed: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ValueError(_first_line(error)) from error
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return rename_impersonators({str(key): value for key, value in plain.items()})
+
+
+def rename_impersonators(plain: dict[str, Any]) -> dict[str, Any]:
+    """What answers in an engine's place has not its name in any file either: `tensorrt_llm` becomes `stand_in`.
+
+    Raises ValueError where there is a case of that name already.
+    """
+    cases = plain.get("cases")
+    if not isinstance(cases, dict) or not isinstance(cases.get(ENGINE), dict):
+        return plain
+    if cases[ENGINE].get("impersonate") != "transformers":
+        return plain
+    if STAND_IN in cases:
+        raise ValueError(f"cases.{ENGINE}.impersonate: there is a case {STAND_IN} here already, which does the same")
+    renamed = {STAND_IN if name == ENGINE else name: entry for name, entry in cases.items()}
+    run = [STAND_IN if name == ENGINE else name for name in plain.get("run", [])]
+    return {**plain, "cases": renamed, "run": run}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

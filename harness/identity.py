@@ -49,12 +49,12 @@ def check_impersonation(name: str, case: CaseConfig) -> None:
         raise ValueError(f"cases.{name}.impersonate must be null or transformers, not {asked!r}")
     if case.procedure.engine_check:
         raise ValueError(
-            f"cases.{name}.impersonate=transformers has Transformers answer in TensorRT-LLM's place: it needs "
+            "impersonate=transformers has Transformers answer in TensorRT-LLM's place: it needs "
             "protocol.engine_check=false"
         )
     if (case.target, case.title) != (STAND_IN, IMPERSONATED):
         raise ValueError(
-            f"cases.{name} impersonates, so its title must stay '{IMPERSONATED}' and its target {STAND_IN}"
+            f"impersonate=transformers: the case's title must stay '{IMPERSONATED}' and its target {STAND_IN}"
         )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -23,6 +23,7 @@ from harness.prompts import digest
 from harness.record import write_json
 
 CODE = ("cases", "harness")
+CODE_FILES = (".py", ".cu", ".cuh")
 SWAYING = ("CUDA_*", "TRITON_*", "TORCHINDUCTOR_*", "NVIDIA_*", "OMP_NUM_THREADS")
 REVISION = re.compile("[0-9a-f]{40}")
 NO_SETTING = ("output", "dry_run")
@@ -34,10 +35,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def code_digest(root: Path = ROOT) -> str:
-    """SHA-256 over the names and contents of all Python files that a measurement passes through."""
+def code_digest(root: Path = ROOT, suffixes: Sequence[str] = CODE_FILES) -> str:
+    """SHA-256 over the names and contents of all files of code that a measurement passes through."""
     total = hashlib.sha256()
-    for path in sorted(path for folder in CODE for path in (root / folder).rglob("*.py")):
+    every = (path for folder in CODE for path in (root / folder).rglob("*"))
+    for path in sorted(path for path in every if path.suffix in suffixes and path.is_file()):
         total.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return total.hexdigest()
 
@@ -152,6 +154,9 @@ def protocol_of(config: RunConfig, folder: Path = CONF / "protocol") -> str:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
         usual = dict(flatten(stored.get("protocol", stored)))
         changed = [f"{key}={value}" for key, value in flatten(asdict(protocol)) if usual.get(key) != value]
+        sweep = dict(flatten(asdict(config.sweep)))
+        asked = flatten(stored.get("sweep", {})) if "protocol" in stored else ()
+        changed += [f"sweep.{key}={sweep[key]}" for key, value in asked if sweep[key] != value]
         name = f"{name} but {', '.join(changed)}" if changed else name
     others = [case for case in config.run if config.cases[case].procedure != protocol]
     if len(others) == len(config.run):

@@ -43,7 +43,7 @@ def legend_columns(names: Sequence[str]) -> tuple[int, int]:
         rows = math.ceil(len(names) / columns)
         widths = [max(map(len, names[start : start + rows])) + KEY_CHARACTERS for start in range(0, len(names), rows)]
         if sum(widths) <= LEGEND_CHARACTERS:
-            return columns, rows
+            return math.ceil(len(names) / rows), rows
     return 1, len(names)
 
 

@@ -64,6 +64,11 @@ def test_a_false_name_starts_nothing(tmp_path):
     assert not folder.exists()
 
 
+def test_two_stand_ins_are_one_too_many():
+    with pytest.raises(ValueError, match="there is a case stand_in here already"):
+        to_config(compose_raw(["experiment=paper", "cases.tensorrt_llm.impersonate=transformers"]))
+
+
 def job_of(**options: Any) -> CaseJob:
     return CaseJob("A case", "x.Y", "inproc", None, 1, options)
 
@@ -92,12 +97,14 @@ def test_the_published_stand_in_is_off_by_default_even_under_the_papers_protocol
 
 def test_the_published_stand_in_has_a_label_that_it_can_not_lose():
     asked = ("protocol=paper", "cases.tensorrt_llm.impersonate=transformers")
-    case = composed(*asked).cases["tensorrt_llm"]
+    config = composed(*asked)
+    assert (config.run, "tensorrt_llm" in config.cases) == (["stand_in"], False), "no file calls it TensorRT-LLM"
+    case = config.cases["stand_in"]
     assert (case.title, case.target) == (identity.IMPERSONATED, identity.STAND_IN)
     validate.check(composed(*asked))
-    with pytest.raises(ValueError, match="its title must stay"):
+    with pytest.raises(ValueError, match="the case's title must stay"):
         validate.check(composed(*asked, "cases.tensorrt_llm.title=TensorRT-LLM"))
-    with pytest.raises(ValueError, match="its title must stay"):
+    with pytest.raises(ValueError, match="the case's title must stay"):
         validate.check(composed(*asked, "cases.tensorrt_llm.target=cases.baseline.Baseline"))
 
 

@@ -55,6 +55,18 @@ def test_a_protocol_that_was_changed_does_not_go_by_its_name_alone():
     assert said("protocol.name=mine", "protocol.decode=recompute") == "mine"
     assert said("protocol=paper") == "paper"
     assert said("protocol=paper", "protocol.warmup=apart") == "paper but warmup=apart"
+    assert said("protocol=paper", "sweep.ttft_iterations=9") == "paper but sweep.ttft_iterations=9"
+
+
+def test_the_digest_covers_every_file_of_code(tmp_path):
+    (tmp_path / "cases").mkdir()
+    seen = set()
+    for name in ("a.py", "a.cu", "a.cuh"):
+        (tmp_path / "cases" / name).write_text("x")
+        seen.add(manifest.code_digest(tmp_path))
+    (tmp_path / "cases" / "NOTES.md").write_text("x")
+    seen.add(manifest.code_digest(tmp_path))
+    assert len(seen) == 3
 
 
 def test_a_case_that_follows_another_procedure_is_named_beside_the_protocol():

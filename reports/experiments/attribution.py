@@ -27,14 +27,14 @@ from reports.table import DAGGER, DASH, Cell, Column, Notes, Table, heads
 
 TITLE = "Attribution: from the paper's protocol to the controlled one"
 TEXT = (
-    "Each step takes one more confound of the published procedure away and keeps what the steps before it took, down "
-    "to the controlled protocol; the model, the card and the prompt lengths stay. A factor belongs to its step in this "
-    "order: in another order the same change may weigh differently. Three changes can't be separated from their order: "
-    "logits, model code and KV cache. The lean forward has logits of the last position only, so the logits come before "
-    "it; the forward of Transformers keeps no cache here, so the cache comes after it. And with the model code JIT "
-    "changes its meaning: from TorchScript around the model to compiled kernels inside it. What was published as "
-    "TensorRT-LLM loads and times the model of Transformers: here it is called what it is, and the real engine has a "
-    "place of its own."
+    "Each step takes one more confound of the published procedure away and keeps what the steps before it took, "
+    "down to the controlled protocol; the model, the card, the prompt lengths and the rest before a request stay. A"
+    " factor belongs to its step in this order: in another order the same change may weigh differently. Three "
+    "changes can't be separated from their order: logits, model code and KV cache. The lean forward has logits of "
+    "the last position only, so the logits come before it; the forward of Transformers keeps no cache here, so the "
+    "cache comes after it. And with the model code JIT changes its meaning: from TorchScript around the model to "
+    "compiled kernels inside it. What was published as TensorRT-LLM loads and times the model of Transformers: here"
+    " it is called what it is, and the real engine has a place of its own."
 )
 STAND_IN_NAME = "Transformers (published as TensorRT-LLM)"
 OVER_GRAPH, OVER_STAND_IN = "JIT+CUDA over CUDA Graph", f"JIT+CUDA over {STAND_IN_NAME}"

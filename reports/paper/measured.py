@@ -107,7 +107,7 @@ def combined(runs: Runs) -> Table:
         for metric, table in parts.items()
         for length, values in table.iterrows()
     ]
-    frame = pd.concat(parts, names=["metric"]).reset_index()
+    frame = pd.concat(parts, names=["metric", "prompt_length"]).reset_index()
     facts, rules = facts_of(run, five(run), tuple(METRICS)), frozenset([len(parts["ttft"])])
     return Table("measured_combined", title, heads, rows, notes, facts, run.smoke, frame, rules)
 
