@@ -45,6 +45,8 @@ def check_names(config: RunConfig) -> None:
 def check_impersonation(name: str, case: CaseConfig) -> None:
     """Another engine in TensorRT-LLM's place: on purpose, and labelled. Raises ValueError."""
     asked = case.options.get("impersonate")
+    if asked is None:
+        raise ValueError(f"cases.{name}.target={STAND_IN} needs impersonate=transformers in its case")
     if asked != "transformers":
         raise ValueError(f"cases.{name}.impersonate must be null or transformers, not {asked!r}")
     if case.procedure.engine_check:

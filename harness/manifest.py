@@ -27,7 +27,9 @@ CODE_FILES = (".py", ".cu", ".cuh")
 SWAYING = ("CUDA_*", "TRITON_*", "TORCHINDUCTOR_*", "NVIDIA_*", "OMP_NUM_THREADS")
 REVISION = re.compile("[0-9a-f]{40}")
 NO_SETTING = ("output", "dry_run")
-FROM_PREPARE = ("read_bandwidth_tb_s", "matmul_tflop_s", "weight_bytes", "flops_per_token", "loop_overhead_us")
+FROM_PREPARE = (
+    "read_bandwidth_tb_s", "matmul_tflop_s", "weight_bytes", "flops_per_token", "loop_overhead_us", "sentence_source",
+)  # fmt: skip
 
 
 def now() -> str:

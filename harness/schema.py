@@ -7,6 +7,8 @@ from typing import Literal
 State = Literal["ok", "unsupported", "unavailable", "failed", "timeout"]
 Metric = Literal["ttft", "cold", "decode", "stream", "quiet", "busy"]
 
+UNTHROTTLED = frozenset({"", "none", "idle"})
+"""Throttle reasons that slow nothing down."""
 STATUS = (
     "case", "block", "state", "reason", "engine", "load_s", "compile_s", "capture_s",
     "peak_memory_gib", "graph_pool_mib", "graphs", "exit_code",

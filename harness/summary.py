@@ -15,7 +15,6 @@ import pandas as pd
 from harness import equivalence, schema, statistics
 from harness.job import Job, read_job
 
-QUIET = {"", "none", "idle"}  # throttle reasons that slow nothing down
 Row = dict[str, Any]
 Window = Callable[[str], tuple[int, int]]
 """From a case to the first iteration that counts, and the one behind the last."""
@@ -65,7 +64,10 @@ def load_samples(path: Path) -> pd.DataFrame:
 
 def throttled(reasons: pd.Series) -> pd.Series:
     """Which samples were taken while something slowed the card down; reasons are joined by '|'."""
-    slow = {text: any(part.strip().lower() not in QUIET for part in str(text).split("|")) for text in reasons.unique()}
+    slow = {
+        text: any(part.strip().lower() not in schema.UNTHROTTLED for part in str(text).split("|"))
+        for text in reasons.unique()
+    }
     return reasons.map(slow).astype(bool)
 
 

@@ -15,11 +15,13 @@ GRAPH, HYBRID, BASELINE, STAND_IN, ENGINE = "cuda_graph", "jit_cuda_graph", "bas
 
 
 class Step(NamedTuple):
-    """A step: the ending of its cases' names, its title, what it changed, and the key of their procedure that it is."""
+    """A step: the ending of its cases' names, its title, what it changed, the confound that it removed, and the key of
+    their procedure that it is."""
 
     name: str
     title: str
     change: str
+    confound: str = ""
     key: str = ""
 
     @property
@@ -31,16 +33,19 @@ class Step(NamedTuple):
 
 
 STEPS = (
-    Step("published", "As published", "the published procedure as it stands"),
+    Step("published", "As published", "the published procedure as it stands", "the paper's protocol"),
     Step("capture_set", "Same captures", "one capture policy, blind to the sweep, all before the first request",
-         "capture_set"),
-    Step("warmup", "Cold starts apart", "cold start and first captures apart from the samples", "warmup"),
-    Step("clock", "Client's clock", "clock at the client, not inside the server", "clock"),
-    Step("sampling", "Greedy sampling", "greedy for all, not each case's published sampler", "sampling"),
-    Step("logits", "Last logits", "logits of the last position, not of all", "logits"),
+         "unlike capture sets", "capture_set"),
+    Step("warmup", "Cold starts apart", "cold start and first captures apart from the samples",
+         "cold starts and first captures among the samples", "warmup"),
+    Step("clock", "Client's clock", "clock at the client, not inside the server", "a clock inside the server", "clock"),
+    Step("sampling", "Greedy sampling", "greedy for all, not each case's published sampler", "unlike samplers",
+         "sampling"),
+    Step("logits", "Last logits", "logits of the last position, not of all", "logits of all positions", "logits"),
     Step("model_code", "Lean model code", "our lean forward, not that of Transformers; JIT now compiles kernels",
-         "model_code"),
-    Step("kv_cache", "KV cache", "a decode step reads the cache, not the whole context again: controlled", "decode"),
+         "the forward of Transformers", "model_code"),
+    Step("kv_cache", "KV cache", "a decode step reads the cache, not the whole context again: controlled",
+         "decoding without a KV cache", "decode"),
 )  # fmt: skip
 ENGINE_STEP = Step(ENGINE, "Real engine", "TensorRT-LLM itself in the place of Transformers")
 STAND_IN_STEPS = ("published", "warmup", "sampling")

@@ -8,22 +8,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from reports.experiments import ladder
 from reports.paper.audit import NAMES
 from reports.paper.measures import latencies
 from reports.paper.published import TITLES
 from reports.paper.runs import Missing, engine, stand_in
 from reports.run import Run
 
-STEPS = {
-    "published": "the paper's protocol",
-    "capture_set": "unlike capture sets",
-    "warmup": "cold starts and first captures among the samples",
-    "clock": "a clock inside the server",
-    "sampling": "unlike samplers",
-    "logits": "logits of all positions",
-    "model_code": "the forward of Transformers",
-    "kv_cache": "decoding without a KV cache",
-}
+STEPS = {step.name: step.confound for step in ladder.STEPS}
 """The steps of the attribution run in their order, and the confound that each removes."""
 CLOSE = 0.05
 """How near to its threshold a figure may be without a footnote."""

@@ -6,25 +6,19 @@ import math
 
 import pandas as pd
 
+from harness.schema import UNTHROTTLED
+from reports.latency import FLAGS
 from reports.paper.runs import Missing
 from reports.run import Run
 
 HYBRID = "jit_cuda_graph"
 EVERY_CONTEXT = "every_context"
-QUIET = {"", "none", "idle"}  # throttle reasons that slow nothing down
 SHORT = 100  # the longest context of the first of the two means of decode steps
 RULES = {
     "ttft": "TTFT: mean of the first requests of a length ({n}).",
     "p99": "P99: 99th percentile of the requests of a length ({n}), interpolated linearly as published; this harness "
     "itself states no P99 below n = 368.",
 }
-
-
-def warmup(run: Run, case: str) -> str:
-    """Whether cold start and warm-up stand `apart` from a case's samples, or there is `none`."""
-    config = run.manifest["config"]
-    procedure = config["cases"][case].get("procedure") or config.get("protocol") or {}
-    return str(procedure.get("warmup", "apart"))
 
 
 def window(run: Run, metric: str, case: str) -> tuple[int, int]:
@@ -35,7 +29,7 @@ def window(run: Run, metric: str, case: str) -> tuple[int, int]:
     ttft, p99 = int(run.sweep["ttft_iterations"]), int(run.sweep.get("p99_iterations", 0))
     if metric == "ttft":
         return 0, ttft
-    start = ttft if warmup(run, case) == "none" else 0
+    start = ttft if run.procedure(case).get("warmup") == "none" else 0
     return start, start + p99
 
 
@@ -70,11 +64,13 @@ def average(run: Run, metric: str, case: str) -> float:
 
 def flagged(run: Run, samples: pd.DataFrame) -> list[str]:
     """How many samples of each case hold a capture, ran without a graph, or were taken on a slowed card."""
-    slow = samples["throttle"].map(lambda text: any(part.strip() not in QUIET for part in str(text).split("|")))
+    slow = samples["throttle"].map(
+        lambda text: any(part.strip().lower() not in UNTHROTTLED for part in str(text).split("|"))
+    )
     kinds = {
-        "with a graph captured inside": samples["captures"] > 0,
-        "without a graph": samples["ungraphed"] > 0,
-        "throttled": slow,
+        FLAGS["captures"]: samples["captures"] > 0,
+        FLAGS["ungraphed"]: samples["ungraphed"] > 0,
+        FLAGS["throttled"]: slow,
     }
     found = []
     for case, title in run.cases.items():

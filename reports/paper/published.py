@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-PAPER = Path(__file__).resolve().parents[2] / "results" / "paper"
+from reports.experiments.section import PAPER
+
 TITLES = {
     "baseline": "Baseline",
     "cuda_graph": "CUDA Graph",

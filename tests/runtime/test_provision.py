@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
+
 from cases.runtime import provision
 from cases.runtime.checkpoint import digest
+from cases.runtime.sentence import TEXT, sentence
 
 
 def test_each_stage_has_its_seconds(tiny_model, tmp_path, monkeypatch):
@@ -18,3 +24,21 @@ def test_each_stage_has_its_seconds(tiny_model, tmp_path, monkeypatch):
     assert found["read_bandwidth_tb_s"] == 0.1235
     (folder,) = tmp_path.iterdir()
     assert (found["checkpoint"], found["digest"]) == (str(folder), digest(folder))
+
+
+def test_the_published_prompt_says_whose_ids_it_has(tmp_path):
+    ours = sentence(tmp_path, 32000)
+    assert (ours["sentence"][:2], ours["end_id"], ours["sentence_source"]) == ([1, 450], 2, "Llama-2's ids")
+    small = sentence(tmp_path, 300)
+    assert small["sentence_source"] == "Llama-2's ids modulo 300"
+    assert small["sentence"][:2] == [1, 150]
+    assert max(small["sentence"]) < 300
+    words = {"<unk>": 0, "</s>": 1, **{word: 2 + place for place, word in enumerate(TEXT.split())}}
+    model = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    model.pre_tokenizer = WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=model, unk_token="<unk>", eos_token="</s>").save_pretrained(tmp_path)
+    theirs = sentence(tmp_path, 300)
+    assert theirs == {
+        "sentence": [words[word] for word in TEXT.split()], "end_id": 1,
+        "sentence_source": "the checkpoint's tokenizer",
+    }  # fmt: skip

@@ -12,6 +12,11 @@ LONGEST = 4
 FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a model's folder holds one."""
+    return any((folder / name).is_file() for name in FILES)
+
+
 class Text:
     """The tokenizer in a model's folder. It is loaded by the client; the server knows ids alone.
 
@@ -20,7 +25,7 @@ class Text:
     """
 
     def __init__(self, folder: Path) -> None:
-        if not any((folder / name).is_file() for name in FILES):
+        if not has_tokenizer(folder):
             raise ValueError(f"the model in {folder} has no tokenizer: give --prompt-ids")
         from transformers import AutoTokenizer
 
