@@ -55,16 +55,14 @@ class Blocks(Protocol):
 
     name: str
 
-    def norm_qkv(self, residual: Tensor, layer: LayerWeights) -> Tensor:
-        """RMSNorm, then queries, keys and values: [rows, hidden] to [rows, query + 2 * key-value size]."""
+    def attend(self, residual: Tensor, layer: LayerWeights, state: State, number: int) -> Tensor:
+        """RMSNorm, queries, keys and values of layer `number`, rotated, keys and values written to the cache.
 
-    def attend(self, qkv: Tensor, state: State, layer: int) -> Tensor:
-        """Rotate, write the cache, attend causally to all positions up to each row's own: to [rows, query size].
-
-        The rows begin at the state's position, which is 0 unless the state continues; none lies beyond the capacity.
+        Then attention, causal, to all positions up to each row's own: [rows, hidden] to [rows, query size]. The rows
+        begin at the state's position, which is 0 unless the state continues; none lies beyond the capacity.
         """
 
-    def attend_last(self, qkv: Tensor, state: State, layer: int) -> Tensor:
+    def attend_last(self, residual: Tensor, layer: LayerWeights, state: State, number: int) -> Tensor:
         """The same, but the result for the last real token alone, over the cache: to [1, query size]."""
 
     def add_out(self, residual: Tensor, attended: Tensor, layer: LayerWeights) -> Tensor:
@@ -114,11 +112,10 @@ class Llama:
         for number, layer in enumerate(self.weights.layers):
             if between is not None:
                 between()
-            qkv = blocks.norm_qkv(residual, layer)
             if count > 1 and number < final:
-                attended = blocks.attend(qkv, state, number)
+                attended = blocks.attend(residual, layer, state, number)
             else:
-                attended = blocks.attend_last(qkv, state, number)
+                attended = blocks.attend_last(residual, layer, state, number)
                 residual = residual.index_select(0, state.last) if count > 1 else residual
             residual = blocks.add_out(residual, attended, layer)
             residual = blocks.add_mlp(residual, layer)

@@ -59,48 +59,45 @@ class PlainBlocks:
         self.heads, self.kv_heads, self.width = shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim
         self.grouped = self.heads != self.kv_heads
 
-    def norm_qkv(self, residual: Tensor, layer: LayerWeights) -> Tensor:
-        """See Blocks."""
-        return F.linear(self.functions.rms_norm(residual, layer.attention_norm, self.shape.rms_norm_eps), layer.qkv)
-
-    def _cache(self, qkv: Tensor, state: State, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotate queries and keys, write keys and values: [rows, heads, head_dim] each."""
-        rows = qkv.shape[0]
+    def _cache(self, residual: Tensor, layer: LayerWeights, state: State, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute queries, keys and values, rotate, write keys and values: [rows, heads, head_dim] each."""
+        rows = residual.shape[0]
+        qkv = F.linear(self.functions.rms_norm(residual, layer.attention_norm, self.shape.rms_norm_eps), layer.qkv)
         query, key, value = qkv.split((self.shape.query_size, *(self.shape.key_value_size,) * 2), dim=-1)
         value = value.view(rows, self.kv_heads, self.width)
         positions = state.position + torch.arange(rows, device=qkv.device)
         cosines, sines = state.cosines[positions], state.sines[positions]
         query = self.functions.rotate(query.view(rows, self.heads, self.width), cosines, sines)
         key = self.functions.rotate(key.view(rows, self.kv_heads, self.width), cosines, sines)
-        state.keys[layer].index_copy_(1, positions, key.transpose(0, 1))
-        state.values[layer].index_copy_(1, positions, value.transpose(0, 1))
+        state.keys[number].index_copy_(1, positions, key.transpose(0, 1))
+        state.values[number].index_copy_(1, positions, value.transpose(0, 1))
         return query, key, value
 
-    def attend(self, qkv: Tensor, state: State, layer: int) -> Tensor:
+    def attend(self, residual: Tensor, layer: LayerWeights, state: State, number: int) -> Tensor:
         """See Blocks. Where rows may begin behind position 0 the whole cache is read, masked for each row."""
+        query, key, value = self._cache(residual, layer, state, number)
         if state.continues:
-            return self._attend_cache(qkv, state, layer)
-        query, key, value = (x.transpose(0, 1).unsqueeze(0) for x in self._cache(qkv, state, layer))
+            return self._attend_cache(query, state, number)
+        query, key, value = (x.transpose(0, 1).unsqueeze(0) for x in (query, key, value))
         found = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=self.grouped)
-        return found.squeeze(0).transpose(0, 1).reshape(qkv.shape[0], -1)
+        return found.squeeze(0).transpose(0, 1).reshape(residual.shape[0], -1)
 
-    def _attend_cache(self, qkv: Tensor, state: State, layer: int) -> Tensor:
-        query, _, _ = self._cache(qkv, state, layer)
-        rows = state.position + torch.arange(qkv.shape[0], device=qkv.device)
-        seen = torch.arange(state.capacity, device=qkv.device) <= rows.unsqueeze(1)
-        keys, values = state.keys[layer].unsqueeze(0), state.values[layer].unsqueeze(0)
+    def _attend_cache(self, query: Tensor, state: State, number: int) -> Tensor:
+        rows = state.position + torch.arange(query.shape[0], device=query.device)
+        seen = torch.arange(state.capacity, device=query.device) <= rows.unsqueeze(1)
+        keys, values = state.keys[number].unsqueeze(0), state.values[number].unsqueeze(0)
         with sdpa_kernel(REPRODUCIBLE):
             found = F.scaled_dot_product_attention(
                 query.transpose(0, 1).unsqueeze(0), keys, values, attn_mask=seen, enable_gqa=self.grouped
             )
-        return found.squeeze(0).transpose(0, 1).reshape(qkv.shape[0], -1)
+        return found.squeeze(0).transpose(0, 1).reshape(query.shape[0], -1)
 
-    def attend_last(self, qkv: Tensor, state: State, layer: int) -> Tensor:
+    def attend_last(self, residual: Tensor, layer: LayerWeights, state: State, number: int) -> Tensor:
         """See Blocks. The whole cache is read, and what lies behind the last real token is masked."""
-        query, _, _ = self._cache(qkv, state, layer)
+        query, _, _ = self._cache(residual, layer, state, number)
         query = query.index_select(0, state.last).transpose(0, 1).unsqueeze(0)
-        seen = torch.arange(state.capacity, device=qkv.device) <= state.position + state.last
-        keys, values = state.keys[layer].unsqueeze(0), state.values[layer].unsqueeze(0)
+        seen = torch.arange(state.capacity, device=query.device) <= state.position + state.last
+        keys, values = state.keys[number].unsqueeze(0), state.values[number].unsqueeze(0)
         with sdpa_kernel(REPRODUCIBLE):
             found = F.scaled_dot_product_attention(
                 query, keys, values, attn_mask=seen.view(1, 1, 1, -1), enable_gqa=self.grouped

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cases.runtime.kernels.hopper.tiles import SHARED_BYTES, WIDEST, choose, fits, tiles
+from cases.runtime.kernels.hopper.tiles import SHARED_BYTES, WIDEST, choose, fits, fits_rotated, tiles
+from tests.runtime.llamas import tiny_shape
 
 PRODUCTS = (("plain", 12288, 4096), ("sum", 4096, 4096), ("sum", 4096, 11008), ("gated", 22016, 4096))
 
@@ -35,6 +36,39 @@ def test_a_tile_fits_the_gpu_and_covers_the_product(kind, count, rows, inputs, p
         return
     assert down * tile.used >= rows
     assert across // tile.split * tile.tokens >= count
+
+
+@given(
+    count=st.integers(2, 1024),
+    heads=st.sampled_from([(32, 32), (32, 8), (28, 4), (9, 3), (8, 1)]),
+    width=st.sampled_from([64, 128]),
+    processors=st.sampled_from([66, 114, 132]),
+)
+def test_loads_of_rotated_rows_cover_every_pair_once_and_cross_no_head(count, heads, width, processors):
+    """As linear.cu loads them: `box_rows` at a time, 8 of a head's first half and 8 of its second in turns."""
+    rows = (heads[0] + 2 * heads[1]) * width
+    tile = choose("rotated", count, rows, 4096, processors, width)
+    plain = choose("plain", count, rows, 4096, processors)
+    assert (tile.rows, tile.used, tile.tokens, tile.stages) == (plain.rows, plain.used, plain.tokens, plain.stages)
+    assert (tile.loaders, tile.share, tile.tall, tile.split, tile.lasting) == (plain.loaders, plain.share, 1, 1, False)
+    own = tile.used // (2 if tile.share else 1)
+    assert own % tile.box_rows == 0
+    turns = width // 16
+    seen: list[tuple[int, int]] = []
+    for row in range(0, tile.grid(count, rows)[1] * tile.used, tile.box_rows):
+        head, first = divmod(row // 16, turns)
+        boxed = [(head, octet) for octet in range(first, first + tile.box_rows // 16)]
+        assert all(octet < turns for _, octet in boxed)
+        seen += boxed
+    assert len(seen) == len(set(seen))
+    assert {place for place in seen if place[0] * width < rows} == {
+        (head, octet) for head in range(rows // width) for octet in range(turns)
+    }
+
+
+@pytest.mark.parametrize(("head_dim", "wanted"), [(64, True), (128, True), (96, False), (256, False), (8, False)])
+def test_which_heads_are_rotated_where_they_are_computed(head_dim, wanted):
+    assert fits_rotated(tiny_shape(head_dim=head_dim)) is wanted
 
 
 def test_results_pass_through_one_stage_where_blocks_last():

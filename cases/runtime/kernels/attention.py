@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda as tl_cuda
 
+from cases.runtime.kernels.rowwise import turned
 from cases.runtime.shape import LlamaShape
 
 SPLITS = 16
@@ -24,7 +25,7 @@ def _rotated(base, cosine, sine, HALF: tl.constexpr):
     half = tl.arange(0, HALF)
     first = tl.load(base + half).to(tl.float32)
     second = tl.load(base + HALF + half).to(tl.float32)
-    return first * cosine - second * sine, second * cosine + first * sine
+    return turned(first, second, cosine, sine)
 
 
 @triton.jit
@@ -46,11 +47,12 @@ def _merge(partial, peaks, masses, arrived, out, head, WIDTH: tl.constexpr, SPLI
 def _attend_one(
     qkv, words, cosines, sines, keys, values, partial, peaks, masses, arrived, out, scale,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
-    BLOCK: tl.constexpr, SPLITS: tl.constexpr, FRESH: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr, FRESH: tl.constexpr, STRIDE: tl.constexpr,
 ):  # fmt: skip
     """Program (head, split). FRESH: `qkv` is one row, and its key and value go to the cache here.
 
-    Otherwise `qkv` holds several rows whose keys and values are in the cache, and the query is the last token's.
+    Otherwise `qkv` holds several rows, the queries first in each; their keys and values are in the cache, and the query
+    is the last token's.
     """
     head, split = tl.program_id(0), tl.program_id(1)
     HALF: tl.constexpr = WIDTH // 2
@@ -64,7 +66,7 @@ def _attend_one(
     total = tl.zeros((WIDTH,), tl.float32)
     at = position + last
     cosine, sine = tl.load(cosines + at * HALF + half), tl.load(sines + at * HALF + half)
-    query_1, query_2 = _rotated(qkv + last * ((HEADS + 2 * KV_HEADS) * WIDTH) + head * WIDTH, cosine, sine, HALF)
+    query_1, query_2 = _rotated(qkv + last * STRIDE + head * WIDTH, cosine, sine, HALF)
     context = (at + 1).to(tl.int32)
     if FRESH:
         context = position.to(tl.int32)
@@ -131,7 +133,7 @@ def attend_one(
     """Attention of the last real token over the cache: [1, query size].
 
     Args:
-        rows: [rows, query + 2 * key-value size], not rotated; one row if fresh.
+        rows: [rows, query + 2 * key-value size], not rotated; one row if fresh, else [rows, query size] will do.
         words: the state's words: position, last index.
         tables: cosines and sines, float32 [capacity, head_dim / 2].
         cache: keys and values [key-value heads, capacity, head_dim], contiguous.
@@ -144,6 +146,7 @@ def attend_one(
     _attend_one[(shape.num_attention_heads, SPLITS)](
         rows, words, *tables, keys, values, scratch.partial, scratch.peaks, scratch.masses, scratch.arrived, out, scale,
         HEADS=shape.num_attention_heads, KV_HEADS=shape.num_key_value_heads, WIDTH=shape.head_dim,
-        CAPACITY=keys.shape[1], BLOCK=BLOCK, SPLITS=SPLITS, FRESH=fresh, num_warps=warps, launch_pdl=True,
+        CAPACITY=keys.shape[1], BLOCK=BLOCK, SPLITS=SPLITS, FRESH=fresh, STRIDE=rows.shape[1], num_warps=warps,
+        launch_pdl=True,
     )  # fmt: skip
     return out

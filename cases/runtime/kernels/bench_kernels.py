@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from cases.runtime.kernels.attention import attend_one
 from cases.runtime.kernels.bench import Kernel
 from cases.runtime.kernels.blocks import TritonBlocks
+from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.causal import attend_rows
 from cases.runtime.kernels.gemv import empty_like_rows, gemv
-from cases.runtime.kernels.rowwise import rms_norm, write_cache
+from cases.runtime.kernels.rowwise import rms_norm
 from cases.runtime.llama import POSITION, State
 from cases.runtime.shape import LlamaShape
 from cases.runtime.weights import LlamaWeights, empty_weights
@@ -72,13 +74,18 @@ def decode(bench: Bench, contexts: Sequence[int]) -> Iterator[Kernel]:
     def one(name: str, work: Callable[[int], object], weight: Tensor, times: int = bench.layers) -> Kernel:
         return Kernel("decode", name, 1, 0, work, times, bench.nbytes(weight), 2.0 * weight.numel())
 
-    yield one("norm, query-key-value", lambda n: blocks.norm_qkv(x, weights.layers[n]), first.qkv)
+    def query_key_value(n: int) -> None:
+        layer = weights.layers[n]
+        gemv(layer.qkv, x, empty_like_rows(layer.qkv), norm=layer.attention_norm, eps=eps)
+
+    yield one("norm, query-key-value", query_key_value, first.qkv)
     qkv = bench.random(1, shape.query_size + 2 * shape.key_value_size)
     for context in contexts:
         read = 2.0 * context * shape.key_value_size * bench.dtype.itemsize
 
         def attend(n: int) -> None:
-            blocks.attend_last(qkv, bench.state, n)
+            to = Place.of(bench.state, n, shape)
+            attend_one(qkv, to.words, to.tables, to.cache, blocks.scratch, shape, fresh=True)
 
         bench.state.words[POSITION] = context
         yield Kernel("decode", "rotation, cache, attention", 1, context, attend, bench.layers, read)
@@ -101,8 +108,7 @@ def prefill(bench: Bench, count: int) -> Iterator[Kernel]:
     state.words.zero_()
     x, residual = bench.random(count, shape.hidden_size), bench.random(count, shape.hidden_size)
     attended, inner = bench.random(count, shape.query_size), bench.random(count, shape.intermediate_size)
-    qkv = bench.random(count, shape.query_size + 2 * shape.key_value_size)
-    tables, first = (state.cosines, state.sines), layers[0]
+    first = layers[0]
 
     def one(name: str, work: Callable[[int], object], moved: float, flops: float = 0.0) -> Kernel:
         return Kernel("prefill", name, count, 0, work, bench.layers, moved, flops)
@@ -110,16 +116,20 @@ def prefill(bench: Bench, count: int) -> Iterator[Kernel]:
     def product(name: str, work: Callable[[int], object], weight: Tensor, *others: Tensor) -> Kernel:
         return one(name, work, bench.nbytes(weight, *others), 2.0 * count * weight.numel())
 
-    def cache(n: int) -> tuple[Tensor, Tensor]:
-        return state.keys[n], state.values[n]
+    def query_key_value(n: int) -> tuple[Tensor, bool]:
+        return products.queries(x, layers[n].qkv, Place.of(state, n, shape))
+
+    queries, rotated = query_key_value(0)
+
+    def attend(n: int) -> None:
+        to = Place.of(state, n, shape)
+        attend_rows(queries, to.words, to.tables, to.cache, shape, rotated=rotated)
 
     yield one("RMSNorm", lambda n: rms_norm(x, layers[n].attention_norm, eps), 2 * bench.nbytes(x))
-    yield product("query-key-value", lambda n: products.linear(x, layers[n].qkv), first.qkv, x, qkv)
-    moved = 2.0 * count * 2 * shape.key_value_size * bench.dtype.itemsize
-    yield one("rotation, cache", lambda n: write_cache(qkv, state.words, tables, cache(n), shape), moved)
+    cached = bench.random(count, 2 * shape.key_value_size)
+    yield product("query-key-value, rotation, cache", query_key_value, first.qkv, x, attended, cached)
     flops = 4.0 * shape.query_size * count * (count + 1) / 2
-    read = bench.nbytes(attended) * 2 + moved / 2
-    yield one("attention", lambda n: attend_rows(qkv, state.words, tables, cache(n), shape), read, flops)
+    yield one("attention", attend, bench.nbytes(attended, attended, cached), flops)
     yield product("output, residual", lambda n: products.add_linear(residual, attended, layers[n].out), first.out, x, x)
     yield product("gate-up, SiLU", lambda n: products.gated_linear(x, layers[n].gate_up), first.gate_up, x, inner)
     yield product(

@@ -7,17 +7,18 @@ import triton
 from torch import Tensor
 
 from cases.runtime.kernels.attention import Scratch, attend_one
+from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.causal import attend_rows
 from cases.runtime.kernels.gemv import empty_like_rows, gemv
 from cases.runtime.kernels.linear import products
-from cases.runtime.kernels.rowwise import rms_norm, write_cache
+from cases.runtime.kernels.rowwise import rms_norm
 from cases.runtime.llama import State
 from cases.runtime.shape import LlamaShape
 from cases.runtime.weights import LayerWeights, LlamaWeights
 
 
 class TritonBlocks:
-    """Five kernels a layer for one token; for a prefill eight where the products are our own, else nine."""
+    """Five kernels a layer for one token; for a prefill seven where the products are our own, else nine."""
 
     def __init__(self, shape: LlamaShape, dtype: torch.dtype, device: str = "cuda") -> None:
         self.shape = shape
@@ -27,26 +28,24 @@ class TritonBlocks:
         self.name = f"Triton {triton.__version__} kernels, prefill products by {self.products.name}"
         self.products.compile(shape)
 
-    def norm_qkv(self, residual: Tensor, layer: LayerWeights) -> Tensor:
+    def attend(self, residual: Tensor, layer: LayerWeights, state: State, number: int) -> Tensor:
         """See Blocks."""
-        if residual.shape[0] == 1:
+        to = Place.of(state, number, self.shape)
+        normed = rms_norm(residual, layer.attention_norm, self.eps)
+        queries, rotated = self.products.queries(normed, layer.qkv, to)
+        return attend_rows(queries, to.words, to.tables, to.cache, self.shape, rotated=rotated)
+
+    def attend_last(self, residual: Tensor, layer: LayerWeights, state: State, number: int) -> Tensor:
+        """See Blocks. The query stays float32 once it is rotated, so it comes raw."""
+        to = Place.of(state, number, self.shape)
+        fresh = residual.shape[0] == 1
+        if fresh:
             out = empty_like_rows(layer.qkv)
-            return gemv(layer.qkv, residual, out, norm=layer.attention_norm, eps=self.eps).unsqueeze(0)
-        return self.products.linear(rms_norm(residual, layer.attention_norm, self.eps), layer.qkv)
-
-    def attend(self, qkv: Tensor, state: State, layer: int) -> Tensor:
-        """See Blocks."""
-        tables, cache = (state.cosines, state.sines), (state.keys[layer], state.values[layer])
-        write_cache(qkv, state.words, tables, cache, self.shape)
-        return attend_rows(qkv, state.words, tables, cache, self.shape)
-
-    def attend_last(self, qkv: Tensor, state: State, layer: int) -> Tensor:
-        """See Blocks."""
-        tables, cache = (state.cosines, state.sines), (state.keys[layer], state.values[layer])
-        fresh = qkv.shape[0] == 1
-        if not fresh:
-            write_cache(qkv, state.words, tables, cache, self.shape)
-        return attend_one(qkv, state.words, tables, cache, self.scratch, self.shape, fresh=fresh)
+            rows = gemv(layer.qkv, residual, out, norm=layer.attention_norm, eps=self.eps).unsqueeze(0)
+        else:
+            normed = rms_norm(residual, layer.attention_norm, self.eps)
+            rows, _ = self.products.queries(normed, layer.qkv, to, raw=True)
+        return attend_one(rows, to.words, to.tables, to.cache, self.scratch, self.shape, fresh=fresh)
 
     def add_out(self, residual: Tensor, attended: Tensor, layer: LayerWeights) -> Tensor:
         """See Blocks. Writes in place."""

@@ -1,4 +1,7 @@
-"""Prefill attention: every row over the rows before it, queries rotated on the way in (Dao 2023, FlashAttention-2)."""
+"""Prefill attention: every row over the rows before it, queries rotated on the way in, if not before.
+
+The running softmax is that of FlashAttention-2 (Dao 2023).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda as tl_cuda
 
+from cases.runtime.kernels.rowwise import turned
 from cases.runtime.shape import LlamaShape
 
 LOWEST = tl.constexpr(-1.0e30)
@@ -42,9 +46,9 @@ def _step(
 
 @triton.jit(do_not_specialize=["rows"])
 def _attend_rows(
-    qkv, words, cosines, sines, keys, values, out, rows, scale,
+    queries, words, cosines, sines, keys, values, out, rows, scale,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
+    STRIDE: tl.constexpr, ROTATED: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Program (head, block of rows); the blocks with the most keys come first. Row r stands at position + r."""
     tl_cuda.gdc_launch_dependents()
@@ -58,14 +62,15 @@ def _attend_rows(
     at = position + row
     half = tl.arange(0, HALF)
     there = row[:, None] < rows
-    source = qkv + row[:, None] * ((HEADS + 2 * KV_HEADS) * WIDTH) + head * WIDTH + half[None, :]
-    one = tl.load(source, mask=there, other=0.0).to(tl.float32)
-    two = tl.load(source + HALF, mask=there, other=0.0).to(tl.float32)
-    cosine = tl.load(cosines + at[:, None] * HALF + half[None, :], mask=there, other=0.0)
-    sine = tl.load(sines + at[:, None] * HALF + half[None, :], mask=there, other=0.0)
-    kind = qkv.dtype.element_ty
-    query_1 = (one * cosine - two * sine).to(kind)
-    query_2 = (two * cosine + one * sine).to(kind)
+    source = queries + row[:, None] * STRIDE + head * WIDTH + half[None, :]
+    query_1 = tl.load(source, mask=there, other=0.0)
+    query_2 = tl.load(source + HALF, mask=there, other=0.0)
+    kind = queries.dtype.element_ty
+    if not ROTATED:
+        cosine = tl.load(cosines + at[:, None] * HALF + half[None, :], mask=there, other=0.0)
+        sine = tl.load(sines + at[:, None] * HALF + half[None, :], mask=there, other=0.0)
+        one, two = turned(query_1.to(tl.float32), query_2.to(tl.float32), cosine, sine)
+        query_1, query_2 = one.to(kind), two.to(kind)
     keys += kv_head.to(tl.int64) * CAPACITY * WIDTH
     values += kv_head.to(tl.int64) * CAPACITY * WIDTH
     peak = tl.full((BLOCK_Q,), LOWEST, tl.float32)
@@ -97,31 +102,34 @@ class CausalTile:
 
 
 def attend_rows(
-    qkv: Tensor,
+    queries: Tensor,
     words: Tensor,
     tables: tuple[Tensor, Tensor],
     cache: tuple[Tensor, Tensor],
     shape: LlamaShape,
     tile: CausalTile | None = None,
+    *,
+    rotated: bool = False,
 ) -> Tensor:
     """Causal attention of rows that begin at the state's position, over the whole sequence: [rows, query size].
 
     Args:
-        qkv: [rows, query + 2 * key-value size]; of it only the queries are read, not rotated yet.
+        queries: [rows, query size], or wider: what lies behind the queries is not read.
         words: the state's words; the position lies in the first, and all rows within the capacity.
         tables: cosines and sines, float32 [capacity, head_dim / 2].
         cache: rotated keys, and values, [key-value heads, capacity, head_dim], holding these rows and all before.
         shape: sizes of the model.
         tile: overrides the default tile.
+        rotated: whether the queries are rotated already.
     """
     tile = tile or CausalTile()
-    rows = qkv.shape[0]
-    out = torch.empty(rows, shape.query_size, dtype=qkv.dtype, device=qkv.device)
+    rows, stride = queries.shape
+    out = torch.empty(rows, shape.query_size, dtype=queries.dtype, device=queries.device)
     scale = 1.4426950408889634 / shape.head_dim**0.5
     _attend_rows[(shape.num_attention_heads, triton.cdiv(rows, tile.queries))](
-        qkv, words, *tables, *cache, out, rows, scale,
+        queries, words, *tables, *cache, out, rows, scale,
         HEADS=shape.num_attention_heads, KV_HEADS=shape.num_key_value_heads, WIDTH=shape.head_dim,
-        CAPACITY=cache[0].shape[1], BLOCK_Q=tile.queries, BLOCK_K=tile.keys, STAGES=tile.stages, num_warps=tile.warps,
-        launch_pdl=True,
+        CAPACITY=cache[0].shape[1], STRIDE=stride, ROTATED=rotated, BLOCK_Q=tile.queries, BLOCK_K=tile.keys,
+        STAGES=tile.stages, num_warps=tile.warps, launch_pdl=True,
     )  # fmt: skip
     return out

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.hopper.tiles import fits
 from cases.runtime.kernels.rowwise import silu_times
 from cases.runtime.shape import LlamaShape
@@ -32,8 +33,15 @@ class Products(Protocol):
     def linear(self, x: Tensor, weight: Tensor) -> Tensor:
         """[rows, inputs] times [outputs, inputs] transposed."""
 
+    def queries(self, x: Tensor, weight: Tensor, to: Place, *, raw: bool = False) -> tuple[Tensor, bool]:
+        """Queries, keys and values of x, the keys rotated; keys and values go to their place.
+
+        The queries come back as [rows, query size] or in the first columns of more, and whether they are rotated;
+        where `raw`, they are not.
+        """
+
     def add_linear(self, residual: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        """The same, added to `residual` [rows, outputs] in place."""
+        """The same as `linear`, added to `residual` [rows, outputs] in place."""
 
     def gated_linear(self, x: Tensor, weight: Tensor) -> Tensor:
         """SiLU(gate) * up of x times [gate rows, then up rows] transposed: [rows, intermediate]."""
@@ -62,6 +70,10 @@ class LibraryProducts:
         """See Products."""
         with cublaslt():
             return F.linear(x, weight)
+
+    def queries(self, x: Tensor, weight: Tensor, to: Place, *, raw: bool = False) -> tuple[Tensor, bool]:
+        """See Products."""
+        return to.write(self.linear(x, weight)), False
 
     def add_linear(self, residual: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """See Products."""

@@ -36,6 +36,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 @triton.jit
+def turned(one, two, cosine, sine):
+    """Pairs rotated in float32. The fusions are said, because compilers choose them element by element."""
+    return tl.fma(one, cosine, -(two * sine)), tl.fma(two, cosine, one * sine)
+
+
+@triton.jit
 def _write_cache(
     qkv, words, cosines, sines, keys, values,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr, GROUP: tl.constexpr,
@@ -57,9 +63,8 @@ def _write_cache(
     if first < KV_HEADS:
         cosine = tl.load(cosines + position * HALF + half)
         sine = tl.load(sines + position * HALF + half)
-        wide_one, wide_two = one.to(tl.float32), two.to(tl.float32)
-        one = (wide_one * cosine - wide_two * sine).to(kind)
-        two = (wide_two * cosine + wide_one * sine).to(kind)
+        wide_one, wide_two = turned(one.to(tl.float32), two.to(tl.float32), cosine, sine)
+        one, two = wide_one.to(kind), wide_two.to(kind)
         target = keys + head.to(tl.int64) * (CAPACITY * WIDTH) + line
     else:
         target = values + (head - KV_HEADS).to(tl.int64) * (CAPACITY * WIDTH) + line

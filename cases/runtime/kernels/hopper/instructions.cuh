@@ -73,6 +73,22 @@ __device__ __forceinline__ void load_4d(u32 to, const Map* map, u32 bar, int k, 
         : "memory");
 }
 
+template <bool MULTICAST>
+__device__ __forceinline__ void load_5d(u32 to, const Map* map, u32 bar, int k, int octet, int head, u64 hint) {
+  if constexpr (MULTICAST)
+    asm volatile(
+        "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint"
+        " [%0], [%1, {%3, %8, %8, %4, %5}], [%2], %6, %7;" ::"r"(to),
+        "l"(map), "r"(bar), "r"(k), "r"(octet), "r"(head), "h"((u16)3), "l"(hint), "r"(0)
+        : "memory");
+  else
+    asm volatile(
+        "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+        " [%0], [%1, {%3, %7, %7, %4, %5}], [%2], %6;" ::"r"(to),
+        "l"(map), "r"(bar), "r"(k), "r"(octet), "r"(head), "l"(hint), "r"(0)
+        : "memory");
+}
+
 // Matrix descriptor: K-major, rows of 128 bytes swizzled, 1024 bytes between groups of 8 rows.
 __device__ __forceinline__ u64 descriptor(u32 address) {
   return (u64)((address & 0x3FFFF) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);

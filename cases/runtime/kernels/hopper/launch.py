@@ -11,6 +11,7 @@ import torch
 from cuda.bindings import driver
 from torch import Tensor
 
+from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.hopper.source import compiled
 from cases.runtime.kernels.hopper.tiles import Tile
 
@@ -18,11 +19,29 @@ MOST_KEPT = 4096
 """Tensor maps and configurations kept for the next launch."""
 
 
+class Cache(ctypes.Structure):
+    """Where keys and values go; the layout is that of `Cache` in staging.cuh."""
+
+    _fields_ = (
+        ("keys", ctypes.c_void_p), ("values", ctypes.c_void_p), ("words", ctypes.c_void_p),
+        ("cosines", ctypes.c_void_p), ("sines", ctypes.c_void_p),
+        ("heads", ctypes.c_int), ("kv_heads", ctypes.c_int), ("capacity", ctypes.c_int), ("first", ctypes.c_int),
+    )  # fmt: skip
+
+    def fill(self, to: Place, raw: bool) -> None:
+        """Take a layer's addresses; `raw` queries are not rotated."""
+        self.keys, self.values, self.words = *(part.data_ptr() for part in to.cache), to.words.data_ptr()
+        self.cosines, self.sines = (table.data_ptr() for table in to.tables)
+        self.heads, self.kv_heads = to.shape.num_attention_heads, to.shape.num_key_value_heads
+        self.capacity, self.first = to.cache[0].shape[1], self.heads if raw else 0
+
+
 class Problem(ctypes.Structure):
     """The kernel's third argument; the layout is that of `Problem` in staging.cuh."""
 
     _fields_ = (
         ("out", ctypes.c_void_p), ("count", ctypes.c_int), ("features", ctypes.c_int), ("k_blocks", ctypes.c_int),
+        ("cache", Cache),
     )  # fmt: skip
 
 
@@ -79,17 +98,23 @@ class Maps:
 
     def rows(self, x: Tensor, box: int) -> int:
         """Address of the map of a matrix, read `box` rows of 64 columns at a time."""
-        return self._find((x.data_ptr(), x.shape[0], x.shape[1], box, 0), x)
+        return self._find(x, box, 0)
 
     def turns(self, weight: Tensor, box: int) -> int:
         """Address of the map of [gate rows, then up rows], read as 8 rows of one, 8 of the other, `box` in all."""
-        return self._find((weight.data_ptr(), weight.shape[0], weight.shape[1], box, 1), weight)
+        return self._find(weight, box, weight.shape[0])
 
-    def _find(self, key: tuple[int, ...], x: Tensor) -> int:
+    def pairs(self, weight: Tensor, box: int, head_dim: int) -> int:
+        """Address of the map of heads, read as 8 rows of a head's first half, 8 of its second, `box` in all."""
+        return self._find(weight, box, head_dim)
+
+    def _find(self, x: Tensor, box: int, group: int) -> int:
+        """The map of groups of so many rows, their halves read in turns; 0: no groups, rows as they come."""
+        key = (x.data_ptr(), x.shape[0], x.shape[1], box, group)
         if key not in self._made:
             if len(self._made) >= MOST_KEPT:
                 self._made.clear()
-            self._made[key] = _encode_turns(x, key[3]) if key[4] else _encode_rows(x, key[3])
+            self._made[key] = _encode_turns(x, box, group) if group else _encode_rows(x, box)
         return int(self._made[key].getPtr())
 
 
@@ -98,9 +123,13 @@ def _encode_rows(x: Tensor, box: int) -> Any:
     return _encode(x, [width, count], [2 * width], [64, box])
 
 
-def _encode_turns(weight: Tensor, box: int) -> Any:
-    inner, width = weight.shape[0] // 2, weight.shape[1]
-    return _encode(weight, [width, 8, 2, inner // 8], [2 * width, 2 * width * inner, 16 * width], [64, 8, 2, box // 16])
+def _encode_turns(weight: Tensor, box: int, group: int) -> Any:
+    rows, width = weight.shape
+    sizes, strides = [width, 8, 2, group // 16], [2 * width, width * group, 16 * width]
+    lengths = [64, 8, 2, box // 16]
+    if group == rows:
+        return _encode(weight, sizes, strides, lengths)
+    return _encode(weight, [*sizes, rows // group], [*strides, 2 * width * group], [*lengths, 1])
 
 
 def _encode(x: Tensor, sizes: list[int], strides: list[int], box: list[int]) -> Any:
@@ -132,13 +161,26 @@ class Launcher(threading.local):
         self._arguments = (ctypes.c_void_p * 3)(0, 0, ctypes.addressof(self._problem))
         self._address = ctypes.addressof(self._arguments)
 
-    def __call__(self, tile: Tile, x: Tensor, weight: Tensor, out: Tensor) -> None:
-        """out[count, features] from x[count, inputs] and weight[rows, inputs], all contiguous and of one dtype."""
+    def __call__(
+        self, tile: Tile, x: Tensor, weight: Tensor, out: Tensor, to: Place | None = None, *, raw: bool = False
+    ) -> None:
+        """out[count, features] from x[count, inputs] and weight[rows, inputs], all contiguous and of one dtype.
+
+        With `to`, the tile being rotated, `out` takes the queries, [count, query size], not rotated where `raw`.
+        """
         maps, problem, arguments = self._maps, self._problem, self._arguments
-        gated = tile.kind == "gated"
-        arguments[0] = maps.turns(weight, tile.box_rows) if gated else maps.rows(weight, tile.box_rows)
+        if tile.kind == "gated":
+            arguments[0] = maps.turns(weight, tile.box_rows)
+        elif tile.kind == "rotated":
+            arguments[0] = maps.pairs(weight, tile.box_rows, tile.head_dim)
+        else:
+            arguments[0] = maps.rows(weight, tile.box_rows)
         arguments[1] = maps.rows(x, tile.tokens)
-        problem.out, problem.count, problem.features = out.data_ptr(), x.shape[0], out.shape[1]
+        if to is not None:
+            problem.cache.fill(to, raw)
+        problem.out, problem.count, problem.features = out.data_ptr(), x.shape[0], weight.shape[0]
+        if tile.kind == "gated":
+            problem.features //= 2
         problem.k_blocks = -(-x.shape[1] // (64 * tile.depth))
         stream = torch.cuda.current_stream().cuda_stream
         found = configuration(tile, tile.grid(x.shape[0], weight.shape[0]), stream)

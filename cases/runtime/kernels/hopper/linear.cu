@@ -2,7 +2,8 @@
 //
 // A tile is USED rows of W (GROUPS warpgroups of TALL times 64 compute; rows beyond USED are computed and dropped) and
 // TOKENS tokens. W and X come through STAGES stages of shared memory, DEPTH times 64 columns each. EPILOGUE: 0 writes,
-// 1 adds to what is there, 2 takes rows in turns of 8 gate and 8 up and writes SiLU(gate) * up. A pair of blocks
+// 1 adds to what is there, 2 takes rows in turns of 8 gate and 8 up and writes SiLU(gate) * up, 3 takes rows in turns
+// of 8 from both halves of a head, writes queries and keys rotated, keys and values to the cache. A pair of blocks
 // (cluster) may share its weights (SHARE 1), or the sum over k, half each (SPLIT 2). A block computes one tile, or
 // (LASTING 1) tiles in turns, and loads the next one's while it writes the last one's results.
 // W never changes, so its first stages are loaded before the kernel ahead has finished (programmatic launch).
@@ -39,6 +40,12 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + LOADERS, 1)
       const int k = (begin + step) * K_BLOCK + 64 * sub;
       const u32 to = base + (SHARE ? rank * (USED * 64) : 0) + s * STAGE_BYTES + sub * (USED * 128);
       if constexpr (EPILOGUE == 2) load_4d<SHARE>(to, &weights, first_full + 8 * s, k, row / 16, READ_ONCE);
+      else if constexpr (EPILOGUE == 3)
+#pragma unroll
+        for (int ahead = 0; ahead < OWN; ahead += BOX) {
+          const int turn = (row + ahead) / 16;
+          load_5d<SHARE>(to + 128 * ahead, &weights, first_full + 8 * s, k, turn % HEAD_TURNS, turn / HEAD_TURNS, READ_ONCE);
+        }
       else load_2d<SHARE>(to, &weights, first_full + 8 * s, k, row, READ_ONCE);
     }
   };
@@ -91,6 +98,17 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + LOADERS, 1)
   };
   if (LOADERS == 0 && threadIdx.x == 0) load_first();
   __syncwarp();
+  int position = 0;
+  Angles angles;
+  auto read_first_angles = [&] {
+    const int token_0 = token_tile(first) * TOKENS;
+    read_angles(angles, p, 0, position + token_0, min(TOKENS, p.count - token_0), row_tile(first) * FEATURES);
+  };
+  if constexpr (EPILOGUE == 3) {
+    wait_for_previous();
+    position = read_position(p.cache);
+    if constexpr (EARLY) read_first_angles();
+  }
   int s = 0, last = 0;
   u32 parity = 0, last_parity = 0;
 #pragma unroll 1
@@ -136,9 +154,12 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + LOADERS, 1)
     } else {
       consumers_sync();
       stage_half(d, stage);
+      if constexpr (EPILOGUE == 3 && !EARLY) read_first_angles();
       consumers_sync();
-      write_half(stage, p, token_0, feature_0);
+      if constexpr (EPILOGUE == 3) write_rotated(angles, stage, p, position, token_0, feature_0);
+      else write_half(stage, p, token_0, feature_0);
     }
+    if constexpr (EPILOGUE == 3) break;  // no loop, or the compiler lifts the writing's addresses out of it, into registers
     if constexpr (LASTING) {
       asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
       __syncwarp();

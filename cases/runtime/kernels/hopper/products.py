@@ -9,9 +9,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.hopper.launch import Launcher, function
 from cases.runtime.kernels.hopper.source import compiled, version
-from cases.runtime.kernels.hopper.tiles import Kind, Tile, choose, tiles
+from cases.runtime.kernels.hopper.tiles import Kind, Tile, choose, fits_rotated, tiles
 from cases.runtime.shape import LlamaShape
 
 LONGEST = 512
@@ -31,14 +32,20 @@ class HopperProducts:
     def compile(self, shape: LlamaShape) -> None:
         """Compile and load every tile that forwards of this shape need; many at a time, kept on disk."""
         hidden, inner = shape.hidden_size, shape.intermediate_size
+        first: Kind = "rotated" if fits_rotated(shape) else "plain"
         kinds: list[tuple[Kind, int, int]] = [
-            ("plain", shape.query_size + 2 * shape.key_value_size, hidden),
+            (first, shape.query_size + 2 * shape.key_value_size, hidden),
             ("sum", hidden, shape.query_size),
             ("sum", hidden, inner),
             ("gated", 2 * inner, hidden),
         ]
-        every = [tile for kind, rows, inputs in kinds for tile in tiles(kind, LONGEST, rows, inputs, self._processors)]
-        wanted = list(dict.fromkeys(every))
+        wanted = list(
+            dict.fromkeys(
+                tile
+                for kind, rows, inputs in kinds
+                for tile in tiles(kind, LONGEST, rows, inputs, self._processors, shape.head_dim)
+            )
+        )
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             list(pool.map(lambda tile: compiled(tile, self._bf16), wanted))
         for tile in wanted:
@@ -49,6 +56,15 @@ class HopperProducts:
         out = torch.empty(x.shape[0], weight.shape[0], dtype=x.dtype, device=x.device)
         self._launch(self._choose("plain", x.shape[0], *weight.shape), x, weight, out)
         return out
+
+    def queries(self, x: Tensor, weight: Tensor, to: Place, *, raw: bool = False) -> tuple[Tensor, bool]:
+        """See kernels.linear.Products."""
+        if not fits_rotated(to.shape):
+            return to.write(self.linear(x, weight)), False
+        tile = self._choose("rotated", x.shape[0], *weight.shape, to.shape.head_dim)
+        out = torch.empty(x.shape[0], to.shape.query_size, dtype=x.dtype, device=x.device)
+        self._launch(tile, x, weight, out, to, raw=raw)
+        return out, not raw
 
     def add_linear(self, residual: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """The same, added to `residual` [rows, outputs] in place."""
@@ -61,5 +77,5 @@ class HopperProducts:
         self._launch(self._choose("gated", x.shape[0], *weight.shape), x, weight, out)
         return out
 
-    def _chosen(self, kind: Kind, count: int, rows: int, inputs: int) -> Tile:
-        return choose(kind, count, rows, inputs, self._processors)
+    def _chosen(self, kind: Kind, count: int, rows: int, inputs: int, head_dim: int = 0) -> Tile:
+        return choose(kind, count, rows, inputs, self._processors, head_dim)

@@ -10,7 +10,7 @@ from triton.runtime.cache import get_cache_manager
 
 from cases.runtime.kernels.hopper.tiles import EPILOGUES, Tile
 
-FILES = ("tile.cuh", "instructions.cuh", "staging.cuh", "linear.cu")
+FILES = ("tile.cuh", "instructions.cuh", "staging.cuh", "rotated.cuh", "linear.cu")
 NAME = "linear.cubin"
 
 
@@ -33,6 +33,7 @@ def source(tile: Tile, bf16: bool) -> str:
         "ROWS": tile.rows, "USED": tile.used, "TOKENS": tile.tokens, "STAGES": tile.stages, "SPLIT": tile.split,
         "SHARE": int(tile.share), "EPILOGUE": EPILOGUES[tile.kind], "DEPTH": tile.depth, "BF16": int(bf16),
         "TALL": tile.tall, "LOADERS": tile.loaders, "LASTING": int(tile.lasting),
+        "BOX": tile.box_rows, "HEAD": tile.head_dim,
     }  # fmt: skip
     lines = [f"#define {name} {value}" for name, value in values.items()]
     lines.append(wgmma(tile.tokens, bf16))

@@ -1,13 +1,20 @@
 // From accumulators to memory: by a tile [token][feature] in shared memory, so that rows are written whole.
+struct Cache {  // with EPILOGUE 3
+  void *keys, *values;                   // [kv_heads][capacity][HEAD]
+  const long long* words;                // the first is the position of the first token
+  const float *cosines, *sines;          // [capacity][HEAD / 2]
+  int heads, kv_heads, capacity, first;  // heads before `first` are not rotated
+};
 struct Problem {
-  void* out;  // [count][features]; with EPILOGUE 1 added to
+  void* out;  // [count][features]; with EPILOGUE 1 added to; with EPILOGUE 3 the queries, [count][heads][HEAD]
   int count, features, k_blocks;
+  Cache cache;
 };
 
 // Which 16 rows of the tile this warp's accumulators hold.
 __device__ __forceinline__ int sixteen(int part) { return (threadIdx.x / 128 * TALL + part) * 4 + threadIdx.x / 32 % 4; }
 
-// Registers to the staging tile [token][feature].
+// Registers to the staging tile [token][feature]; with EPILOGUE 3 the first eights of all turns, then the second ones.
 __device__ __forceinline__ void stage_half(float (&d)[TALL][TOKENS / 2], u32 base) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -33,7 +40,8 @@ __device__ __forceinline__ void stage_half(float (&d)[TALL][TOKENS / 2], u32 bas
             if (j + i < OCTETS) store_1(at + 2 * 8 * (j + i) * HALF_PITCH, v[i]);
       }
     } else {
-      const u32 at = base + 2 * ((lane & 7) * HALF_PITCH + rows * 16 + ((lane / 8) & 1) * 8);
+      const int second = (lane / 8) & 1, feature = EPILOGUE == 3 ? rows * 8 + second * (USED / 2) : rows * 16 + second * 8;
+      const u32 at = base + 2 * ((lane & 7) * HALF_PITCH + feature);
 #pragma unroll
       for (int j = 0; j < OCTETS; j += 2) {
         const float* q = d[part] + 4 * j;

@@ -13,4 +13,6 @@ constexpr int FEATURES = EPILOGUE == 2 ? USED / 2 : USED;
 constexpr int HALF_PITCH = 8 * ((FEATURES / 8) | 1);
 constexpr int FLOAT_PITCH = FEATURES + 4;
 constexpr int OCTETS = TOKENS / 8;
+constexpr int OWN = SHARE ? USED / 2 : USED;  // rows of weights that a block loads itself, BOX of them at a time
+constexpr int HEAD_TURNS = EPILOGUE == 3 ? HEAD / 16 : 1;  // turns of 16 rows that make a head
 constexpr int FIRST = SPLIT == 2 ? (OCTETS + 1) / 2 : OCTETS;  // groups of 8 tokens that block 0 of a pair finishes

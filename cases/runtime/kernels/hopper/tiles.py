@@ -6,13 +6,16 @@ blocks fill the processors once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
-Kind = Literal["plain", "sum", "gated"]
-"""Written, added to what is there, or SiLU(gate) * up written."""
+from cases.runtime.shape import LlamaShape
 
-EPILOGUES: dict[Kind, int] = {"plain": 0, "sum": 1, "gated": 2}
+Kind = Literal["plain", "sum", "gated", "rotated"]
+"""Written, added to what is there, SiLU(gate) * up written, or queries and keys rotated, keys and values cached."""
+
+EPILOGUES: dict[Kind, int] = {"plain": 0, "sum": 1, "gated": 2, "rotated": 3}
 WIDEST = 256
 """Tokens a block can take: the widest tile of the tensor cores."""
 TALLEST = 192
@@ -44,6 +47,8 @@ class Tile:
     tall: int = 1
     blocks: int = 0
     """Blocks that take tiles in turns; 0: as many as there are tiles, one each."""
+    head_dim: int = 0
+    """Width of a head where queries and keys are rotated."""
 
     @property
     def stages(self) -> int:
@@ -102,8 +107,9 @@ class Tile:
 
     @property
     def box_rows(self) -> int:
-        """Rows of weights that one block loads itself."""
-        return self.used // 2 if self.share else self.used
+        """Rows of weights that one block loads at once: all of its own, or such a part that none crosses a head."""
+        own = self.used // 2 if self.share else self.used
+        return 16 * math.gcd(own // 16, self.head_dim // 16) if self.kind == "rotated" else own
 
     def grid(self, count: int, rows: int) -> tuple[int, int]:
         """Blocks in x and y for `count` tokens and `rows` rows of weights; a pair lies side by side in x."""
@@ -117,8 +123,10 @@ class Tile:
         return 1024 + (self.rows - self.used) * 128
 
 
-def choose(kind: Kind, count: int, rows: int, inputs: int, processors: int) -> Tile:
+def choose(kind: Kind, count: int, rows: int, inputs: int, processors: int, head_dim: int = 0) -> Tile:
     """The tile for `count` tokens (2 or more) and a weight [rows, inputs] on a GPU of `processors` multiprocessors."""
+    if kind == "rotated":
+        return replace(choose("plain", count, rows, inputs, processors), kind=kind, head_dim=head_dim)
     alone = _rounded(count, 16)
     if kind == "sum":
         return _for_sum(count, inputs)
@@ -132,9 +140,10 @@ def choose(kind: Kind, count: int, rows: int, inputs: int, processors: int) -> T
     return Tile(kind, TALLEST, TALLEST, _half(count), share=True)
 
 
-def tiles(kind: Kind, most: int, rows: int, inputs: int, processors: int) -> list[Tile]:
+def tiles(kind: Kind, most: int, rows: int, inputs: int, processors: int, head_dim: int = 0) -> list[Tile]:
     """Every tile that prompts of 2 to `most` tokens need."""
-    return list(dict.fromkeys(choose(kind, count, rows, inputs, processors) for count in range(2, most + 1)))
+    every = (choose(kind, count, rows, inputs, processors, head_dim) for count in range(2, most + 1))
+    return list(dict.fromkeys(every))
 
 
 def _for_sum(count: int, inputs: int) -> Tile:
@@ -150,6 +159,11 @@ def _for_sum(count: int, inputs: int) -> Tile:
 def fits(rows: int, inputs: int) -> bool:
     """Whether the kernel computes a product of this shape: addresses of 16 bytes, whole turns of gate and up."""
     return rows % 16 == 0 and inputs % 8 == 0 and inputs >= LEAST_INPUTS
+
+
+def fits_rotated(shape: LlamaShape) -> bool:
+    """Whether queries and keys of this shape can be rotated by the kernel that computes them."""
+    return shape.head_dim in (64, 128)
 
 
 def _half(count: int) -> int:
