@@ -191,6 +191,12 @@ class Case(ABC):
         """Give every graph back and measure what that returned; later requests capture again. Not timed."""
         raise Unsupported("this engine keeps no graphs that could be evicted")
 
+    def rehearse(self) -> None:  # noqa: B027  most engines have nothing to keep warm
+        """Run what a request runs, on nothing: a server calls it again and again while it polls for the next request.
+
+        It takes some ten microseconds, changes no answer, and may come between the tokens of a sequence.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Give everything back. Idempotent, legal after a failed or missing `prepare`."""

@@ -89,6 +89,11 @@ class CaptureThread:
         if key not in self._pending:
             self._pending[key] = self._executor.submit(_politely, job)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything that was asked for is not done yet. To be asked by the thread that asks for captures."""
+        return any(not future.done() for future in self._pending.values())
+
     def drain(self) -> None:
         """Wait until nothing is left to do."""
         self.run(lambda: None)

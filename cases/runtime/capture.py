@@ -77,6 +77,12 @@ class CudaCapture:
         shared = max(0, after.segments - before.segments) if self.shared and not alone else 0
         return Captured(graph, seconds, max(0, grown - shared), shared)
 
+    def blank(self) -> Graph:
+        """A graph of one tiny kernel, in no memory pool that others share."""
+        torch.cuda.set_device(self._device)
+        with torch.cuda.stream(self._stream):
+            return self._record(self._touch, torch.cuda.graph_pool_handle())
+
     def trim(self, emptied: bool) -> None:
         """Hand back to the device what graphs that were reset held; all of the shared pool once it is `emptied`."""
         if emptied:
@@ -198,6 +204,10 @@ class EagerCapture:
         if politely is None:
             work()
         return Captured(EagerReplay(work), time.perf_counter() - started)
+
+    def blank(self) -> Graph:
+        """Nothing to replay."""
+        return EagerReplay(lambda: None)
 
     def trim(self, emptied: bool) -> None:
         """Nothing to do."""

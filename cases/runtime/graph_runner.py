@@ -51,6 +51,7 @@ class GraphRunner:
         limits = Limits(options.max_graphs, options.max_bytes, options.capture_attempts, pinned)
         self._pool = GraphPool(limits, capture.trim, trim_each=not capture.shared)
         self._decode: Graph | None = None
+        self._blank: Graph | None = None
         self._decode_bytes = 0
         self._replays = self._ungraphed = 0
         self.name = f"{capture.name}, {len(self._buckets.edges)} buckets up to {self._largest}"
@@ -97,6 +98,10 @@ class GraphRunner:
             graph.replay()
             self._replays += 1
 
+    def blank(self) -> Graph | None:
+        """See Runner."""
+        return None if self._thread.busy else self._blank
+
     def stats(self) -> Stats:
         """See Runner. Counters alone: no memory is asked for, nothing waits."""
         pool = self._pool
@@ -126,6 +131,9 @@ class GraphRunner:
         """See Runner. Joins the capturing thread; captures that wait are dropped."""
         self._thread.stop()
         self._clear()
+        blank, self._blank = self._blank, None
+        if blank is not None:
+            blank.reset()
 
     def _chunked(self, length: int) -> list[Piece]:
         """Chunks of the largest bucket, and the rest padded to its own.
@@ -180,6 +188,7 @@ class GraphRunner:
         """The decode graph first: it alone is a must. Warmed over several rows too, whatever is captured now."""
         capacity = self._model.state.capacity
         self._capture.warm(self._work(min(WARM_ROWS, capacity)))
+        self._blank = self._capture.blank()
         if self._one_token:
             self._add_decode(self._capture_warm)
             if self._decode is None:

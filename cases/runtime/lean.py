@@ -163,6 +163,11 @@ class LeanCase(Case):
         assert self._runner is not None
         return self._runner.evict()
 
+    def rehearse(self) -> None:
+        """See harness.contract.Case."""
+        if self._session is not None:
+            self._session.rehearse()
+
     def close(self) -> None:
         """See harness.contract.Case."""
         if self._runner is not None:

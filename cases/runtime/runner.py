@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from cases.runtime.background import Gate
+from cases.runtime.graph_pool import Graph
 from cases.runtime.llama import Model, State
 from harness.contract import CaptureRecord, Eviction, Stats, Unsupported
 
@@ -43,6 +44,9 @@ class Runner(Protocol):
 
     def decode(self) -> None:
         """Forward over one token."""
+
+    def blank(self) -> Graph | None:
+        """A graph that does nothing; None for a runner without graphs, and while a capture goes on."""
 
     def stats(self) -> Stats:
         """Counters of forwards and captures so far."""
@@ -84,6 +88,10 @@ class DirectRunner:
     def decode(self) -> None:
         """See Runner."""
         self._model.forward(1)
+
+    def blank(self) -> Graph | None:
+        """None."""
+        return None
 
     def stats(self) -> Stats:
         """Nothing is counted."""

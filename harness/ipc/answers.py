@@ -105,6 +105,11 @@ class Answers:
         model, folder = (self._served.model, self._served.folder) if self._served else ("", "")
         return m.StatusIs(self.tally.status(clients, waiting), self.stats(), model, folder, self._setup.engine)
 
+    def rehearse(self) -> None:
+        """Keep the engine's path of a request warm, once there is an engine."""
+        if self._case is not None and self._ready:
+            self._case.rehearse()
+
     def close(self) -> None:
         """Close the case. Idempotent."""
         if self._case is not None:

@@ -63,7 +63,8 @@ class Channel:
         self._spin_ns = spin_us * 1000
         self.on_idle = on_idle
         self._frames = Frames()
-        self._rehearsal = Rehearsal(ANSWER, REQUEST)
+        self._asking = Asking()
+        self._rehearsal = Rehearsal(self._asking)
 
     def send(self, message: Message) -> None:
         """Send one message. Raises WireError when it can't be sent, OSError when nobody is there to take it."""
@@ -93,6 +94,7 @@ class Channel:
     def close(self) -> None:
         """Close the socket. Idempotent."""
         self._connection.close()
+        self._asking.close()
 
     def _read(self, room: memoryview) -> int:
         """Wait for bytes; how many came, 0 at the end of the stream."""
@@ -110,3 +112,31 @@ class Channel:
                 return self._connection.recv_into(room)
             except BlockingIOError:
                 self.on_idle()
+
+
+class Asking:
+    """The client's part of a rehearsal, on a connection of its own: a request sent, an answer read."""
+
+    def __init__(self) -> None:
+        self._answer = encode(ANSWER)
+        self._taken = bytearray(len(encode(REQUEST)))
+        self._pair: tuple[Channel, socket.socket] | None = None
+
+    def __call__(self) -> None:
+        """Play it once."""
+        if self._pair is None:
+            client, server = socket.socketpair()
+            self._pair = Channel(client, 0, lambda: None), server
+        channel, server = self._pair
+        channel.send(REQUEST)
+        server.recv_into(self._taken)
+        server.send(self._answer)
+        channel.receive()
+
+    def close(self) -> None:
+        """Close both ends. Idempotent."""
+        if self._pair is not None:
+            channel, server = self._pair
+            self._pair = None
+            channel.close()
+            server.close()

@@ -16,7 +16,7 @@ from harness.ipc.answers import Answers, Served, failure
 from harness.ipc.clients import Clients
 from harness.ipc.connection import Cancelled, Clock, Connection, Limits, Unanswered, Waiting
 from harness.ipc.generation import Generation
-from harness.ipc.rehearsal import ANSWER, REQUEST, Rehearsal
+from harness.ipc.rehearsal import Rehearsal, Serving
 from harness.ipc.tally import Tally
 from harness.ipc.turns import Turns
 from harness.ipc.wire import encode
@@ -55,7 +55,8 @@ class Service:
         kinds |= {*self._answers.handlers, m.Generate, m.Cancel, m.GetStatus, m.Close, m.Shutdown}
         self._running: Generation | None = None
         self._stopping = self._drowsy = False
-        self._rehearsal = Rehearsal(REQUEST, ANSWER)
+        self._serving = Serving(self._answers.rehearse)
+        self._rehearsal = Rehearsal(self._serving)
         self._spins = self._collected = 0
 
     def listen(self, listener: socket.socket) -> None:
@@ -76,6 +77,7 @@ class Service:
             while not self._stopping:
                 self.turn()
         finally:
+            self._serving.close()
             self._answers.close()
             self._farewell()
         if self.clients.error is not None and not self._shared:

@@ -220,3 +220,21 @@ def test_another_temperature_compiles_nothing_anew(folder):
             assert generate(case, prompt(20), 12) == first
         case.use(Sampling())
         assert generate(case, prompt(20)) == generate(case, prompt(20))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rehearsals_between_tokens_change_none(folder, kind):
+    with prepared(kind, folder) as case:
+        wanted = [generate(case, prompt(length)) for length in (10, 100, 400)]
+        found = []
+        for length in (10, 100, 400):
+            tokens = [case.prefill(prompt(length), 6)]
+            for _ in range(5):
+                for _ in range(3):
+                    case.rehearse()
+                tokens.append(case.decode())
+            found.append(tokens)
+        assert found == wanted
+        held, stats = case.footprint(), case.stats()
+        case.rehearse()
+        assert (case.footprint(), case.stats()) == (held, stats)

@@ -174,3 +174,25 @@ def test_an_initial_capture_that_fails_is_survived_but_for_the_decode_graph(fold
     with pytest.raises(RuntimeError, match=r"^the decode graph could not be captured: MemoryError: no room$"):
         case.prepare(plan(folder))
     case.close()
+
+
+def test_rehearsals_change_no_token_and_stand_back_while_a_capture_is_under_way(folder, expected, monkeypatch):
+    case, capture = held_case(folder, monkeypatch)
+    blanks: list[bool] = []
+
+    def rehearsed(token: int) -> int:
+        blanks.append(case._runner.blank() is not None)
+        case.rehearse()
+        return token
+
+    assert [rehearsed(case.prefill(prompt(20), 4)), *(rehearsed(case.decode()) for _ in range(3))] == expected[20]
+    assert blanks == [False] * 4, "the capture that the request asked for is held up"
+    capture.let_go(9)
+    case._runner.drain()
+    before = case.stats()
+    case.rehearse()
+    assert case._runner.blank() is not None
+    assert case.stats() == before, "a rehearsal is no request"
+    assert [rehearsed(token) for token in generate(case, prompt(20))] == expected[20]
+    case.close()
+    assert case.rehearse() is None

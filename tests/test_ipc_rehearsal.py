@@ -1,0 +1,89 @@
+"""The path of a request played to nobody: real messages over sockets of its own, and no answer changed by it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from harness.contract import Plan
+from harness.ipc.channel import Asking, Spin
+from harness.ipc.client import RemoteCase
+from harness.ipc.rehearsal import EVERY_NS, Serving
+from tests.fakes import FakeCase, next_token
+
+
+class Rehearsed(FakeCase):
+    """Says how often it was rehearsed: each of its tokens shows the count in `hits`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rehearsals = 0
+
+    def rehearse(self) -> None:
+        self.rehearsals += 1
+        self.counters = self.counters._replace(hits=self.rehearsals)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_server_rehearses_with_the_work_in_the_middle_and_gives_its_sockets_back():
+    before, worked = descriptors(), []
+    serving = Serving(lambda: worked.append(descriptors()))
+    assert descriptors() == before, "nothing is opened before it is needed"
+    for _ in range(3):
+        serving()
+    assert worked == [before + 2] * 3
+    serving.close()
+    serving.close()
+    assert descriptors() == before
+
+
+def test_a_client_rehearses_and_gives_its_sockets_back():
+    before = descriptors()
+    asking = Asking()
+    for _ in range(3):
+        asking()
+    assert descriptors() == before + 2
+    asking.close()
+    asking.close()
+    assert descriptors() == before
+
+
+def test_a_polling_server_rehearses_its_case_and_answers_as_ever():
+    case = RemoteCase("tests.test_ipc_rehearsal.Rehearsed", spin=Spin(client_us=1_000_000, server_us=1_000_000))
+    try:
+        case.prepare(Plan("fake", "/checkpoint", "cpu", "float32", 64))
+        assert case.prefill([1, 2, 3], 3) == next_token([1, 2, 3])
+        first = case.stats().hits
+        wait_for_rehearsals(case, first)
+        sequence = [1, 2, 3, next_token([1, 2, 3])]
+        assert case.decode() == next_token(sequence), "a rehearsal between two tokens changes neither"
+    finally:
+        case.close()
+
+
+def test_who_does_not_poll_does_not_rehearse():
+    case = RemoteCase("tests.test_ipc_rehearsal.Rehearsed", spin=Spin())
+    try:
+        case.prepare(Plan("fake", "/checkpoint", "cpu", "float32", 64))
+        for _ in range(3):
+            case.prefill([1, 2, 3], 2)
+            time.sleep(5 * EVERY_NS / 1e9)
+        assert case.stats().hits == 0
+    finally:
+        case.close()
+
+
+def wait_for_rehearsals(case: RemoteCase, seen: int) -> None:
+    """Until the server has rehearsed since, as the next prefill shows; then the sequence is begun again."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        time.sleep(5 * EVERY_NS / 1e9)
+        os.sched_yield()
+        case.prefill([1, 2, 3], 3)
+        if case.stats().hits > seen:
+            return
+    raise AssertionError("a minute without a rehearsal")
