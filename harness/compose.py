@@ -167,10 +167,10 @@ def nearest(word: str, allowed: Sequence[str]) -> str:
 
 
 def _typed_case(name: str, case: Any, protocol: Mapping[str, Any]) -> CaseConfig:
-    """A case without a procedure or a sampling of its own has the protocol's."""
+    """A case without a procedure or a sampling of its own has the protocol's, one without blocks the sweep's."""
     if not isinstance(case, dict):
         raise ValueError(f"cases.{name} must be a mapping, not {case!r}: choose a file with case@cases.{name}=NAME")
-    case = {"procedure": protocol, "sampling": protocol["sampling"], **case}
+    case = {"procedure": protocol, "sampling": protocol["sampling"], "blocks": None, **case}
     common = {field.name for field in fields(CaseConfig)} - {"options"}
     missing = sorted(common - case.keys())
     if missing:

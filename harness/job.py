@@ -14,7 +14,8 @@ from harness.contract import Plan, Sampling
 class CaseJob:
     """One case: what to load, where, with which options, and the procedure by which it is measured.
 
-    `sampling`: empty where the run's own holds.
+    `sampling`: empty where the run's own holds. `blocks`: None, as in jobs from before cases had blocks of their own,
+    is as many as the sweep's.
     """
 
     title: str
@@ -27,6 +28,7 @@ class CaseJob:
     clock: Literal["client", "server"] = "client"
     warmup: Literal["apart", "none"] = "apart"
     prompt: Literal["random", "sentence"] = "random"
+    blocks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ class Job:
     def sampling_of(self, case: str) -> Sampling:
         """How a case chooses tokens."""
         return Sampling(**(self.cases[case].sampling or self.sampling))
+
+    def blocks_of(self, case: str) -> int:
+        """How many blocks a case has."""
+        own = self.cases[case].blocks
+        return self.sweep.blocks if own is None else own
 
     def plan(self, case: str) -> Plan:
         """What the case is told: everything but the prompts and how many there are."""

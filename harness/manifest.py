@@ -157,8 +157,10 @@ def protocol_of(config: RunConfig, folder: Path = CONF / "protocol") -> str:
         usual = dict(flatten(stored.get("protocol", stored)))
         changed = [f"{key}={value}" for key, value in flatten(asdict(protocol)) if usual.get(key) != value]
         sweep = dict(flatten(asdict(config.sweep)))
-        asked = flatten(stored.get("sweep", {})) if "protocol" in stored else ()
-        changed += [f"sweep.{key}={sweep[key]}" for key, value in asked if sweep[key] != value]
+        asked = dict(flatten(stored.get("sweep", {}))) if "protocol" in stored else {}
+        changed += [f"sweep.{key}={sweep[key]}" for key, value in asked.items() if sweep[key] != value]
+        own = {case: config.cases[case].blocks for case in config.run if "blocks" in asked}
+        changed += [f"cases.{case}.blocks={n}" for case, n in own.items() if n not in (None, asked["blocks"])]
         name = f"{name} but {', '.join(changed)}" if changed else name
     others = [case for case in config.run if config.cases[case].procedure != protocol]
     if len(others) == len(config.run):

@@ -19,14 +19,20 @@ CONTEXT_LEAST = 512
 
 
 def order(config: RunConfig) -> list[tuple[str, int]]:
-    """All (case, block) pairs: block by block, the cases of each in a random order that `seed` fixes."""
+    """All (case, block) pairs: block by block, the cases that have it in a random order that `seed` fixes."""
     draw = random.Random(config.seed)
+    planned = {name: blocks_of(config.cases[name], config.sweep) for name in config.run}
     pairs = []
-    for block in range(config.sweep.blocks):
-        names = list(config.run)
+    for block in range(max(planned.values())):
+        names = [name for name in config.run if block < planned[name]]
         draw.shuffle(names)
         pairs += [(name, block) for name in names]
     return pairs
+
+
+def blocks_of(case: CaseConfig, sweep: SweepConfig) -> int:
+    """Fresh processes of a case: its own number, else the sweep's."""
+    return sweep.blocks if case.blocks is None else case.blocks
 
 
 def longest(sweep: SweepConfig) -> int:
@@ -93,7 +99,7 @@ def interpreter(python: str) -> str:
     return str(path.absolute()) if len(path.parts) > 1 else python
 
 
-def case_job(case: CaseConfig, seed: int) -> CaseJob:
+def case_job(case: CaseConfig, sweep: SweepConfig, seed: int) -> CaseJob:
     """The part of a job that describes one case."""
     return CaseJob(
         title=case.title,
@@ -106,6 +112,7 @@ def case_job(case: CaseConfig, seed: int) -> CaseJob:
         clock=cast(Any, case.procedure.clock),
         warmup=cast(Any, case.procedure.warmup),
         prompt=cast(Any, case.procedure.prompt),
+        blocks=blocks_of(case, sweep),
     )
 
 
@@ -143,7 +150,7 @@ def build_job(config: RunConfig, run_dir: Path, prepared: Mapping[str, Any], pos
         context=kv_capacity(config.sweep, positions),
         sampling={**asdict(config.protocol.sampling), "seed": config.seed},
         sweep=sweep_job(config.sweep),
-        cases={name: case_job(config.cases[name], config.seed) for name in config.run},
+        cases={name: case_job(config.cases[name], config.sweep, config.seed) for name in config.run},
         order=order(config),
         sentence=list(prepared.get("sentence", [])),
         end_id=int(prepared.get("end_id", 0)),

@@ -35,11 +35,14 @@ def timed_index(job: Job, warmup: str, block: int, iteration: int) -> int:
 
 def digest(job: Job) -> str:
     """SHA-256 over all timed prompts, as little-endian int32: for each kind of prompt and of warm-up that cases have,
-    sorted, in the order of length, block, iteration."""
+    sorted, in the order of length, block, iteration; of as many blocks as one of its cases has."""
     total = hashlib.sha256()
-    kinds = {(entry.prompt, entry.warmup): case for case, entry in job.cases.items()}
-    for (_, warmup), case in sorted(kinds.items()):
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for case, entry in job.cases.items():
+        kinds.setdefault((entry.prompt, entry.warmup), []).append(case)
+    for (_, warmup), (case, *others) in sorted(kinds.items()):
+        blocks = max(map(job.blocks_of, (case, *others)))
         for length in job.sweep.prompt_lengths:
-            for index in range(job.sweep.blocks * job.sweep.iterations(warmup)):
+            for index in range(blocks * job.sweep.iterations(warmup)):
                 total.update(array("i", prompt_for(job, case, "ttft", length, index)).tobytes())
     return total.hexdigest()

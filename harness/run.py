@@ -22,7 +22,7 @@ from harness.gpu import Gpu
 from harness.job import Job, read_job, write_job
 from harness.launch import WORKER, child_environment, command, describe_exit, run_child
 from harness.machine import check_checkpoint, check_machine, check_memory, make_folder
-from harness.plan import build_job
+from harness.plan import build_job, order
 from harness.progress import Watcher, watcher
 from harness.summary import summarise
 from harness.telemetry import Telemetry
@@ -87,7 +87,7 @@ def carry_out(run: Run) -> int:
     """Prepare, measure, summarise, report; the exit code is 0 when no case failed, 130 when interrupted."""
     try:
         with _terminate_as_interrupt():
-            with watcher(run.console, len(run.config.run) * run.config.sweep.blocks) as watch:
+            with watcher(run.console, len(order(run.config))) as watch:
                 job = _freeze(run, watch)
                 _run_blocks(run, job, watch)
             return _close(run, job)
@@ -206,7 +206,7 @@ def _run_blocks(run: Run, job: Job, watch: Watcher) -> None:
     gpu = None if run.gpu is None else run.gpu.index
     with Telemetry(run.folder / "telemetry.csv", gpu) as telemetry:
         for case, block in job.order:
-            title = f"{job.cases[case].title} {block + 1}/{job.sweep.blocks}"
+            title = f"{job.cases[case].title} {block + 1}/{job.blocks_of(case)}"
             watch.begin(title)
             row = record.read_verdict(job, case, block)
             if row is not None and row["state"] in record.DONE:
@@ -219,7 +219,7 @@ def _run_blocks(run: Run, job: Job, watch: Watcher) -> None:
 
 def _absent_before(job: Job, case: str, block: int) -> dict[str, Any] | None:
     """The row of another block that found the case unavailable or unsupported, for this block."""
-    for other in range(job.sweep.blocks):
+    for other in range(job.blocks_of(case)):
         row = record.read_verdict(job, case, other)
         if row is not None and row["state"] in record.NOT_HERE:
             return {**row, "block": block, "exit_code": "", "wall_s": ""}

@@ -231,6 +231,8 @@ def check_case(name: str, case: CaseConfig) -> None:
     check_procedure(case.procedure, f"cases.{name}.procedure")
     check_sampling(case.sampling, f"cases.{name}.sampling", ("greedy", "sample"))
     _above_zero(f"cases.{name}.timeout_s", case.timeout_s)
+    if case.blocks is not None:
+        _at_least(f"cases.{name}.blocks", case.blocks, 1)
     for key, value in _rates(case):
         if value < 0:
             raise ValueError(f"cases.{name}.expected.{key}={value} must not be negative")

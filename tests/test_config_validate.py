@@ -1,14 +1,17 @@
 """Bad settings, each refused with one sentence before anything runs."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from harness import machine, plan, validate
 from harness.compose import Source, compose_raw, to_config
 from harness.gpu import Gpu, visible
+from harness.job import read_job, write_job
 
 SMOKE = ("experiment=smoke", "run=[fake]", "+case@cases.fake=fake")
 H200 = Gpu(0, "H200", "GPU-abc", "570", 143_000, 140_000, ())
@@ -44,6 +47,7 @@ MISTAKES = [
     (["sweep.pause_ms=-1"], "sweep.pause_ms=-1.0 must lie between 0"),
     (["sweep.pause_ms=100000"], "must lie between 0 and 10000 milliseconds"),
     (["sweep.blocks=0"], "sweep.blocks: 0"),
+    (["cases.fake.blocks=0"], "cases.fake.blocks: 0 is too small, it must be at least 1"),
     (["sweep.decode.prompt_length=0"], "sweep.decode.prompt_length: 0"),
     (["sweep.decode.sequences=-1"], "sweep.decode.sequences: -1"),
     (["sweep.decode.context=10"], "must be greater than sweep.decode.prompt_length=10"),
@@ -126,6 +130,48 @@ def test_order_holds_every_pair_once_block_by_block_and_follows_the_seed(configu
     assert plan.order(config) == pairs
     config.seed += 1
     assert plan.order(config) != pairs
+
+
+def test_without_blocks_of_their_own_all_cases_have_the_order_they_always_had(configure):
+    config = configure("run=[baseline,jit,eager,fake]", "sweep.blocks=2", "seed=5")
+    first, second = ["baseline", "jit", "fake", "eager"], ["eager", "fake", "jit", "baseline"]
+    assert plan.order(config) == [*((name, 0) for name in first), *((name, 1) for name in second)]
+    config.cases["jit"].blocks = 2
+    assert plan.order(config) == [*((name, 0) for name in first), *((name, 1) for name in second)]
+
+
+def test_a_case_takes_part_in_as_many_blocks_as_it_has(configure):
+    config = configure("run=[baseline,jit,eager,fake]", "sweep.blocks=1", "seed=5")
+    config.cases["fake"].blocks, config.cases["jit"].blocks = 3, 2
+    first = [("baseline", 0), ("jit", 0), ("fake", 0), ("eager", 0)]
+    assert plan.order(config) == [*first, ("fake", 1), ("jit", 1), ("fake", 2)]
+    config.sweep.blocks = 2
+    assert sorted(plan.order(config)) == sorted(
+        [(name, block) for name in config.run for block in (0, 1)] + [("fake", 2)]
+    )
+
+
+def test_a_job_says_how_many_blocks_each_case_has(configure, tmp_path):
+    config = configure("run=[jit,fake]", "sweep.blocks=2", "cases.fake.blocks=3")
+    job = plan.build_job(config, tmp_path, {"checkpoint": "x", "vocab_size": 9}, 1024)
+    assert [job.blocks_of(name) for name in config.run] == [2, 3]
+    write_job(job, tmp_path / "job.json")
+    assert read_job(tmp_path / "job.json") == job
+    stored = json.loads((tmp_path / "job.json").read_text())
+    for case in stored["cases"].values():
+        del case["blocks"]  # as in jobs from before cases had blocks of their own
+    (tmp_path / "job.json").write_text(json.dumps(stored))
+    assert [read_job(tmp_path / "job.json").blocks_of(name) for name in config.run] == [2, 2]
+
+
+def test_the_plan_shows_every_block_and_counts_its_requests(configure):
+    config = configure("run=[jit,fake]", "sweep.blocks=1", "cases.fake.blocks=3")
+    console = Console(record=True, width=160, file=io.StringIO())
+    plan.show(config, console)
+    shown = [[part.strip() for part in row.split("│")] for row in console.export_text().splitlines() if "│" in row]
+    found = sorted((row[3], int(row[4]), int(row[5])) for row in shown)
+    counts = [(name, block) for name, blocks in (("fake", 3), ("jit", 1)) for block in range(blocks)]
+    assert found == [(n, b, plan.requests(config.cases[n], config.sweep, b)) for n, b in counts]
 
 
 def test_parameters_of_llama_2_7b_are_its_published_count():

@@ -113,6 +113,30 @@ def test_the_same_settings_resume_and_skip_what_is_done(execute, tmp_path, capsy
     assert json.loads(manifest)["started"] == json.loads((tmp_path / "manifest.json").read_text())["started"]
 
 
+def test_a_case_with_more_blocks_than_the_others_runs_and_resumes_them(execute, tmp_path, capsys):
+    mixed = ("sweep.blocks=1", "cases.fake.blocks=3")
+    assert execute(*mixed) == 0
+    assert set(status(tmp_path)) == {("fake", "0"), ("fake", "1"), ("fake", "2"), ("other", "0")}
+    said = capsys.readouterr().out
+    assert "Fake 3/3: ok (4 of 4 blocks done)" in said
+    assert "Other 1/1: ok" in said
+    (tmp_path / "blocks/fake-1/verdict.json").unlink()
+    assert execute(*mixed) == 0
+    said = capsys.readouterr().out
+    assert [f"Fake {n}/3: ok before, skipped" in said for n in (1, 2, 3)] == [True, False, True]
+    assert "4 of 4 blocks done" in said
+    assert (tmp_path / "blocks/fake-1/attempt-1").is_dir()
+    with pytest.raises(ValueError, match=r"cases\.fake\.blocks is 3 there and 2 here"):
+        execute("sweep.blocks=1", "cases.fake.blocks=2")
+
+
+def test_all_blocks_of_a_case_are_left_out_when_its_engine_is_absent(execute, tmp_path):
+    assert execute("cases.fake.fail=unavailable", "sweep.blocks=1", "cases.fake.blocks=3") == 0
+    rows = status(tmp_path)
+    assert [rows["fake", block]["state"] for block in "012"] == ["unavailable"] * 3
+    assert sum((tmp_path / f"blocks/fake-{block}/log.txt").exists() for block in "012") == 1
+
+
 def test_other_settings_are_refused_with_the_first_difference(execute, tmp_path):
     assert execute() == 0
     with pytest.raises(ValueError, match="seed is 20260423 there and 1 here"):

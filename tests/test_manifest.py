@@ -75,6 +75,15 @@ def test_a_case_that_follows_another_procedure_is_named_beside_the_protocol():
     assert manifest.protocol_of(config) == "controlled (another for jit)"
 
 
+def test_blocks_of_a_cases_own_stand_beside_a_protocol_that_says_how_many():
+    config = to_config(compose_raw(["protocol=paper", "run=[baseline,jit]"]))
+    assert manifest.protocol_of(config) == "paper"
+    config.cases["jit"].blocks = 3
+    assert manifest.protocol_of(config) == "paper but cases.jit.blocks=3"
+    config.cases["jit"].blocks = 1
+    assert manifest.protocol_of(config) == "paper"
+
+
 def commit(root, text: str) -> str:
     """A commit of code, and its name."""
     (root / "harness").mkdir(exist_ok=True)

@@ -61,6 +61,15 @@ def test_the_digest_is_over_every_timed_prompt(make_job):
     assert prompts.digest(make_job(decode_sequences=1, warmup_iterations=0)) == digest
 
 
+def test_the_digest_covers_the_blocks_of_the_case_that_has_most(make_job):
+    job = make_job(blocks=2)
+    fake = job.cases["fake"]
+    more = replace(job, cases={"fake": fake, "other": replace(fake, blocks=3), "last": fake})
+    assert prompts.digest(more) == prompts.digest(make_job(blocks=3)) != prompts.digest(job)
+    fewer = replace(job, cases={"fake": replace(fake, blocks=1)})
+    assert prompts.digest(fewer) == prompts.digest(make_job(blocks=1))
+
+
 def test_the_published_prompt_is_one_sentence_cut_or_padded_at_its_end(make_job):
     job = make_job()
     job = replace(job, sentence=[1, 45, 46], end_id=2, cases={"fake": replace(job.cases["fake"], prompt="sentence")})
