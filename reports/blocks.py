@@ -26,6 +26,14 @@ def blocks_frame(run: Run) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[["metric", "case", "block", "median_ms"]]
 
 
+def why_none(run: Run, case: str, block: float) -> str:
+    """Why a case has no median in a block: it was planned with fewer, or something went wrong."""
+    planned = run.blocks(case)
+    if block < planned or block in set(run.status.loc[run.status["case"] == case, "block"]):
+        return run.missing(case)
+    return f"{planned} block{'s' if planned > 1 else ''} planned for this case."
+
+
 def blocks_table(run: Run) -> Table:
     """One row a metric and case, one column a block, and how far apart the blocks are."""
     notes, frame = Notes(), blocks_frame(run)
@@ -40,8 +48,8 @@ def blocks_table(run: Run) -> Table:
         for case, title in run.cases.items():
             found = [float(values.get((metric, case, block), float("nan"))) for block in blocks]
             cells = [
-                Cell(number(value)) if value == value else Cell(DASH, (notes.mark(run.missing(case)),))
-                for value in found
+                Cell(number(value)) if value == value else Cell(DASH, (notes.mark(why_none(run, case, block)),))
+                for value, block in zip(found, blocks, strict=True)
             ]
             known = [value for value in found if value == value]
             apart = Cell(f"{max(known) / min(known) - 1:.1%}" if len(known) > 1 else DASH)

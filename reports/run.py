@@ -83,6 +83,11 @@ class Run:
         found: dict[str, Any] = self.manifest["config"]["cases"][case].get("procedure") or {}
         return found
 
+    def blocks(self, case: str) -> int:
+        """How many blocks a case was planned with: its own number, else the sweep's (1 in runs that do not say)."""
+        own = self.manifest["config"]["cases"][case].get("blocks")
+        return int(self.sweep.get("blocks", 1) if own is None else own)
+
     @property
     def whole(self) -> tuple[int, int]:
         """The whole range of context lengths that was decoded."""

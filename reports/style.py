@@ -44,6 +44,7 @@ PUBLISHED = "#5b2a86"
 WHOLE = "#4d4d4d"  # of a waterfall: a ratio itself, what raised it, what lowered it
 RAISED = "#d55e00"
 LOWERED = "#0072b2"
+UNTOLD = "#dedede"  # what no range tells from noise
 
 RC: Any = {
     "font.family": "sans-serif",

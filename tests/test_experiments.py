@@ -11,6 +11,7 @@ import pytest
 
 from harness.compose import ROOT, compose_raw, to_config
 from harness.config import RunConfig
+from harness.plan import blocks_of
 from harness.validate import check
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml") if path.stem != "smoke")
@@ -62,6 +63,14 @@ def test_timed_lengths_stay_resident_and_the_others_have_too_few_places():
     others = {-(-length // 16) * 16 for length in beside.missing}
     assert not others & set(graph["pinned"])
     assert len(others) > graph["max_graphs"] - len(graph["pinned"]) > 0
+
+
+def test_the_host_bound_cases_of_the_attribution_have_three_processes():
+    config = composed("attribution")
+    counts = {case: blocks_of(config.cases[case], config.sweep) for case in config.run}
+    bound = [case for case in config.run if case.startswith(("baseline_", "stand_in_"))]
+    assert len(bound) == 6
+    assert counts == {**dict.fromkeys(config.run, 1), **dict.fromkeys(bound, 3)}
 
 
 def test_capture_coverage_on_the_tiny_model(tmp_path):

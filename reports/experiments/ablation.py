@@ -139,7 +139,8 @@ def records(run: Run) -> list[Record]:
 def how(run: Run) -> str:
     """What the intervals are made of, as a sentence."""
     if over_blocks(run):
-        blocks = int(run.samples["block"].nunique())
+        counts = sorted(set(run.samples.groupby("case")["block"].nunique()))
+        blocks = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         return (
             f"95 % intervals: bootstrap over the {blocks} blocks of each case, the medians being means over blocks "
             "on the log scale; with so few blocks they are rather too narrow."

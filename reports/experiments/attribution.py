@@ -14,8 +14,10 @@ from reports.experiments.ladder import (
     STEPS,
     Ladder,
     Rung,
+    Span,
     Step,
     climb,
+    span,
     why_absent,
     words_of,
 )
@@ -42,6 +44,13 @@ COMPARED = ("published", "sampling")  # steps at which stand-in and Baseline are
 TEXTS = {"readme": "front page", "draft": "draft"}
 TOGETHER = "Of this step and of those before it that have no figure, together."
 FIRST = "No step before it has a figure."
+NOT_TOLD = "Not told from noise: the range of this factor over the processes of its cases holds 1."
+RANGES = (
+    "A range: least to most over all combinations of one process of each case behind the figure; a factor's leaves out "
+    "the case that stayed. Without a range: one process a case. A factor whose range holds 1 is not told from noise."
+)
+WHISKERS = "Whiskers: the ranges of the speed-ups. Light grey: a step whose factor is not told from noise."
+NO_RANGES = "One process a case: nothing here has a range that would tell it from noise between processes."
 
 
 def section(run: Run) -> Section:
@@ -62,13 +71,15 @@ def stepwise(run: Run) -> Run:
     return replace(run, manifest={**run.manifest, "protocol": f"{configured['name']}, step by step"})
 
 
-def rule(run: Run) -> str:
-    """How an average comes about, as the published texts have it."""
-    each, lengths, blocks = run.sweep["ttft_iterations"], len(run.sweep["prompt_lengths"]), run.sweep["blocks"]
-    processes = f" in each of {blocks} processes" if blocks > 1 else ""
+def rule(run: Run, ladder: Ladder) -> str:
+    """How an average comes about, as the published texts have it, and what a range is."""
+    each, lengths = run.sweep["ttft_iterations"], len(run.sweep["prompt_lengths"])
+    blocks = sorted({run.blocks(case) for case in ladder.cases if case in run.cases})
+    processes = f" in each of {' or '.join(map(str, blocks))} processes" if blocks[-1:] > [1] else ""
     return (
         f"Average TTFT, by the published rule: mean over {lengths} prompt lengths of the mean of each one's first "
-        f"{each} requests{processes}, by the clock of the step; n: requests behind an average."
+        f"{each} requests{processes}, by the clock of the step; n: requests behind an average. "
+        f"{RANGES if ladder.ranges else NO_RANGES}"
     )
 
 
@@ -109,12 +120,13 @@ def stand_in_table(run: Run, ladder: Ladder) -> Table:
 
 
 def finding(run: Run, ladder: Ladder) -> str:
-    """The stand-in against the Baseline: one model of one library under two names."""
+    """The stand-in against the Baseline, one code under two names: what differs is the published sampler, or noise."""
     steps = [
         s for s in STEPS if s.name in COMPARED or {f"{STAND_IN}_{s.name}", f"{BASELINE}_{s.name}"} <= set(run.cases)
     ]
     said = "; ".join(f"{step.title.lower()}: {likeness(run, ladder, step)}" for step in steps)
-    return f"{STAND_IN_NAME} over Baseline, both the model of Transformers, ratio of average TTFT: {said}."
+    null = f"Null comparison: {STAND_IN_NAME} over Baseline, both the model of Transformers by the same code"
+    return f"{null}, ratio of average TTFT: {said}."
 
 
 def likeness(run: Run, ladder: Ladder, step: Step) -> str:
@@ -123,7 +135,14 @@ def likeness(run: Run, ladder: Ladder, step: Step) -> str:
     if whys := [why for case in cases if (why := why_absent(run, case) or ladder.found[case].why)]:
         return f"no ratio ({' '.join(whys).rstrip('.')})"
     ours, theirs = (ladder.found[case].ttft_ms for case in cases)
-    return f"{ours / theirs:.2f}× ({ours:.2f} over {theirs:.2f} ms)"
+    ends = span(ladder.found, cases[:1], cases[1:])
+    reach = "" if ends.told is None else f"{between(ends)}, {'told' if ends.told else 'not told'} from noise; "
+    return f"{ours / theirs:.2f}× ({reach}{ours:.2f} over {theirs:.2f} ms)"
+
+
+def between(ends: Span) -> str:
+    """A range of ratios."""
+    return f"{ends.low:.2f}–{ends.high:.2f}"
 
 
 def table(
@@ -136,7 +155,7 @@ def table(
     first, last = run.whole
     words = [
         more,
-        rule(run),
+        rule(run, ladder),
         "Speed-up: the other's average over that of JIT+CUDA. Factor: speed-up over that of the step before. "
         f"Published: averages of the rows; both texts state {claimed(case):.2f}×.",
         f"Decode: mean over the steps at contexts {first} to {last}." if run.decodes else "",
@@ -173,7 +192,8 @@ def row(run: Run, ladder: Ladder, place: int, notes: Notes) -> list[Cell]:
     cells = [Cell(rung.step.title), Cell(words_of(run, rung.step))]
     cells += [figure(run, ladder, case, "ttft", notes) for case in both]
     why = tuple(notes.mark(text) for text in ladder.reasons(rung))
-    cells.append(Cell(DASH, why) if math.isnan(rung.speedup) else Cell(f"{rung.speedup:.2f}×"))
+    reach = "" if rung.speedup_range.told is None else f" ({between(rung.speedup_range)})"
+    cells.append(Cell(DASH, why) if math.isnan(rung.speedup) else Cell(f"{rung.speedup:.2f}×{reach}"))
     cells.append(factor_cell(ladder, place, why, notes))
     return cells + ([figure(run, ladder, case, "decode", notes) for case in both] if run.decodes else [])
 
@@ -185,7 +205,11 @@ def factor_cell(ladder: Ladder, place: int, why: tuple[str, ...], notes: Notes) 
         return Cell(DASH, why)
     if math.isnan(rung.before):
         return Cell(DASH, (notes.mark(FIRST),) if place else ())
-    return Cell(factor_text(rung.factor), (notes.mark(TOGETHER),) if ladder.bridges(place) else ())
+    told = rung.factor_range.told
+    marks = [notes.mark(TOGETHER)] if ladder.bridges(place) else []
+    marks += [notes.mark(NOT_TOLD)] if told is False else []
+    reach = "" if told is None else f" ({' to '.join(map(factor_text, rung.factor_range))})"
+    return Cell(factor_text(rung.factor) + reach, tuple(marks))
 
 
 def figure(run: Run, ladder: Ladder, case: str, kind: str, notes: Notes) -> Cell:
@@ -217,10 +241,14 @@ def plot(run: Run, name: str, title: str, ladder: Ladder, case: str, more: str) 
     """A waterfall with the published speed-ups as lines."""
     lines = {f"{text}'s rows": record["speedup"] for text, record in zip(TEXTS.values(), published(case), strict=True)}
     lines["stated"] = claimed(case)
-    caption = (
-        f"Each bar leads from the speed-up before its step to that after it, and has the step's factor on it; "
-        f"log scale. {rule(run)} Violet: published speed-ups, of the averages of each text's rows and as stated. {more}"
-    ).strip()
+    words = [
+        "Each bar leads from the speed-up before its step to that after it, with the step's factor on it; log scale.",
+        rule(run, ladder),
+        WHISKERS if ladder.ranges else "",
+        "Violet: published speed-ups, of the averages of each text's rows and as stated.",
+        more,
+    ]
+    caption = " ".join(filter(None, words))
     hatched = [r for r in ladder.rungs if math.isnan(r.speedup)]
     if len(hatched) == len(ladder.rungs):
         return Plot(name, title, caption, None, "no step has average TTFTs of both cases")
@@ -242,9 +270,10 @@ def bars(run: Run, ladder: Ladder) -> list[Bar]:
     for rung in ladder.rungs:
         failed = any(case in run.cases and run.failed_equivalence(case) for case in (rung.ours, rung.theirs))
         why = "; ".join(brief(run, case) for case in (rung.theirs, rung.ours) if ladder.found[case].why)
-        found.append(Bar(rung.step.tick + DAGGER * failed, rung.before, rung.speedup, why))
+        ends, told = rung.speedup_range, rung.factor_range.told is not False
+        found.append(Bar(rung.step.tick + DAGGER * failed, rung.before, rung.speedup, why, *ends, told))
         if rung.step == STEPS[-1]:
-            found.append(Bar("Controlled\nprotocol", math.nan, rung.speedup, why))
+            found.append(Bar("Controlled\nprotocol", math.nan, rung.speedup, why, *ends))
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -55,13 +57,42 @@ QUIET = {"name", "engine_check"}  # keys of a procedure that change nothing for 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one case measured: means in ms, NaN with the reason where there is none."""
+    """What one case measured: means in ms, NaN with the reason where there is none.
+
+    `blocks`: the average TTFT of each process that has all its requests.
+    """
 
     ttft_ms: float
+    blocks: tuple[float, ...]
     requests: int
     why: str
     decode_ms: float
     why_no_decode: str
+
+
+class Span(NamedTuple):
+    """What a ratio is at least and at most over the processes of its cases; NaN where each of them has one process."""
+
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def told(self) -> bool | None:
+        """Whether it leaves 1 out: else the ratio is not told from noise. None where there is no range."""
+        return None if math.isnan(self.low) else not self.low <= 1 <= self.high
+
+
+def span(found: Mapping[str, Figures], over: Sequence[str], under: Sequence[str]) -> Span:
+    """The range of the product of some cases' averages over that of others: all choices of one process of each case.
+
+    A case on both sides cancels.
+    """
+    left, right = Counter(over), Counter(under)
+    above, below = ([found[case].blocks for case in cases.elements()] for cases in (left - right, right - left))
+    if not all(above + below) or all(len(blocks) == 1 for blocks in above + below):
+        return Span()
+    least = math.prod(map(min, above)) / math.prod(map(max, below))
+    return Span(least, math.prod(map(max, above)) / math.prod(map(min, below)))
 
 
 @dataclass(frozen=True)
@@ -74,6 +105,8 @@ class Rung:
     speedup: float
     before: float
     since: str
+    speedup_range: Span
+    factor_range: Span
 
     @property
     def factor(self) -> float:
@@ -97,19 +130,33 @@ class Ladder:
         rung = self.rungs[place]
         return not math.isnan(rung.factor) and rung.since != self.rungs[place - 1].step.name
 
+    @property
+    def cases(self) -> list[str]:
+        """All that stand on it, in order; one that holds at several steps as often."""
+        return [case for rung in self.rungs for case in (rung.ours, rung.theirs)]
+
     def counts(self) -> list[int]:
         """Requests behind each average on the ladder."""
-        figures = [self.found[case] for rung in self.rungs for case in (rung.ours, rung.theirs)]
+        figures = [self.found[case] for case in self.cases]
         return [figure.requests for figure in figures if not figure.why]
+
+    @property
+    def ranges(self) -> bool:
+        """Whether any step has a range."""
+        return any(rung.speedup_range.told is not None for rung in self.rungs)
 
     def frame(self, published: list[Record]) -> pd.DataFrame:
         """A row a step, below those of the published texts; `factor` is over the speed-up of the step `since`."""
         rows = []
         for rung in self.rungs:
-            record = {"step": rung.step.name, "theirs": rung.theirs, "ours": rung.ours}
+            record: Record = {"step": rung.step.name, "theirs": rung.theirs, "ours": rung.ours}
             for side, case in (("theirs", rung.theirs), ("ours", rung.ours)):
                 record |= {f"{side}_{key}": value for key, value in asdict(self.found[case]).items()}
-            rows.append(record | {"speedup": rung.speedup, "factor": rung.factor, "since": rung.since})
+                record[f"{side}_blocks"] = " ".join(f"{ms:.9g}" for ms in self.found[case].blocks)
+            record |= {"speedup": rung.speedup, "factor": rung.factor, "since": rung.since}
+            for name, ends in (("speedup", rung.speedup_range), ("factor", rung.factor_range)):
+                record |= {f"{name}_low": ends.low, f"{name}_high": ends.high}
+            rows.append(record | {"told": rung.factor_range.told})
         return pd.DataFrame([*published, *rows], columns=list(rows[0]))
 
 
@@ -120,13 +167,23 @@ def climb(run: Run, other: str) -> Ladder:
         pairs.append((ENGINE_STEP, pairs[-1][1], ENGINE))
     found = measured(run, [case for _, *both in pairs for case in both])
     rungs: list[Rung] = []
-    before, since = math.nan, ""
+    last: Rung | None = None
     for step, ours, theirs in pairs:
-        speedup = found[theirs].ttft_ms / found[ours].ttft_ms
-        rungs.append(Rung(step, ours, theirs, speedup, before, since))
-        if not math.isnan(speedup):
-            before, since = speedup, step.name
+        rungs.append(rung_of(step, ours, theirs, found, last))
+        if not math.isnan(rungs[-1].speedup):
+            last = rungs[-1]
     return Ladder(rungs, found)
+
+
+def rung_of(step: Step, ours: str, theirs: str, found: Mapping[str, Figures], last: Rung | None) -> Rung:
+    """A step, seen from the latest before that has a speed-up."""
+    speedup = found[theirs].ttft_ms / found[ours].ttft_ms
+    ends = span(found, [theirs], [ours])
+    if last is None or math.isnan(speedup):
+        before, since = (math.nan, "") if last is None else (last.speedup, last.step.name)
+        return Rung(step, ours, theirs, speedup, before, since, ends, Span())
+    changed = span(found, [theirs, last.ours], [ours, last.theirs])
+    return Rung(step, ours, theirs, speedup, last.speedup, last.step.name, ends, changed)
 
 
 def holding(run: Run, other: str, place: int) -> str:
@@ -148,10 +205,18 @@ def measured(run: Run, cases: list[str]) -> dict[str, Figures]:
         means = own.groupby("prompt_length")["latency_ms"].mean()
         lost = why_no_decode(run, case, steps, contexts)
         found[case] = Figures(
-            math.nan if why else float(means.mean()), len(own), why,
+            math.nan if why else float(means.mean()), () if why else averages(run, own), len(own), why,
             math.nan if lost else float(steps["latency_ms"].mean()), lost,
         )  # fmt: skip
     return found
+
+
+def averages(run: Run, own: pd.DataFrame) -> tuple[float, ...]:
+    """A case's average TTFT in each process that has all requests of all lengths."""
+    groups, planned = own.groupby(["block", "prompt_length"])["latency_ms"], run.sweep["prompt_lengths"]
+    counts, means = (part.unstack().reindex(columns=planned) for part in (groups.size(), groups.mean()))
+    whole = (counts >= run.sweep["ttft_iterations"]).all(axis=1)
+    return tuple(float(value) for value in means[whole].mean(axis=1))
 
 
 def why_absent(run: Run, case: str) -> str:

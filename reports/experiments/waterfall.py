@@ -28,25 +28,32 @@ REASON_PT = 3.9  # of a character of a reason
 NAME_PT = 12.0  # of a line's name
 PAPER: Any = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
 DASHES: Any = (0, (5, 3))
+WHISKER = 0.56  # of a bar's width from its middle: between the bars, where nothing is written
+UNTOLD: Any = {"facecolor": style.UNTOLD, "edgecolor": style.FLOOR, "linewidth": 0.8}
 KEYS = [
     Patch(color=style.WHOLE, label="the speed-up itself"),
     Patch(color=style.LOWERED, label="a step lowers it"),
     Patch(color=style.RAISED, label="a step raises it"),
     Line2D([], [], color=style.PUBLISHED, linewidth=1.1, linestyle=DASHES, label="as published"),
 ]
+UNTOLD_KEY = Patch(**UNTOLD, label="not told from noise")
 
 
 @dataclass(frozen=True)
 class Bar:
     """A place on the axis: from one ratio to another, or from 1 where `start` is NaN.
 
-    Where `end` is NaN there is no figure, and `why` is the reason.
+    Where `end` is NaN there is no figure, and `why` is the reason. `low` and `high`: the range of `end`, NaN where it
+    has none. `told`: False where noise may be all of the change.
     """
 
     tick: str
     start: float
     end: float
     why: str = ""
+    low: float = math.nan
+    high: float = math.nan
+    told: bool = True
 
     @property
     def whole(self) -> bool:
@@ -63,9 +70,16 @@ class Bar:
         """That of ratios, or of what raised, lowered or left one."""
         if self.whole:
             return style.WHOLE
+        if not self.told:
+            return style.UNTOLD
         if round(self.end / self.start, 2) == 1:
             return style.FLOOR
         return style.RAISED if self.end > self.start else style.LOWERED
+
+    @property
+    def ink(self) -> str:
+        """That of words beside it."""
+        return self.colour if self.told else style.FAINT
 
 
 def factor_text(factor: float) -> str:
@@ -92,7 +106,8 @@ def draw(
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.55, len(bars) - 0.45)
     axes.set_ylabel("Speed-up of JIT+CUDA (×), log scale")
-    axes.legend(handles=KEYS, frameon=False, ncols=len(KEYS), loc="lower left", bbox_to_anchor=(0, 1), fontsize=8.5,
+    keys = [*KEYS, *([] if all(bar.told for bar in bars) else [UNTOLD_KEY])]
+    axes.legend(handles=keys, frameon=False, ncols=len(keys), loc="lower left", bbox_to_anchor=(0, 1), fontsize=8.5,
                 borderaxespad=0.2)  # fmt: skip
     frame_of(run, figure, title, caption, pd.Series(counts, dtype=float), right=RIGHT, top_in=0.78, bottom_in=0.55)
     for place, bar in known:  # what is written takes the room that is there: it comes behind the margins
@@ -105,7 +120,7 @@ def draw(
 
 def limits(axes: Axes, bars: Sequence[Bar], lines: Mapping[str, float], smoke: bool) -> None:
     """A logarithmic axis with room for the labels, and for a smoke run's stamp above them."""
-    ends = [value for bar in bars for value in (bar.start, bar.end) if not math.isnan(value)]
+    ends = [value for bar in bars for value in (bar.start, bar.end, bar.low, bar.high) if not math.isnan(value)]
     logs = [math.log(value) for value in (*ends, *lines.values(), 1.0)]
     span = max(max(logs) - min(logs), LEAST_SPAN)
     log_axis(axes, "y")
@@ -113,9 +128,14 @@ def limits(axes: Axes, bars: Sequence[Bar], lines: Mapping[str, float], smoke: b
 
 
 def block(axes: Axes, place: int, bar: Bar) -> None:
-    """A bar from start to end, or from 1; one without height is a line."""
+    """A bar from start to end, or from 1; one without height is a line. A range is a whisker beside its end."""
     low, high = sorted((bar.foot, bar.end))
-    axes.bar(place, high - low, WIDTH, bottom=low, color=bar.colour, edgecolor=bar.colour, linewidth=0.8)
+    look = {"facecolor": bar.colour, "edgecolor": bar.colour, "linewidth": 0.8} if bar.told else UNTOLD
+    axes.bar(place, high - low, WIDTH, bottom=low, **look)
+    if not math.isnan(bar.low):  # where a process broke off, the mean over all requests may lie outside
+        reach = [[max(0.0, bar.end - bar.low)], [max(0.0, bar.high - bar.end)]]
+        axes.errorbar(place + WHISKER * WIDTH, bar.end, reach, fmt="none", ecolor="black", elinewidth=1.0, capsize=2.0,
+                      zorder=4)  # fmt: skip
 
 
 def connect(axes: Axes, known: Sequence[tuple[int, Bar]]) -> None:
@@ -151,10 +171,10 @@ def label(axes: Axes, place: int, bar: Bar) -> None:
         return
     low, high = axes.get_ylim()
     if abs(math.log(bar.end / bar.start)) / math.log(high / low) * height_pt(axes) < INSIDE_PT:
-        text(axes, place, bar.start, factor_text(bar.end / bar.start), above=not rose, colour=bar.colour, bold=True)
+        text(axes, place, bar.start, factor_text(bar.end / bar.start), above=not rose, colour=bar.ink, bold=True)
         return
     axes.text(place, math.sqrt(bar.start * bar.end), factor_text(bar.end / bar.start), ha="center", va="center",
-              color="white", fontsize=8, fontweight="bold")  # fmt: skip
+              color="white" if bar.told else style.FAINT, fontsize=8, fontweight="bold")  # fmt: skip
 
 
 def text(axes: Axes, x: float, y: float, words: str, above: bool, colour: str = "#222222", bold: bool = False) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports.paper import predicates
 from reports.paper.audit import HYBRID, TENSORRT
-from reports.paper.evidence import STEPS, Outcome, of_run, of_step
+from reports.paper.evidence import STEPS, Outcome, of_run, of_step, untold
 from reports.paper.predicates import SLACK, Judge, told
 from reports.paper.published import Published
 from reports.paper.runs import CONTROLLED, NAMES, PAPER, Runs, absent
@@ -171,7 +171,7 @@ def confound_of(judge: Judge, runs: Runs) -> tuple[str, str]:
     run = runs.get("attribution")
     if run is None:
         return PROTOCOL, f"Which confound it is: {absent('attribution')}"
-    before = ""
+    before = last = ""
     for step, confound in STEPS.items():
         found = told(judge, of_step(run, step))
         if found.holds is None:
@@ -182,8 +182,10 @@ def confound_of(judge: Judge, runs: Runs) -> tuple[str, str]:
                 f"Which confound it is can't be told: it does not hold in the attribution run ({found.text}).",
             )
         if not found.holds:
-            return confound, f"Attribution run: {before} before this step, {found.text} from it on."
-        before = found.text
+            noise = [untold(run, last, step, *pair) for pair in found.ratios]
+            also = f" But this step is {'; '.join(noise)}." if noise and all(noise) else ""
+            return confound, f"Attribution run: {before} before this step, {found.text} from it on.{also}"
+        before, last = found.text, step
     return PROTOCOL, f"Which confound it is can't be told: it holds at every step of the attribution run ({before})."
 
 

@@ -88,17 +88,31 @@ def of_step(run: Run, step: str) -> Evidence:
     return Evidence(run, names)
 
 
+def untold(run: Run, last: str, step: str, over: str, case: str) -> str:
+    """That noise may be all that a step of the attribution run did to a ratio of averages, empty where it is told from
+    noise or has no range."""
+    before, now = of_step(run, last), of_step(run, step)
+    found = ladder.measured(run, [])
+    above, below = ([one.names[over], other.names[case]] for one, other in ((now, before), (before, now)))
+    ends = ladder.span(found, above, below)
+    if ends.told is not False:
+        return ""
+    words = f"{now.title(over)} over {now.title(case)}: from {ends.low:.2f} to {ends.high:.2f} times the step before"
+    return f"not told from noise, by the processes of {words}"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a claim's predicate: None where it can't be told; `text` the figures used, `known` what else is.
 
-    `reason`: why it can't be told.
+    `reason`: why it can't be told. `ratios`: the two roles of each ratio of averages that decided.
     """
 
     holds: bool | None
     text: str = ""
     reason: str = ""
     known: str = ""
+    ratios: tuple[tuple[str, str], ...] = ()
 
 
 def both(*parts: Outcome) -> Outcome:
@@ -107,7 +121,8 @@ def both(*parts: Outcome) -> Outcome:
     holds = False if False in values else None if None in values else True
     texts, reasons, known = ([text for part in parts if (text := getattr(part, name))] for name in
                              ("text", "reason", "known"))  # fmt: skip
-    return Outcome(holds, "; ".join(texts), " ".join(reasons) if holds is None else "", " ".join(known))
+    ratios = tuple(pair for part in parts if part.holds is holds for pair in part.ratios)
+    return Outcome(holds, "; ".join(texts), " ".join(reasons) if holds is None else "", " ".join(known), ratios)
 
 
 def at_least(value: float, least: float, text: str) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 
@@ -36,7 +37,7 @@ def faster(over: str, case: str, published: float) -> Judge:
 
     def judge(evidence: Evidence) -> Outcome:
         found, words = ratio(evidence, over, case)
-        return at_least(found, (1 - SLACK) * published, words)
+        return replace(at_least(found, (1 - SLACK) * published, words), ratios=((over, case),))
 
     return judge
 
@@ -46,7 +47,7 @@ def slower(over: str, case: str, published: float) -> Judge:
 
     def judge(evidence: Evidence) -> Outcome:
         found, words = ratio(evidence, over, case)
-        return Outcome(found <= (1 + SLACK) * published, words)
+        return Outcome(found <= (1 + SLACK) * published, words, ratios=((over, case),))
 
     return judge
 

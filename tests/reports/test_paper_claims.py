@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from harness import schema
@@ -20,6 +21,11 @@ from tests.reports.test_paper_runs import (
     shared,
 )
 from tests.synthetic import write
+
+NOISE = (
+    " But this step is not told from noise, by the processes of Baseline over JIT+CUDA: from 0.56 to 1.04 times the "
+    "step before."
+)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +102,28 @@ def test_what_holds_in_the_papers_protocol_alone_names_the_first_step_that_ends_
     found = judged(paper, made(ratios=ratios))["graphs_fail"]
     assert found.text == f"reproduced only under {confound}"
     assert (found.paper.holds, found.controlled.holds) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("processes", "noise"),
+    [
+        ((28.0, 52.0), NOISE),
+        ((30.0, 45.0), ""),
+        ((30.0,), ""),
+    ],
+)
+def test_a_step_that_noise_may_have_decided_says_so(paper, usual, tmp_path, monkeypatch, processes, noise):
+    path = attribution(tmp_path / "walk", monkeypatch, [6] * 8, 50.0, baseline_sampling=processes[0])
+    frame = pd.read_csv(path / "samples.csv")
+    own = frame[frame["case"] == "baseline_sampling"]
+    more = [own.assign(block=b, latency_ms=ms) for b, ms in enumerate(processes) if b]
+    pd.concat([frame, *more]).to_csv(path / "samples.csv", index=False)
+    studies.change_config(path, cases={"baseline_sampling": {"title": "Baseline"}})
+    studies.change_config(path, cases={"jit_cuda_graph_sampling": {"title": "JIT+CUDA"}})
+    published = under(tmp_path, monkeypatch, "paper", UNDER_PAPER | {"baseline": (80.0, 20.0)})
+    found = judged(paper, runs.Runs(published, usual[1], {"attribution": load(path)}))["over_baseline"]
+    assert found.text == "reproduced only under unlike samplers"
+    assert found.because[0].endswith(f"× from it on.{noise}")
 
 
 def test_the_attributed_step_says_its_figures(paper, made):

@@ -93,12 +93,14 @@ def configure(path, names, protocol, study, iterations, started):
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 
-def attribution(path, monkeypatch, ratios, baseline=20.0):
-    """The attribution run: at each step the TTFT of CUDA Graph is its ratio times the 10 ms of JIT+CUDA."""
+def attribution(path, monkeypatch, ratios, baseline=20.0, **more):
+    """The attribution run: at each step the TTFT of CUDA Graph is its ratio times the 10 ms of JIT+CUDA; `more` cases
+    have a TTFT of their own."""
     cases = {}
     for step, ratio in zip(STEPS, ratios, strict=True):
         cases |= {f"cuda_graph_{step}": (10.0 * ratio, 1.0), f"jit_cuda_graph_{step}": (10.0, 1.0)}
     cases |= {"baseline_published": (baseline, 1.0), "stand_in_published": (20.0, 1.0)}
+    cases |= {case: (ms, 1.0) for case, ms in more.items()}
     return invent_run(path, cases, monkeypatch, study="attribution", iterations=(5, 1))
 
 
