@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -92,6 +92,7 @@ def carry_out(run: Run) -> int:
                 _run_blocks(run, job, watch)
             return _close(run, job)
     except KeyboardInterrupt:
+        _summarise_part(run)
         run.say(f"interrupted; go on with: python -m harness output={run.folder} and the same overrides")
         return INTERRUPTED
     except Stopped as error:
@@ -250,6 +251,15 @@ def _close(run: Run, job: Job) -> int:
     if failures:
         run.say(f"failed: {'; '.join(failures)}")
     return 1 if failures else 0
+
+
+def _summarise_part(run: Run) -> None:
+    """The tables of an interrupted run's blocks so far, so that it can be reported as it is."""
+    with suppress(KeyboardInterrupt):  # who is in a hurry may say so twice
+        if not (run.folder / "samples.csv").is_file():
+            return
+        summarise(run.folder)
+        run.say(f"what is there can be read with: python -m reports {run.folder}")
 
 
 @contextmanager

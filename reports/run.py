@@ -129,15 +129,16 @@ class Run:
         return int(((self.status["case"] == case) & (self.status["state"] == "ok")).sum())
 
     def lost_blocks(self, case: str) -> bool:
-        """Whether a case has a block that is not `ok`, or none at all."""
-        return self.ended_well(case) < max(1, int((self.status["case"] == case).sum()))
+        """Whether a planned block of a case is not `ok`, or not there."""
+        return self.ended_well(case) < max(1, self.blocks(case))
 
     def missing(self, case: str) -> str:
         """The footnote of a case that lacks figures or blocks: how many blocks ended well, and why not the others."""
-        why, blocks = self.why_missing(case), int((self.status["case"] == case).sum())
-        counted = (
-            f"{self.ended_well(case)} of {blocks} blocks ended well; " if blocks and self.lost_blocks(case) else ""
-        )
+        why, rows = self.why_missing(case), self.status[self.status["case"] == case]
+        lost = len(rows) > 0 and self.lost_blocks(case)
+        if lost and (rows["state"] == "ok").all():
+            why = "the run ended before the others"
+        counted = f"{self.ended_well(case)} of {self.blocks(case)} blocks ended well; " if lost else ""
         return f"{self.cases[case]}: {counted}{why}."
 
     def competes(self, case: str) -> bool:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -169,14 +170,14 @@ def test_a_length_beyond_the_positions_that_only_the_checkpoint_knows_is_refused
     assert "2000 is too long for the model's 1024 positions" in capsys.readouterr().out
 
 
-def test_interrupting_kills_the_worker_and_says_how_to_go_on(tmp_path):
+def test_interrupting_kills_the_worker_keeps_what_is_measured_and_says_how_to_go_on(tmp_path):
     call = [
         sys.executable, "-c",
         # A shell starts what runs in the background with interrupts ignored, and so all that this starts in turn.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import sys; from pathlib import Path; from tests.runs import execute_in;"
         "sys.exit(execute_in(Path(sys.argv[1]), *sys.argv[2:]))",
-        str(tmp_path), "cases.fake.behaviour=grandchild", "run=[fake]",
+        str(tmp_path), "cases.fake.behaviour=grandchild", "run=[other,fake]", f"seed={seed_with_last('fake')}",
     ]  # fmt: skip
     process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
     grandchild = tmp_path / "blocks/fake-0/grandchild"
@@ -188,6 +189,19 @@ def test_interrupting_kills_the_worker_and_says_how_to_go_on(tmp_path):
     assert process.returncode == 130
     assert f"output={tmp_path}" in output
     assert not is_running(int(grandchild.read_text()))
+    with (tmp_path / "ttft.csv").open(newline="") as file:
+        assert [row["case"] for row in csv.DictReader(file)] == ["other"], "the block that was done is summarised"
+    assert f"python -m reports {tmp_path}" in output
+
+
+def seed_with_last(case: str) -> int:
+    """A seed with which this case is the last of two."""
+    for seed in range(20):
+        names = ["other", "fake"]
+        random.Random(seed).shuffle(names)
+        if names[-1] == case:
+            return seed
+    raise AssertionError("a coin that falls on one side")
 
 
 def test_children_see_the_allowed_environment_only(monkeypatch):

@@ -10,6 +10,7 @@ from reports.experiments.ladder import (
     ENGINE,
     GRAPH,
     HYBRID,
+    LEAST_TOLD,
     STAND_IN,
     STEPS,
     Ladder,
@@ -45,12 +46,14 @@ TEXTS = {"readme": "front page", "draft": "draft"}
 TOGETHER = "Of this step and of those before it that have no figure, together."
 FIRST = "No step before it has a figure."
 NOT_TOLD = "Not told from noise: the range of this factor over the processes of its cases holds 1."
+NEAR = f"Not told from noise: one process a case, and within {LEAST_TOLD - 1:.0%} of 1.".replace("%", " %")
 RANGES = (
     "A range: least to most over all combinations of one process of each case behind the figure; a factor's leaves out "
-    "the case that stayed. Without a range: one process a case. A factor whose range holds 1 is not told from noise."
+    "the case that stayed. Without a range: one process a case. A factor is not told from noise if its range holds 1; "
+    f"without one, if it is below {LEAST_TOLD:.2f}."
 )
 WHISKERS = "Whiskers: the ranges of the speed-ups. Light grey: a step whose factor is not told from noise."
-NO_RANGES = "One process a case: nothing here has a range that would tell it from noise between processes."
+NO_RANGES = f"One process a case, so no ranges: a factor below {LEAST_TOLD:.2f} is not told from noise."
 
 
 def section(run: Run) -> Section:
@@ -207,7 +210,7 @@ def factor_cell(ladder: Ladder, place: int, why: tuple[str, ...], notes: Notes) 
         return Cell(DASH, (notes.mark(FIRST),) if place else ())
     told = rung.factor_range.told
     marks = [notes.mark(TOGETHER)] if ladder.bridges(place) else []
-    marks += [notes.mark(NOT_TOLD)] if told is False else []
+    marks += [notes.mark(NEAR if told is None else NOT_TOLD)] if rung.told is False else []
     reach = "" if told is None else f" ({' to '.join(map(factor_text, rung.factor_range))})"
     return Cell(factor_text(rung.factor) + reach, tuple(marks))
 
@@ -270,7 +273,7 @@ def bars(run: Run, ladder: Ladder) -> list[Bar]:
     for rung in ladder.rungs:
         failed = any(case in run.cases and run.failed_equivalence(case) for case in (rung.ours, rung.theirs))
         why = "; ".join(brief(run, case) for case in (rung.theirs, rung.ours) if ladder.found[case].why)
-        ends, told = rung.speedup_range, rung.factor_range.told is not False
+        ends, told = rung.speedup_range, rung.told is not False
         found.append(Bar(rung.step.tick + DAGGER * failed, rung.before, rung.speedup, why, *ends, told))
         if rung.step == STEPS[-1]:
             found.append(Bar("Controlled\nprotocol", math.nan, rung.speedup, why, *ends))

@@ -114,7 +114,8 @@ def test_the_csv_has_the_ranges_and_whether_a_factor_is_told(twice):
     assert list(frame.loc["sampling", ends]) == pytest.approx([15 / 10.4, 30 / 10.4, 15 / 21, 30 / 21])
     assert list(frame.loc["clock", ends].isna()) == [True] * 4
     assert [frame.loc[step, "told"] for step in ("warmup", "sampling")] == [True, False]
-    assert frame.loc[["published", "capture_set", "published, draft"], "told"].isna().all()
+    assert frame.loc[["published", "published, draft"], "told"].isna().all(), "there is no factor"
+    assert [frame.loc[step, "told"] for step in ("capture_set", "clock")] == [True, False], "by how near 1 they are"
     assert frame.loc["published", "theirs_blocks"] == "30 36"
 
 
@@ -125,6 +126,23 @@ def test_the_stand_in_over_the_baseline_is_a_null_comparison_with_its_range(twic
         assert "greedy sampling: 0.90× (0.60–1.20, not told from noise; 22.50 over 25.00 ms)." in text
 
 
+@pytest.mark.parametrize(("factor", "told"), [(1.0, False), (1.049, False), (1 / 1.049, False), (1.051, True),
+                                              (1 / 1.051, True), (math.nan, None)])  # fmt: skip
+def test_without_a_range_a_factor_near_1_is_not_told_from_noise(factor, told):
+    rung = ladder.Rung(ladder.STEPS[1], "ours", "theirs", 2.0 * factor, 2.0, "published", ladder.Span(), ladder.Span())
+    assert rung.told is told
+
+
+def test_a_factor_near_1_says_why_it_is_not_told(twice):
+    table = experiments.section(load(twice)).tables[0]
+    cells = {row[0].text: row[5] for row in table.rows if len(row) > 5}
+    near = [
+        name for name, cell in cells.items() if attribution.NEAR in (dict(table.notes.lines())[m] for m in cell.marks)
+    ]
+    assert near
+    assert all(cells[name].text[1:] <= "1.05" for name in near)
+
+
 def test_one_process_a_case_has_no_ranges_and_says_so(tmp_path, monkeypatch):
     path = attribute(tmp_path / "run", patch=monkeypatch)
     change_config(path, cases={"stand_in_published": {"blocks": None}})
@@ -133,7 +151,6 @@ def test_one_process_a_case_has_no_ranges_and_says_so(tmp_path, monkeypatch):
         assert attribution.NO_RANGES in table.facts
         assert attribution.NOT_TOLD not in notes(table)
         assert not whiskers(axes)
-        assert waterfall.UNTOLD_KEY.get_label() not in [key.get_text() for key in axes.get_legend().texts]
 
 
 def whiskers(axes):
@@ -155,7 +172,7 @@ def test_a_range_is_a_whisker_beside_the_end_of_its_bar(twice):
 def test_a_bar_that_is_not_told_from_noise_is_light_grey_with_a_key(twice):
     (_, axes) = both(twice)[1]
     grey = [bar for bar in axes.patches if not bar.get_hatch() and to_hex(bar.get_facecolor()) == style.UNTOLD]
-    assert [bar.get_x() + bar.get_width() / 2 for bar in grey] == pytest.approx([4])
+    assert [bar.get_x() + bar.get_width() / 2 for bar in grey] == pytest.approx([3, 4, 5]), "two are near 1"
     assert "not told from noise" in [key.get_text() for key in axes.get_legend().texts]
     assert {text.get_color() for text in axes.texts if text.get_text().strip() == "×1.07"} == {style.FAINT}
     assert "×1.07" in "".join(texts(axes))
