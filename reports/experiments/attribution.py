@@ -129,7 +129,8 @@ def finding(run: Run, ladder: Ladder) -> str:
     ]
     said = "; ".join(f"{step.title.lower()}: {likeness(run, ladder, step)}" for step in steps)
     null = f"Null comparison: {STAND_IN_NAME} over Baseline, both the model of Transformers by the same code"
-    return f"{null}, ratio of average TTFT: {said}."
+    samplers = "before greedy sampling each with its published sampler"
+    return f"{null}, {samplers}; ratio of average TTFT: {said}."
 
 
 def likeness(run: Run, ladder: Ladder, step: Step) -> str:
@@ -257,6 +258,12 @@ def plot(run: Run, name: str, title: str, ladder: Ladder, case: str, more: str) 
         return Plot(name, title, caption, None, "no step has average TTFTs of both cases")
     if hatched:
         caption += f" Hatched, without a figure: {'; '.join(without(ladder, rung) for rung in hatched)}."
+    if lost := [
+        run.missing(name)
+        for name in dict.fromkeys(ladder.cases)
+        if not ladder.found[name].why and run.lost_blocks(name)
+    ]:
+        caption += f" {' '.join(lost)}"
     if any(ladder.bridges(place) for place in range(len(ladder.rungs))):
         caption += " A bar behind a hatched place shows all that changed since the last figure."
     return Plot(name, title, caption, draw(run, title, caption, bars(run, ladder), lines, ladder.counts()))
