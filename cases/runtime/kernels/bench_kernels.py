@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from cases.runtime.kernels.attention import attend_one
-from cases.runtime.kernels.bench import Kernel
 from cases.runtime.kernels.blocks import TritonBlocks
 from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.causal import attend_rows
 from cases.runtime.kernels.gemv import empty_like_rows, gemv
 from cases.runtime.kernels.rowwise import rms_norm
+from cases.runtime.kernels.timing import Kernel
 from cases.runtime.llama import POSITION, State
 from cases.runtime.shape import LlamaShape
 from cases.runtime.weights import LlamaWeights, empty_weights
