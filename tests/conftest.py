@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from harness.job import CaseJob, Job, SweepJob
+from tests.ipc_bench import Bench
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,3 +58,10 @@ def make_job(tmp_path) -> Callable[..., Job]:
         )  # fmt: skip
 
     return make
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.close()

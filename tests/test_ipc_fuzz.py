@@ -12,7 +12,7 @@ from collections.abc import Callable
 from harness.contract import Sampling, Stats
 from harness.ipc import messages as m
 from harness.ipc.wire import HEADER, encode
-from tests.test_ipc_service import Bench, Peer, answer, tokens
+from tests.ipc_bench import Bench, Peer, answer, tokens
 
 FRAMES, SEED = 3000, 20260423
 EVERY = 25
