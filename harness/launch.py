@@ -137,7 +137,7 @@ def run_child(
 
 def _start(call: Sequence[str], environment: Mapping[str, str], events: int, output: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [*call, "--events", str(events)],
+        [*call, "--events", str(events), "--began", str(time.monotonic_ns())],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,

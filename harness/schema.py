@@ -12,8 +12,10 @@ UNTHROTTLED = frozenset({"", "none", "idle"})
 STATUS = (
     "case", "block", "state", "reason", "engine", "load_s", "compile_s", "capture_s",
     "peak_memory_gib", "graph_pool_mib", "graphs", "exit_code",
-    "stage", "wall_s", "replays", "ungraphed",
+    "stage", "wall_s", "replays", "ungraphed", "ready_s",
 )  # fmt: skip
+STATUS_ALWAYS = STATUS[:16]
+"""Columns that every status.csv has; `ready_s`, seconds from a worker's start until its case was ready, came later."""
 SAMPLES = (
     "case", "block", "metric", "prompt_length", "context_length", "iteration", "started_ns",
     "host_ms", "gpu_ms", "server_ms", "token_id", "captures", "sm_clock_mhz", "throttle",

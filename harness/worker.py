@@ -59,8 +59,11 @@ def score(case: Case, job: Job, folder: Path) -> None:
     part.replace(folder / "scores.f32")
 
 
-def measure_block(job: Job, name: str, block: int, events: Events) -> dict[str, Any]:
-    """Prepare the case, measure, and say what happened. The verdict names the stage at which a failure struck."""
+def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int) -> dict[str, Any]:
+    """Prepare the case, measure, and say what happened. The verdict names the stage at which a failure struck.
+
+    `began_ns`: when this process was started, by the monotonic clock.
+    """
     entry = job.cases[name]
     folder = job.block_dir(name, block)
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +75,7 @@ def measure_block(job: Job, name: str, block: int, events: Events) -> dict[str, 
         check_capabilities(job, name)
         case = open_case(entry)
         verdict |= describe(case.prepare(job.plan(name)))
+        verdict["ready_s"] = round((time.monotonic_ns() - began_ns) / 1e9, 3)
         workload(job)(job, name, block, case, sink).measure()
         if block == 0 and job.sweep.workload == "latency" and case.capabilities.logits:
             sink.stage("score")
@@ -178,6 +182,7 @@ def arguments() -> argparse.Namespace:
     """The command line, which only the parent writes."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--events", type=int, required=True, help="file descriptor for events and the verdict")
+    common.add_argument("--began", type=int, help="when the parent started this process, by the monotonic clock, in ns")
     common.add_argument("--parent", type=int, default=os.getppid(), help="process that this one must not outlive")
     parser = argparse.ArgumentParser(description=__doc__)
     modes = parser.add_subparsers(dest="mode", required=True)
@@ -196,10 +201,11 @@ def main() -> int:
     die_with_parent(args.parent)
     events = Events(args.events)
     started = time.monotonic()
+    began = round(started * 1e9) if args.began is None else args.began
     if args.mode == "prepare":
         verdict = prepare(json.loads(args.spec.read_text(encoding="utf-8")), events)
     else:
-        verdict = measure_block(read_job(args.job), args.case, args.block, events)
+        verdict = measure_block(read_job(args.job), args.case, args.block, events, began)
     events.send("verdict", wall_s=round(time.monotonic() - started, 3), **verdict)
     return EXIT_CODES[verdict["state"]]
 

@@ -178,7 +178,7 @@ def load(path: Path) -> Run:
     frames = {
         name: load_table(path / f"{name}.csv", columns)
         for name, columns in (
-            ("status", schema.STATUS),
+            ("status", schema.STATUS_ALWAYS),
             ("samples", schema.SAMPLES_ALWAYS),
             ("ttft", schema.TTFT),
             ("p99", schema.P99),
@@ -186,6 +186,7 @@ def load(path: Path) -> Run:
             ("equivalence", schema.EQUIVALENCE),
         )
     }
+    frames["status"] = frames["status"].reindex(columns=list(dict.fromkeys([*frames["status"], *schema.STATUS])))
     samples = frames["samples"]
     if "latency_ms" not in samples:  # it came with the server's clock: before, all latencies were the client's
         samples = samples.assign(latency_ms=samples["host_ms"])

@@ -60,6 +60,7 @@ def test_a_good_block_ends_with_its_verdict_and_leaves_samples_and_scores(make_j
     assert code == 0
     assert verdicts(events) == [events[-1]]
     verdict = events[-1]
+    assert verdict.pop("ready_s") > 0
     assert verdict.pop("wall_s") >= 0
     assert verdict == {
         "event": "verdict", "state": "ok", "reason": "", "stage": "", "engine": "fake 1",

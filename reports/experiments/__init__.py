@@ -11,6 +11,7 @@ from reports.experiments import (
     background_capture,
     capture_coverage,
     coverage_policies,
+    floor,
     ipc,
     rolling,
 )
@@ -24,6 +25,7 @@ STUDIES = {
     "background_capture": background_capture.section,
     "ipc": ipc.section,
     "ablation": ablation.section,
+    "floor": floor.section,
     "attribution": attribution.section,
 }
 

@@ -17,6 +17,7 @@ CASES = {
     "rolling": {f"rolling_{cap}": f"{cap} graphs" for cap in (5, 10, 20, 50)},
     "background_capture": {"jit_cuda_graph": "JIT+CUDA"},
     "ipc": {"inproc": "In process", "unix": "Unix socket"},
+    "floor": {"jit_cuda_graph": "JIT+CUDA", "cuda_graph": "CUDA Graph"},
     "ablation": {"eager": "Eager (control)", "jit": "JIT-Only", "cuda_graph": "CUDA Graph",
                  "jit_cuda_graph": "JIT+CUDA"},
 }  # fmt: skip
@@ -133,6 +134,10 @@ def ablation(path, monkeypatch, blocks=3, **spec):
     return base(path, "ablation", monkeypatch, blocks=blocks, **spec)
 
 
+def floor(path, monkeypatch, iterations=190, **spec):
+    return base(path, "floor", monkeypatch, iterations=iterations, lengths=(10, 37, 50, 100), **spec)
+
+
 MAKERS = {
     "capture_coverage": capture_coverage,
     "coverage_policies": coverage_policies,
@@ -140,6 +145,7 @@ MAKERS = {
     "background_capture": background_capture,
     "ipc": ipc,
     "ablation": ablation,
+    "floor": floor,
 }
 
 

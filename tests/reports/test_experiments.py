@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness import statistics
 from reports import experiments, markup
 from reports.__main__ import main, tables_of, write_report
-from reports.experiments import ablation, capture_coverage, coverage_policies, ipc, rolling
+from reports.experiments import ablation, capture_coverage, coverage_policies, floor, ipc, rolling
 from reports.experiments import background_capture as background
 from reports.experiments.quantiles import quantile, ratio
 from reports.run import SMOKE, load
@@ -24,6 +24,7 @@ FIGURES = {
     "background_capture": ["background_capture"],
     "ipc": ["ipc"],
     "ablation": ["ablation"],
+    "floor": ["floor"],
 }
 FEW = {
     "coverage_policies": {"lengths": range(1, 51)},
@@ -290,3 +291,29 @@ def test_every_number_of_a_table_is_in_its_csv(runs):
     assert len(frame) == len(table.rows)
     assert {"unix_p99_ms", "unix_p99_ms_low", "added_p50_ms_high"} <= set(frame)
     assert json.loads((runs["ipc"] / "manifest.json").read_text())["config"]["study"] == "ipc"
+
+
+def test_the_floor_has_ratios_neighbours_and_an_average_over_published_lengths(runs):
+    run = load(runs["floor"])
+    rows = floor.records(run)
+    assert [row["label"] for row in rows] == ["10", "37", "50", "100", "Average of the 3 published", "Decode"]
+    ttft = run.ttft[run.ttft["case"] == "jit_cuda_graph"].set_index("prompt_length")
+    ours = {length: float(ttft["p50_ms"][length]) for length in (10, 37, 50, 100)}
+    for row in rows[:4]:
+        length = int(row["label"])
+        assert row["ours_p50_ms"] == pytest.approx(ours[length])
+        assert row["over_floor"] == pytest.approx(ours[length] / ttft["floor_ms"][length])
+    line = ours[10] + (ours[50] - ours[10]) * 27 / 40
+    assert rows[1]["above_line"] == pytest.approx(ours[37] / line - 1)
+    assert math.isnan(rows[0]["above_line"])
+    assert math.isnan(rows[3]["above_line"])
+    assert rows[4]["over_floor"] == pytest.approx(np.mean([rows[at]["over_floor"] for at in (0, 2, 3)]))
+    assert rows[0]["ours_over_theirs"] < 1
+    table, ready = experiments.section(run).tables
+    assert [row[0].text for row in table.rows] == [row["label"] for row in rows]
+    assert cells(ready)[0] == ["JIT+CUDA", "14.0", "8.0", "6.0"]
+
+
+def test_a_tail_that_n_does_not_support_is_a_dash_over_the_floor_too(tmp_path, monkeypatch):
+    run = load(studies.floor(tmp_path / "run", monkeypatch, iterations=20))
+    assert all(math.isnan(row["p99_over_p50"]) for row in floor.records(run) if row["label"] == "10")
