@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 Strategy = Literal["greedy", "sample"]
 Pacing = Literal["pull", "push"]
+REHEARSE_NS = 200_000
+"""Between two rehearsals, in nanoseconds; see Case.rehearse. A request that comes during one waits for its end."""
 
 
 class Unavailable(Exception):
@@ -192,9 +194,10 @@ class Case(ABC):
         raise Unsupported("this engine keeps no graphs that could be evicted")
 
     def rehearse(self) -> None:  # noqa: B027  most engines have nothing to keep warm
-        """Run what a request runs, on nothing: a server calls it again and again while it polls for the next request.
+        """Run what a request runs, on nothing: called again and again by who waits for the next request.
 
-        It takes some ten microseconds, changes no answer, and may come between the tokens of a sequence.
+        That is a server that polls, and in process the loop while a case rests. It takes some ten microseconds,
+        changes no answer, and may come between the tokens of a sequence.
         """
 
     @abstractmethod

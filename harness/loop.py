@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from harness.contract import Case, Footprint, Stats
+from harness.contract import REHEARSE_NS, Case, Footprint, Stats
 from harness.job import Job
 from harness.prompts import prompt_for, timed_index
 from harness.schema import Metric
 
-Pause = Callable[[float], None]
+Pause = Callable[[float, Callable[[], None]], None]
 """Lets so many milliseconds go by."""
 
 Clock = Callable[[], int]
@@ -95,11 +95,14 @@ def quiet_collector() -> Iterator[None]:
         gc.unfreeze()
 
 
-def stay_awake(milliseconds: float) -> None:
-    """Pass time without sleeping: the processor stays as warm as in back-to-back requests, only the GPU rests."""
-    end = time.perf_counter_ns() + round(milliseconds * 1e6)
-    while time.perf_counter_ns() < end:
-        pass
+def stay_awake(milliseconds: float, rehearse: Callable[[], None]) -> None:
+    """Pass time without sleeping, as a server that polls for the next request does: only the GPU rests."""
+    now = time.perf_counter_ns()
+    end, due = now + round(milliseconds * 1e6), now + REHEARSE_NS
+    while (now := time.perf_counter_ns()) < end:
+        if now >= due:
+            rehearse()
+            due = now + REHEARSE_NS
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ class Block:
     def request(self, length: int, iteration: int, done: int, total: int) -> None:
         """One timed request, number `done` of `total`."""
         ids = self.ids("ttft", length, timed_index(self.job, self.warmup, self.block, iteration))
-        self.pause(self.job.sweep.pause_ms)
+        self.pause(self.job.sweep.pause_ms, self.case.rehearse)
         timed = time_prefill(self.case, ids, self.clock)
         self.sink.keep([(Place("ttft", length, length, iteration), timed)])
         self.sink.progress("ttft", length, done, total)

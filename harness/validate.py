@@ -25,6 +25,7 @@ from harness.loader import load, load_case
 
 DTYPES = ("float16", "bfloat16", "float32")
 LONGEST_PAUSE_MS = 10_000
+MOST_BLOCKS = 1000
 PROCEDURE = {
     "model_code": ("lean", "transformers"),
     "decode": ("kv_cache", "recompute"),
@@ -80,6 +81,7 @@ def check_sweep(sweep: SweepConfig) -> None:
     _no_repeats("sweep.prompt_lengths", sweep.prompt_lengths)
     for key, least in (("ttft_iterations", 1), ("p99_iterations", 1), ("warmup_iterations", 0), ("blocks", 1)):
         _at_least(f"sweep.{key}", getattr(sweep, key), least)
+    _at_most("sweep.blocks", sweep.blocks, MOST_BLOCKS)
     if not 0 <= sweep.pause_ms <= LONGEST_PAUSE_MS:
         raise ValueError(f"sweep.pause_ms={sweep.pause_ms} must lie between 0 and {LONGEST_PAUSE_MS} milliseconds")
     _at_least("sweep.decode.prompt_length", sweep.decode.prompt_length, 1)
@@ -233,6 +235,7 @@ def check_case(name: str, case: CaseConfig) -> None:
     _above_zero(f"cases.{name}.timeout_s", case.timeout_s)
     if case.blocks is not None:
         _at_least(f"cases.{name}.blocks", case.blocks, 1)
+        _at_most(f"cases.{name}.blocks", case.blocks, MOST_BLOCKS)
     for key, value in _rates(case):
         if value < 0:
             raise ValueError(f"cases.{name}.expected.{key}={value} must not be negative")
@@ -249,6 +252,11 @@ def _rates(case: CaseConfig) -> Iterator[tuple[str, float]]:
 def _one_of(key: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ValueError(f"{key}={value} is not allowed; choose {', '.join(allowed)}{nearest(value, allowed)}")
+
+
+def _at_most(key: str, value: int, most: int) -> None:
+    if value > most:
+        raise ValueError(f"{key}: {value} is too large, it must be at most {most}")
 
 
 def _at_least(key: str, value: int, least: int) -> None:

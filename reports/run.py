@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,13 +192,19 @@ def load(path: Path) -> Run:
     if "latency_ms" not in samples:  # it came with the server's clock: before, all latencies were the client's
         samples = samples.assign(latency_ms=samples["host_ms"])
     frames["samples"] = samples.assign(**{column: 0.0 for column in schema.SAMPLES if column not in samples})
-    cases = {name: str(config["cases"][name]["title"]) for name in config["run"]}
+    cases = told_apart({name: str(config["cases"][name]["title"]) for name in config["run"]})
     for name, frame in frames.items():
         if stray := sorted(set(frame["case"]) - set(cases)):
             raise ValueError(
                 f"{path / name}.csv names the case {stray[0]}, which the run of manifest.json does not have"
             )
     return Run(path=path, manifest=manifest, cases=cases, **frames)
+
+
+def told_apart(titles: dict[str, str]) -> dict[str, str]:
+    """Titles by case; those that several cases share have the case's name behind them."""
+    shared = {title for title, count in Counter(titles.values()).items() if count > 1}
+    return {case: f"{title} [{case}]" if title in shared else title for case, title in titles.items()}
 
 
 def load_manifest(path: Path) -> dict[str, Any]:

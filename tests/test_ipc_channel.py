@@ -7,13 +7,13 @@ import threading
 
 import pytest
 
-from harness.contract import Stats
+from harness.contract import REHEARSE_NS, Stats
 from harness.ipc import channel as channel_module
 from harness.ipc import messages as m
 from harness.ipc.channel import BLOCKING, SPIN, Channel, Spin, spin_here
 from harness.ipc.fields import WireError
 from harness.ipc.frames import CAPACITY
-from harness.ipc.rehearsal import EVERY_NS, Rehearsal
+from harness.ipc.rehearsal import Rehearsal
 from harness.ipc.wire import FRAME_LIMIT, HEADER, encode
 
 TOKEN = m.Token(7, Stats(1, 2, 3, 4, 5))
@@ -123,7 +123,7 @@ def test_rehearsals_come_at_their_time_and_leave_messages_alone():
     played = []
     rehearsal = Rehearsal(lambda: played.append(True))
     rehearsal.rest(1_000_000)
-    for now in (1_000_000, 1_000_000 + EVERY_NS - 1, 1_000_000 + EVERY_NS, 1_000_001 + EVERY_NS, 9_000_000):
+    for now in (1_000_000, 1_000_000 + REHEARSE_NS - 1, 1_000_000 + REHEARSE_NS, 1_000_001 + REHEARSE_NS, 9_000_000):
         rehearsal.due(now)
         played.append(now)
     assert played == [1_000_000, 1_199_999, True, 1_200_000, 1_200_001, True, 9_000_000]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import time
 from pathlib import Path
 
-from harness.contract import Plan
+import pytest
+
+from harness.contract import REHEARSE_NS, Plan
 from harness.ipc.channel import Asking, Spin
 from harness.ipc.client import RemoteCase
-from harness.ipc.rehearsal import EVERY_NS, Serving
+from harness.ipc.rehearsal import Serving
 from tests.fakes import FakeCase, next_token
 
 
@@ -71,17 +75,46 @@ def test_who_does_not_poll_does_not_rehearse():
         case.prepare(Plan("fake", "/checkpoint", "cpu", "float32", 64))
         for _ in range(3):
             case.prefill([1, 2, 3], 2)
-            time.sleep(5 * EVERY_NS / 1e9)
+            time.sleep(5 * REHEARSE_NS / 1e9)
         assert case.stats().hits == 0
     finally:
         case.close()
+
+
+class Unwilling(FakeCase):
+    """Fails to rehearse, each time; `misses` counts how often it was asked."""
+
+    def rehearse(self) -> None:
+        self.counters = self.counters._replace(misses=self.counters.misses + 1)
+        raise ArithmeticError("no rehearsal today")
+
+
+def test_a_case_that_fails_to_rehearse_is_asked_once_and_answers_on():
+    case = RemoteCase("tests.test_ipc_rehearsal.Unwilling", spin=Spin(client_us=1_000_000, server_us=1_000_000))
+    try:
+        case.prepare(Plan("fake", "/checkpoint", "cpu", "float32", 64))
+        for _ in range(5):
+            time.sleep(10 * REHEARSE_NS / 1e9)
+            assert case.prefill([1, 2, 3], 3) == next_token([1, 2, 3])
+        assert case.stats().misses == 1
+    finally:
+        case.close()
+
+
+@pytest.mark.parametrize("part", [Asking, lambda: Serving(lambda: None)], ids=["client", "server"])
+def test_where_there_is_no_socket_left_there_is_no_rehearsal(monkeypatch, part):
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "socketpair", none_left)
+    part()()
 
 
 def wait_for_rehearsals(case: RemoteCase, seen: int) -> None:
     """Until the server has rehearsed since, as the next prefill shows; then the sequence is begun again."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        time.sleep(5 * EVERY_NS / 1e9)
+        time.sleep(5 * REHEARSE_NS / 1e9)
         os.sched_yield()
         case.prefill([1, 2, 3], 3)
         if case.stats().hits > seen:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import gc
 import itertools
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 import pytest
 
 from harness import prompts
-from harness.contract import Capabilities, Case, Plan, SetUp, Stats
-from harness.loop import Block, Place, Timed, quiet_collector, time_decode, time_prefill
+from harness.contract import REHEARSE_NS, Capabilities, Case, Plan, SetUp, Stats
+from harness.loop import Block, Place, Timed, quiet_collector, stay_awake, time_decode, time_prefill
 
 STATS_NS = 10_000_000_000
 """What `stats` takes: if it were inside an interval, every figure would show it."""
@@ -284,3 +285,34 @@ def test_as_published_the_first_requests_count_and_lengths_ascend(make_job):
     assert len(case.prompts[0]) == 3, "the very first request of the process is the first sample"
     assert job.planned_samples("fake", 0)["ttft"] == len(places)
     assert job.planned_samples("fake", 0)["cold"] == 0
+
+
+def test_a_case_rehearses_while_it_rests_and_never_inside_an_interval(make_job):
+    rested = []
+
+    class Rehearsing(TimedCase):
+        def rehearse(self) -> None:
+            self.now += STATS_NS
+            self.calls.append(("rehearse", 0))
+
+    def rest(milliseconds: float, rehearse: Callable[[], None]) -> None:
+        rested.append(milliseconds)
+        rehearse()
+
+    job = make_job(pause_ms=7)
+    subject, case, kept = block(job, case=Rehearsing())
+    replace(subject, pause=rest).ttft()
+    assert [name for name, _ in case.calls] == ["rehearse", "prefill"] * (len(case.calls) // 2)
+    assert rested == [7] * (len(case.calls) // 2)
+    assert all(duration(timed) == 1000 * place.prompt_length for place, timed in kept.of("ttft"))
+
+
+def test_resting_passes_the_time_and_rehearses_now_and_then():
+    calls = []
+    begun = time.perf_counter_ns()
+    stay_awake(3, lambda: calls.append(time.perf_counter_ns()))
+    assert time.perf_counter_ns() - begun >= 3_000_000
+    assert calls, "at least the first falls due however slow the machine is"
+    assert calls[0] - begun >= REHEARSE_NS
+    stay_awake(0, lambda: calls.clear())
+    assert calls, "no rest, no rehearsal"

@@ -47,6 +47,7 @@ class Answers:
         self._owner: Connection | None = None
         self._default = self._sampling = served.sampling if served else Sampling()
         self._server_ns = 0
+        self._unrehearsed = False
         self.handlers: dict[type, Callable[[Connection, Any], list[m.Message]]] = {
             m.Prefill: self._prefill,
             m.Decode: self._decode,
@@ -106,9 +107,14 @@ class Answers:
         return m.StatusIs(self.tally.status(clients, waiting), self.stats(), model, folder, self._setup.engine)
 
     def rehearse(self) -> None:
-        """Keep the engine's path of a request warm, once there is an engine."""
-        if self._case is not None and self._ready:
+        """Keep the engine's path of a request warm, once there is an engine, until that fails: nobody asked for it."""
+        if self._case is None or not self._ready or self._unrehearsed:
+            return
+        try:
             self._case.rehearse()
+        except Exception:  # noqa: BLE001  whatever it was, no client has to do with it
+            traceback.print_exc()
+            self._unrehearsed = True
 
     def close(self) -> None:
         """Close the case. Idempotent."""

@@ -123,7 +123,13 @@ class Asking:
         self._pair: tuple[Channel, socket.socket] | None = None
 
     def __call__(self) -> None:
-        """Play it once."""
+        """Play it once; where the system has no socket left, not at all."""
+        try:
+            self._play()
+        except OSError:
+            self.close()
+
+    def _play(self) -> None:
         if self._pair is None:
             client, server = socket.socketpair()
             self._pair = Channel(client, 0, lambda: None), server

@@ -16,6 +16,7 @@ from reports.table import DASH, Cell, Column, Notes, Table
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", "not testable here"
 ONLY_UNDER = "reproduced only under "
+UNDECIDED = "undecided"
 PROTOCOL = STEPS["published"]
 SOCKET_SHARE = 5.0
 """Per cent of the latency that the socket is said to stay under; the texts' figures in ms are in stated.csv."""
@@ -23,7 +24,8 @@ RULE = (
     f"Rule: a claim is a predicate on figures made by the published rules, and {100 * SLACK:.0f} % of the published "
     "effect are allowed for: what is to be large holds from nine tenths of it upwards, what is to be small up to "
     f"eleven tenths. It holds controlled: {REPRODUCED}. It holds under the paper's protocol alone: {ONLY_UNDER}the "
-    "confound that the first step of the attribution run removes at which it stops to hold. Neither: "
+    "confound that the first step of the attribution run removes at which it stops to hold. It holds again at the "
+    f"controlled end of that run: {UNDECIDED}, for two controlled runs differ. Neither: "
     f"{NOT_REPRODUCED}. A run or an engine is missing: {NOT_TESTABLE}."
 )
 
@@ -154,6 +156,8 @@ def verdict(claim: Claim, runs: Runs) -> Verdict:
         return Verdict(claim, paper, controlled, NOT_TESTABLE, (*reasons, *known))
     if not paper.holds:
         return Verdict(claim, paper, controlled, NOT_REPRODUCED, known)
+    if why := contradiction(claim.judge, runs):
+        return Verdict(claim, paper, controlled, UNDECIDED, (why, *known))
     confound, why = confound_of(claim.judge, runs)
     return Verdict(claim, paper, controlled, ONLY_UNDER + confound, (why, *known))
 
@@ -164,6 +168,20 @@ def known_of(paper: Outcome, controlled: Outcome) -> tuple[str, ...]:
     if paper.known == controlled.known:
         return (paper.known,) if paper.known else ()
     return tuple(f"{NAMES[name]}: {text}" for name, text in said.items() if text)
+
+
+def contradiction(judge: Judge, runs: Runs) -> str:
+    """How the predicate fares along an attribution run at whose controlled end it holds, empty where it does not."""
+    run = runs.get("attribution")
+    if run is None:
+        return ""
+    found = {step: told(judge, of_step(run, step)) for step in STEPS}
+    *_, last = found.values()
+    if not last.holds:
+        return ""
+    fails = [step for step, outcome in found.items() if outcome.holds is False]
+    way = f", though not at {len(fails)} of its {len(found)} steps (first {found[fails[0]].text})" if fails else ""
+    return f"It holds at the controlled end of the attribution run ({last.text}){way}."
 
 
 def confound_of(judge: Judge, runs: Runs) -> tuple[str, str]:

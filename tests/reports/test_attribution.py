@@ -204,7 +204,7 @@ def test_an_engine_that_is_impersonated_is_none(tmp_path, monkeypatch):
     change_config(path, cases={"tensorrt_llm": {"impersonate": "transformers", "title": STAND_IN}})
     table = experiments.section(load(path)).tables[1]
     assert line(table, "Real engine")["Speed-up"] == "–"
-    assert f"What runs as tensorrt_llm here is transformers: {STAND_IN}." in notes(table)
+    assert f"What runs as tensorrt_llm here is transformers: {STAND_IN} [tensorrt_llm]." in notes(table)
 
 
 def test_a_step_without_a_figure_is_never_invented(tmp_path, monkeypatch):

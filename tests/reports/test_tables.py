@@ -8,7 +8,7 @@ import pytest
 from reports import plots
 from reports.__main__ import tables_of
 from reports.overview import speed_up
-from reports.run import load
+from reports.run import load, told_apart
 from tests.synthetic import Spec, invent
 
 
@@ -279,3 +279,8 @@ def test_a_run_of_before_the_later_columns_is_read(run_dir):
     later = ["hits", "misses", "evictions", "failures", "capturing"]
     spoil(run_dir, "samples", lambda frame: frame.drop(columns=later, errors="ignore"))
     assert load(run_dir).samples[later].eq(0).all(axis=None)
+
+
+def test_cases_of_one_title_are_told_apart():
+    titles = {"a": "One", "b": "Two", "c": "One"}
+    assert told_apart(titles) == {"a": "One [a]", "b": "Two", "c": "One [c]"}
