@@ -18,7 +18,7 @@ else
 endif
 
 help: ## say what each target does
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  overrides: make bench ARGS="run=[baseline,jit] sweep.blocks=1"; all of them: make bench ARGS=--help'
 
 given:

@@ -98,6 +98,9 @@ class ProtocolConfig:
         "apart: cold and first requests are no samples; none: they are, lengths ascending, as published"
     )
     prompt: str = option("random ids, another prompt for each request, or one English sentence, padded, as published")
+    rehearse: bool = option(
+        "who waits for the next request keeps its path warm: the loop in process, a polling server and its client"
+    )
     engine_check: bool = option(
         "every case answers by the engine in its name; false lets one be impersonated, labelled"
     )

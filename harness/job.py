@@ -29,6 +29,7 @@ class CaseJob:
     warmup: Literal["apart", "none"] = "apart"
     prompt: Literal["random", "sentence"] = "random"
     blocks: int | None = None
+    rehearse: bool = True
 
 
 @dataclass(frozen=True)

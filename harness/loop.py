@@ -128,6 +128,11 @@ class Block:
                 self.ttft()
             self.decode()
 
+    def rehearse(self) -> None:
+        """Keep the case's path of a request warm, where its procedure has that."""
+        if self.job.cases[self.case_name].rehearse:
+            self.case.rehearse()
+
     @property
     def warmup(self) -> str:
         """Whether warm-up stands apart from the samples."""
@@ -197,7 +202,7 @@ class Block:
     def request(self, length: int, iteration: int, done: int, total: int) -> None:
         """One timed request, number `done` of `total`."""
         ids = self.ids("ttft", length, timed_index(self.job, self.warmup, self.block, iteration))
-        self.pause(self.job.sweep.pause_ms, self.case.rehearse)
+        self.pause(self.job.sweep.pause_ms, self.rehearse)
         timed = time_prefill(self.case, ids, self.clock)
         self.sink.keep([(Place("ttft", length, length, iteration), timed)])
         self.sink.progress("ttft", length, done, total)

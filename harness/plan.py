@@ -19,14 +19,21 @@ CONTEXT_LEAST = 512
 
 
 def order(config: RunConfig) -> list[tuple[str, int]]:
-    """All (case, block) pairs: block by block, the cases that have it in a random order that `seed` fixes."""
+    """All (case, block) pairs: round by round, the cases of each in a random order that `seed` fixes.
+
+    A case with fewer blocks than others sits out rounds drawn at random, so that a drift over the run is no case's own.
+    """
     draw = random.Random(config.seed)
     planned = {name: blocks_of(config.cases[name], config.sweep) for name in config.run}
+    rounds = range(max(planned.values()))
+    places = {
+        name: sorted(random.Random(f"{config.seed}/{name}").sample(rounds, count)) for name, count in planned.items()
+    }
     pairs = []
-    for block in range(max(planned.values())):
-        names = [name for name in config.run if block < planned[name]]
+    for turn in rounds:
+        names = [name for name in config.run if turn in places[name]]
         draw.shuffle(names)
-        pairs += [(name, block) for name in names]
+        pairs += [(name, places[name].index(turn)) for name in names]
     return pairs
 
 
@@ -112,6 +119,7 @@ def case_job(case: CaseConfig, sweep: SweepConfig, seed: int) -> CaseJob:
         clock=cast(Any, case.procedure.clock),
         warmup=cast(Any, case.procedure.warmup),
         prompt=cast(Any, case.procedure.prompt),
+        rehearse=case.procedure.rehearse,
         blocks=blocks_of(case, sweep),
     )
 

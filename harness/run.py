@@ -24,7 +24,7 @@ from harness.launch import WORKER, child_environment, command, describe_exit, ru
 from harness.machine import check_checkpoint, check_machine, check_memory, make_folder
 from harness.plan import build_job, order
 from harness.progress import Watcher, watcher
-from harness.summary import summarise
+from harness.summary import clear, summarise
 from harness.telemetry import Telemetry
 from harness.validate import check_positions, weights_folder
 
@@ -85,19 +85,19 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
 
 def carry_out(run: Run) -> int:
     """Prepare, measure, summarise, report; the exit code is 0 when no case failed, 130 when interrupted."""
-    try:
-        with _terminate_as_interrupt():
+    with _terminate_as_interrupt():
+        try:
             with watcher(run.console, len(order(run.config))) as watch:
                 job = _freeze(run, watch)
                 _run_blocks(run, job, watch)
             return _close(run, job)
-    except KeyboardInterrupt:
-        _summarise_part(run)
-        run.say(f"interrupted; go on with: python -m harness output={run.folder} and the same overrides")
-        return INTERRUPTED
-    except Stopped as error:
-        run.say(f"failed: {error}")
-        return error.exit_code
+        except KeyboardInterrupt:
+            _summarise_part(run)
+            run.say(f"interrupted; go on with: python -m harness output={run.folder} and the same overrides")
+            return INTERRUPTED
+        except Stopped as error:
+            run.say(f"failed: {error}")
+            return error.exit_code
 
 
 def choose_folder(config: RunConfig) -> Path:
@@ -203,7 +203,8 @@ def _check_same_weights(folder: Path, prepared: Mapping[str, Any]) -> None:
 
 
 def _run_blocks(run: Run, job: Job, watch: Watcher) -> None:
-    """Every block that is not done, whatever became of the others."""
+    """Every block that is not done, whatever became of the others. Summaries of an earlier attempt go first."""
+    clear(run.folder)
     gpu = None if run.gpu is None else run.gpu.index
     with Telemetry(run.folder / "telemetry.csv", gpu) as telemetry:
         for case, block in job.order:

@@ -88,6 +88,12 @@ def summarise(run_dir: Path) -> None:
     write_table(run_dir / "equivalence.csv", schema.EQUIVALENCE, equivalence.rows(run_dir, job, samples))
 
 
+def clear(run_dir: Path) -> None:
+    """Remove what `summarise` wrote: samples that come now would not be in it."""
+    for name in ("ttft", "p99", "decode", "equivalence"):
+        (run_dir / f"{name}.csv").unlink(missing_ok=True)
+
+
 def write_table(path: Path, columns: Sequence[str], rows: Iterator[Row]) -> None:
     """Write rows with exactly these columns; NaN and None are empty fields."""
     table = pd.DataFrame(list(rows), columns=list(columns))

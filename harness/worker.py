@@ -35,7 +35,7 @@ def open_case(entry: CaseJob) -> Case:
     """The case itself, or behind the Unix-socket server when its transport says so."""
     if entry.transport == "unix":
         remote: type[Case] = load("harness.ipc.client.RemoteCase")
-        return remote(entry.target)  # type: ignore[call-arg]
+        return remote(entry.target, rehearse=entry.rehearse)  # type: ignore[call-arg]
     return load_case(entry.target)()
 
 

@@ -38,7 +38,7 @@ class Stream(Block):
             if request % COLLECT_EVERY == 0:
                 gc.collect()
             length = draw.randint(low, high)
-            self.pause(self.job.sweep.pause_ms, self.case.rehearse)
+            self.pause(self.job.sweep.pause_ms, self.rehearse)
             timed = time_prefill(self.case, self.ids("stream", length, request), self.clock)
             self.sink.keep([(Place("stream", length, length, request), timed)])
             self.sink.progress("stream", length, request + 1, plan["requests"])

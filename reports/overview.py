@@ -217,10 +217,4 @@ def status_table(run: Run) -> Table:
         "Case", "Block", "State", "Load (s)", "Compile (s)", "Capture (s)", "Graphs", "Engine", "Reason",
         left=("Case", "State"), wide=("Engine", "Reason"),
     )  # fmt: skip
-    planned = sum(run.blocks(case) for case in run.cases)
-    short = (
-        f"{len(rows)} of {planned} planned blocks are on record: the run was interrupted. "
-        if len(rows) < planned
-        else ""
-    )
-    return Table("status", "Status of every case and block", head, rows, Notes(), short + run.facts(), run.smoke, frame)
+    return Table("status", "Status of every case and block", head, rows, Notes(), run.facts(), run.smoke, frame)

@@ -110,10 +110,15 @@ class Run:
         """What must stand under every table and figure; `counts` are the samples behind its values."""
         sizes = sorted({int(count) for count in counts})
         n = [] if not sizes else [f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}"]
-        date = str(self.manifest["started"])[:10]
-        return (
-            "; ".join([*n, self.gpu, date, f"protocol {self.manifest['protocol']}", self.model, "batch size 1"]) + "."
-        )
+        date, part = str(self.manifest["started"])[:10], [self.unfinished] if self.unfinished else []
+        words = [*n, self.gpu, date, f"protocol {self.manifest['protocol']}", self.model, "batch size 1", *part]
+        return "; ".join(words) + "."
+
+    @property
+    def unfinished(self) -> str:
+        """How much of the plan an interrupted run has, empty for a whole one."""
+        planned, there = sum(map(self.blocks, self.cases)), len(self.status)
+        return f"interrupted: {there} of {planned} blocks" if there < planned else ""
 
     def why_missing(self, case: str) -> str:
         """The reason, from status.csv, that a case has no value."""

@@ -143,9 +143,26 @@ def test_without_blocks_of_their_own_all_cases_have_the_order_they_always_had(co
 def test_a_case_takes_part_in_as_many_blocks_as_it_has(configure):
     config = configure("run=[baseline,jit,eager,fake]", "sweep.blocks=1", "seed=5")
     config.cases["fake"].blocks, config.cases["jit"].blocks = 3, 2
-    first = [("baseline", 0), ("jit", 0), ("fake", 0), ("eager", 0)]
-    assert plan.order(config) == [*first, ("fake", 1), ("jit", 1), ("fake", 2)]
-    config.sweep.blocks = 2
+    pairs = plan.order(config)
+    assert sorted(pairs) == [("baseline", 0), ("eager", 0), *(("fake", b) for b in range(3)), ("jit", 0), ("jit", 1)]
+    for name in config.run:
+        assert [block for case, block in pairs if case == name] == list(
+            range(plan.blocks_of(config.cases[name], config.sweep))
+        )
+
+
+def test_cases_with_few_blocks_run_anywhere_among_the_rounds_of_the_others(configure):
+    places = set()
+    for seed in range(30):
+        config = configure("run=[baseline,fake]", "sweep.blocks=1", f"seed={seed}")
+        config.cases["fake"].blocks = 3
+        places.add(plan.order(config).index(("baseline", 0)))
+    assert places == {0, 1, 2, 3}, "not always ahead of the blocks that others have more"
+
+
+def test_all_cases_have_the_blocks_of_the_sweep_but_those_with_their_own(configure):
+    config = configure("run=[baseline,jit,eager,fake]", "sweep.blocks=2", "seed=5")
+    config.cases["fake"].blocks = 3
     assert sorted(plan.order(config)) == sorted(
         [(name, block) for name in config.run for block in (0, 1)] + [("fake", 2)]
     )

@@ -69,8 +69,9 @@ def test_a_polling_server_rehearses_its_case_and_answers_as_ever():
         case.close()
 
 
-def test_who_does_not_poll_does_not_rehearse():
-    case = RemoteCase("tests.test_ipc_rehearsal.Rehearsed", spin=Spin())
+@pytest.mark.parametrize("spin", [Spin(), Spin(client_us=1_000_000, server_us=1_000_000, rehearse=False)])
+def test_who_does_not_poll_or_was_told_not_to_does_not_rehearse(spin):
+    case = RemoteCase("tests.test_ipc_rehearsal.Rehearsed", spin=spin)
     try:
         case.prepare(Plan("fake", "/checkpoint", "cpu", "float32", 64))
         for _ in range(3):

@@ -307,6 +307,20 @@ def test_a_case_rehearses_while_it_rests_and_never_inside_an_interval(make_job):
     assert all(duration(timed) == 1000 * place.prompt_length for place, timed in kept.of("ttft"))
 
 
+def test_without_rehearsals_a_case_rests_cold(make_job):
+    rested = []
+
+    class Rehearsing(TimedCase):
+        def rehearse(self) -> None:
+            raise AssertionError("not wanted")
+
+    job = make_job(pause_ms=7)
+    job = replace(job, cases={"fake": replace(job.cases["fake"], rehearse=False)})
+    subject, _, _ = block(job, case=Rehearsing())
+    replace(subject, pause=lambda milliseconds, rehearse: rested.append(rehearse())).ttft()
+    assert rested
+
+
 def test_resting_passes_the_time_and_rehearses_now_and_then():
     calls = []
     begun = time.perf_counter_ns()

@@ -170,3 +170,29 @@ def test_under_a_fixed_name_only_its_own_engine_may_answer(make_job, case, engin
     found = attempt.checked(job, case, 0, outcome("ok", engine))
     assert found.state == "failed"
     assert found.reason.startswith(f"the engine says it is '{engine}', and under the name {case} only ")
+
+
+def test_a_run_that_goes_on_has_no_tables_of_less_than_it_holds(tmp_path, monkeypatch):
+    assert execute_in(tmp_path) == 0
+    (tmp_path / "blocks/fake-0/verdict.json").unlink()
+
+    def killed(*_: Any) -> None:
+        raise SystemExit(9)
+
+    monkeypatch.setattr(run, "_run_block", killed)
+    with pytest.raises(SystemExit):
+        execute_in(tmp_path)
+    assert (tmp_path / "samples.csv").is_file()
+    assert not [name for name in ("ttft", "p99", "decode", "equivalence") if (tmp_path / f"{name}.csv").exists()]
+
+
+def test_asked_twice_to_end_a_run_still_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def asked(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_run_block", asked)
+    monkeypatch.setattr(run, "summarise", asked)
+    prepared = begin(tmp_path)
+    (tmp_path / "samples.csv").write_text("")
+    assert run.carry_out(prepared) == run.INTERRUPTED
+    assert f"go on with: python -m harness output={tmp_path}" in capsys.readouterr().out

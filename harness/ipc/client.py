@@ -53,12 +53,15 @@ class RemoteCase(Case):
     `transport` says how both sides wait.
     """
 
-    def __init__(self, target: str, python: str | None = None, spin: Spin | None = None) -> None:
+    def __init__(
+        self, target: str, python: str | None = None, spin: Spin | None = None, *, rehearse: bool = True
+    ) -> None:
         # Per object and not per class, because it is the served class that knows.
         self.capabilities = load_case(target).capabilities  # type: ignore[misc]
         self._target = target
         self._python = python or sys.executable
-        self._spin = spin_here() if spin is None else spin
+        waiting = spin_here() if spin is None else spin
+        self._spin = waiting._replace(rehearse=waiting.rehearse and rehearse)
         self.transport = str(self._spin)
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,7 +84,8 @@ class RemoteCase(Case):
             raise RuntimeError("prepare was called twice")
         self._folder = private_folder()
         self._start(self._folder / "s")
-        self._channel = Channel(connect(self._folder / "s"), self._spin.client_us, self._check_alive)
+        spin = self._spin
+        self._channel = Channel(connect(self._folder / "s"), spin.client_us, self._check_alive, rehearse=spin.rehearse)
         answer = self._ask(m.Prepare(plan), m.Ready)
         # The server has unlinked the socket: nothing is left on disk while requests run.
         self._remove_folder()
@@ -150,6 +154,7 @@ class RemoteCase(Case):
         ready, write_end = os.pipe()
         arguments = ["--socket", str(path), "--target", self._target, "--parent", str(os.getpid())]
         arguments += ["--ready-fd", str(write_end), "--spin-us", str(self._spin.server_us)]
+        arguments += [] if self._spin.rehearse else ["--no-rehearsals"]
         environment = dict(os.environ)
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         try:

@@ -55,6 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--parent", type=int, required=True, help="process that this one must not outlive")
     parser.add_argument("--ready-fd", type=int, required=True, help="one byte is written here once it listens")
     parser.add_argument("--spin-us", type=int, required=True, help="microseconds of polling before a wait blocks")
+    parser.add_argument("--no-rehearsals", action="store_true", help="let the path of a request go cold while polling")
     return parser.parse_args()
 
 
@@ -77,7 +78,7 @@ def main() -> None:
         if os.getppid() != args.parent:
             raise SystemExit("the client is gone")
 
-    service = Service(args.target, None, OWNED, args.spin_us, check_parent)
+    service = Service(args.target, None, OWNED, args.spin_us, check_parent, rehearse=not args.no_rehearsals)
     service.adopt(connection)
     service.run()
 

@@ -44,6 +44,8 @@ class Service:
         spin_us: int = 0,
         on_idle: Callable[[], None] = lambda: None,
         clock: Clock = time.perf_counter_ns,
+        *,
+        rehearse: bool = True,
     ) -> None:
         self._clock, self._spin_ns, self._on_idle = clock, spin_us * 1000, on_idle
         self._shared = served is not None
@@ -56,7 +58,7 @@ class Service:
         self._running: Generation | None = None
         self._stopping = self._drowsy = False
         self._serving = Serving(self._answers.rehearse)
-        self._rehearsal = Rehearsal(self._serving)
+        self._rehearsal = Rehearsal(self._serving if rehearse else lambda: None)
         self._spins = self._collected = 0
 
     def listen(self, listener: socket.socket) -> None:

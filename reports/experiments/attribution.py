@@ -41,14 +41,16 @@ TEXTS = {"readme": "front page", "draft": "draft"}
 TOGETHER = "Of this step and of those before it that have no figure, together."
 FIRST = "No step before it has a figure."
 NOT_TOLD = "Not told from noise: the range of this factor over the processes of its cases holds 1."
-NEAR = f"Not told from noise: one process a case, and within {LEAST_TOLD - 1:.0%} of 1.".replace("%", " %")
+NEAR_1 = f"{100 * (LEAST_TOLD - 1):.0f} %"
+NEAR = f"Not told from noise: one process a case, and within {NEAR_1} of 1."
 RANGES = (
     "A range: least to most over all combinations of one process of each case behind the figure; a factor's leaves out "
-    "the case that stayed. Without a range: one process a case. A factor is not told from noise if its range holds 1; "
-    f"without one, if it is below {LEAST_TOLD:.2f}."
+    "the case that stayed. Without a range: one process a case. A factor is not told from noise if its range holds 1, "
+    f"or without one if it is within {NEAR_1} of 1. Ranges lie apart by chance alone in one of ten cases with three "
+    "processes against three, in one of three with two against two."
 )
 WHISKERS = "Whiskers: the ranges of the speed-ups. Light grey: a step whose factor is not told from noise."
-NO_RANGES = f"One process a case, so no ranges: a factor below {LEAST_TOLD:.2f} is not told from noise."
+NO_RANGES = f"One process a case, so no ranges: a factor within {NEAR_1} of 1 is not told from noise."
 
 
 def section(run: Run) -> Section:

@@ -111,8 +111,9 @@ def table(run: Run) -> Table:
     ]
     words = (
         "Graph memory: device memory that the captures took, the graph of a decode step with them. Returned: growth of "
-        "the device's free memory over what the graphs held. Seconds: captures of prompt lengths that succeeded. "
-        "Published: one GPU of 93.12 GiB. n: lengths captured."
+        "the device's free memory over what the graphs held; below 100 %: the driver keeps a part of each graph that "
+        "was instantiated; above: it gave back more than the captures had taken. Seconds: captures of prompt lengths "
+        "that succeeded. Published: one GPU of 93.12 GiB. n: lengths captured."
     )
     records = [*(record(run, case) for case in run.cases), published()]
     n = [row["captured"] for row in records[:-1] if not math.isnan(row["captured"])]

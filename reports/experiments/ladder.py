@@ -53,8 +53,8 @@ ENGINE_STEP = Step(ENGINE, "Real engine", "TensorRT-LLM itself in the place of T
 STAND_IN_STEPS = ("published", "warmup", "sampling")
 """Those that change anything for the stand-in; at the others the latest of these before holds."""
 LEAST_TOLD = 1.05
-"""A factor nearer to 1 is not told from noise where each case has one process. On an H200 the averages of cases with
-graphs differed by up to 3 % at steps that can't change a TTFT (KV cache, captures before the first request)."""
+"""A convention: where each case has one process, a factor nearer to 1 is not read as an effect. On an H200 the speed-up
+of cases with graphs moved by up to 3 % at a step that can't change a TTFT, the KV cache."""
 QUIET = {"name", "engine_check"}  # keys of a procedure that change nothing for the cases on the ladder
 
 

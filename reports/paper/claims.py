@@ -12,6 +12,7 @@ from reports.paper.evidence import STEPS, Outcome, of_run, of_step, untold
 from reports.paper.predicates import SLACK, Judge, told
 from reports.paper.published import Published
 from reports.paper.runs import CONTROLLED, NAMES, PAPER, Runs, absent
+from reports.run import Run
 from reports.table import DASH, Cell, Column, Notes, Table
 
 REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE = "reproduced", "not reproduced", "not testable here"
@@ -218,11 +219,18 @@ def claims_table(paper: Published, runs: Runs) -> Table:
     known = {name: run for name in used if (run := runs.get(name))}
     made_of: dict[str, list[str]] = {}
     for name, run in known.items():
-        made_of.setdefault(run.facts(), []).append(NAMES.get(name, f"experiment {name}"))
+        made_of.setdefault(f"{run.facts()[:-1]}; {code_of(run)}.", []).append(NAMES.get(name, f"experiment {name}"))
     facts = " ".join([RULE, *(f"{', '.join(names)}: {said}" for said, names in made_of.items())])
     smoke = any(run.smoke for run in known.values())
     title = "The published claims, and what became of them"
     return Table("claims", title, columns, rows, notes, facts, smoke, frame_of(found), frozenset(range(1, len(rows))))
+
+
+def code_of(run: Run) -> str:
+    """Which code a run measured."""
+    git = run.manifest.get("git") or {}
+    commit = str(git.get("same_code_as") or git.get("sha") or "")
+    return f"code of {commit[:7]}" if commit else "code not stated"
 
 
 def row_of(found: Verdict, notes: Notes) -> list[Cell]:

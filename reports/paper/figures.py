@@ -27,7 +27,7 @@ TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
 CAPTIONS = {
-    "ttft": "Log scale: a cold start is ten times the rest. Hollow: marked as an estimate in the text.",
+    "ttft": "Log scale. Hollow: marked as an estimate in the text.",
     "p99": "Log scale. P99 as published: by linear interpolation over 100 requests.",
 }
 

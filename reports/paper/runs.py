@@ -64,12 +64,14 @@ def find(folder: Path = COMMITTED, measured: Path | None = None, controlled: Pat
     Raises:
         ValueError: one sentence on a run that can't be read.
     """
-    newest: dict[str, tuple[str, Path]] = {}
+    newest: dict[str, tuple[bool, str, Path]] = {}
     for path, manifest in manifests(folder):
+        # A whole run stands before any that was interrupted, however old it is.
+        age = (manifest.get("finished", "") is not None, str(manifest["started"]), path)
         kind = kind_of(manifest)
-        if kind and (kind not in newest or str(manifest["started"]) > newest[kind][0]):
-            newest[kind] = (str(manifest["started"]), path)
-    paths = {kind: path for kind, (_, path) in newest.items()}
+        if kind and (kind not in newest or age[:2] > newest[kind][:2]):
+            newest[kind] = age
+    paths = {kind: path for kind, (*_, path) in newest.items()}
     paths |= {kind: path for kind, path in ((PAPER, measured), (CONTROLLED, controlled)) if path}
     loaded = {kind: load(path) for kind, path in paths.items()}
     for kind in (PAPER, CONTROLLED):

@@ -150,6 +150,22 @@ def test_each_run_is_found_by_what_it_is(folder):
     assert {name: run.path.name for name, run in found.studies.items()} == {name: name for name in runs.STUDIES}
 
 
+def test_a_whole_run_stands_before_a_newer_one_that_was_interrupted(tmp_path, monkeypatch):
+    for name, day in (("old", "2026-01-01"), ("new", "2026-01-03")):
+        invent_run(tmp_path / name, UNDER_PAPER, monkeypatch)
+        change_manifest(tmp_path / name, started=f"{day}T00:00:00+00:00", finished=f"{day}T01:00:00+00:00")
+    assert runs.find(tmp_path).paper.path.name == "new"
+    change_manifest(tmp_path / "new", finished=None)
+    assert runs.find(tmp_path).paper.path.name == "old"
+    change_manifest(tmp_path / "old", finished=None)
+    assert runs.find(tmp_path).paper.path.name == "new", "where none is whole the newest counts"
+
+
+def change_manifest(path, **entries):
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, **entries}))
+
+
 def test_the_newest_counts_and_a_smoke_run_does_not(tmp_path, monkeypatch):
     for name, started, smoke in (("a", "2026-02-05", False), ("b", "2026-02-04", False), ("c", "2026-02-06", True)):
         invent_run(tmp_path / name, UNDER_PAPER, monkeypatch, started=started, smoke=smoke)

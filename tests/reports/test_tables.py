@@ -284,3 +284,13 @@ def test_a_run_of_before_the_later_columns_is_read(run_dir):
 def test_cases_of_one_title_are_told_apart():
     titles = {"a": "One", "b": "Two", "c": "One"}
     assert told_apart(titles) == {"a": "One [a]", "b": "Two", "c": "One [c]"}
+
+
+def test_an_interrupted_run_says_so_under_every_table(tmp_path):
+    path = invent(tmp_path / "run", Spec())
+    assert load(path).unfinished == ""
+    status = pd.read_csv(path / "status.csv")
+    status[:-1].to_csv(path / "status.csv", index=False)
+    run = load(path)
+    assert run.unfinished == f"interrupted: {len(status) - 1} of {len(status)} blocks"
+    assert all(run.unfinished in table.facts for table in tables_of(run))
