@@ -55,7 +55,7 @@ class Listening(FakeCase):
 
 def run(kind: type[Block], job: Job) -> tuple[Listening, Recorder]:
     case, sink, ticks = Listening(), Recorder(), itertools.count(0, 1000)
-    kind(job, "fake", 0, case, sink, lambda: next(ticks), lambda milliseconds: None).measure()
+    kind(job, "fake", 0, case, sink, lambda: next(ticks), lambda milliseconds, rehearse: None).measure()
     return case, sink
 
 
