@@ -153,9 +153,10 @@ def test_a_case_takes_part_in_as_many_blocks_as_it_has(configure):
 
 def test_cases_with_few_blocks_run_anywhere_among_the_rounds_of_the_others(configure):
     places = set()
+    config = configure("run=[baseline,fake]", "sweep.blocks=1")
+    config.cases["fake"].blocks = 3
     for seed in range(30):
-        config = configure("run=[baseline,fake]", "sweep.blocks=1", f"seed={seed}")
-        config.cases["fake"].blocks = 3
+        config.seed = seed
         places.add(plan.order(config).index(("baseline", 0)))
     assert places == {0, 1, 2, 3}, "not always ahead of the blocks that others have more"
 
