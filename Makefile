@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 ARGS ?=
 RUN ?=
+JOBS ?= 2
 OFFLINE ?= hydra-core omegaconf antlr4-python3-runtime
 
 ifeq ($(origin PYTHON),undefined)
@@ -64,8 +65,8 @@ lint: $(READY) ## formatting, lint and types
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-test: $(READY) ## all tests that need no GPU
-	$(PY) -m pytest -m "not gpu" $(ARGS)
+test: $(READY) ## all tests that need no GPU, two files at a time: JOBS=4 for more
+	$(PY) -m pytest -m "not gpu" $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n $(JOBS) --dist loadfile') $(ARGS)
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU
 	$(PY) -m pytest -m gpu $(ARGS)
