@@ -75,7 +75,7 @@ class Interference(Block):
                 gc.collect()
             length = plan["lengths"][request % len(plan["lengths"])]
             other = between[request % len(between)]
-            self.pause(self.job.sweep.pause_ms, self.case.rehearse)
+            self.pause(self.job.sweep.pause_ms, self.rehearse)
             self.case.prefill(self.ids(f"{name}/between", other, request))
             timed = time_prefill(self.case, self.ids(name, length, request), self.clock)
             self.sink.keep([(Place(name, length, length, request), timed)])

@@ -59,6 +59,22 @@ def run(kind: type[Block], job: Job) -> tuple[Listening, Recorder]:
     return case, sink
 
 
+@pytest.mark.parametrize("rehearse", [True, False])
+@pytest.mark.parametrize("kind", [Stream, Interference])
+def test_who_rests_rehearses_where_the_procedure_says_so(make_job, kind, rehearse):
+    job = with_sweep(make_job(), stream=STREAM, interference=BESIDE)
+    job = replace(job, cases={"fake": replace(job.cases["fake"], rehearse=rehearse)})
+    played: list[bool] = []
+
+    class Rehearsing(FakeCase):
+        def rehearse(self) -> None:
+            played.append(True)
+
+    ticks = itertools.count(0, 1000)
+    kind(job, "fake", 0, Rehearsing(), Recorder(), lambda: next(ticks), lambda _, play: play()).measure()
+    assert bool(played) is rehearse
+
+
 def with_sweep(job: Job, **sweep) -> Job:
     return replace(job, sweep=replace(job.sweep, **sweep))
 
