@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from harness.contract import REHEARSE_NS, Plan
+from harness.ipc import messages as m
 from harness.ipc.channel import Asking, Spin
 from harness.ipc.client import RemoteCase
 from harness.ipc.rehearsal import Serving
 from tests.fakes import FakeCase, next_token
+from tests.ipc_bench import answer, tokens
 
 
 class Rehearsed(FakeCase):
@@ -90,16 +92,31 @@ class Unwilling(FakeCase):
         raise ArithmeticError("no rehearsal today")
 
 
-def test_a_case_that_fails_to_rehearse_is_asked_once_and_answers_on():
+def test_a_benchmark_whose_case_fails_to_rehearse_fails_and_says_why():
     case = RemoteCase("tests.test_ipc_rehearsal.Unwilling", spin=Spin(client_us=1_000_000, server_us=1_000_000))
     try:
         case.prepare(Plan("fake", "/checkpoint", "cpu", "float32", 64))
-        for _ in range(5):
-            time.sleep(10 * REHEARSE_NS / 1e9)
-            assert case.prefill([1, 2, 3], 3) == next_token([1, 2, 3])
-        assert case.stats().misses == 1
+        with pytest.raises(RuntimeError, match="failed to rehearse: ArithmeticError: no rehearsal today"):
+            wait_for_rehearsals(case, seen=10**9)
     finally:
         case.close()
+
+
+def test_a_server_for_all_asks_a_case_that_fails_to_rehearse_once_and_answers_on(bench):
+    asked = []
+
+    def unwilling() -> None:
+        asked.append(True)
+        raise ArithmeticError("no rehearsal today")
+
+    bench.case.rehearse = unwilling
+    for _ in range(3):
+        bench.service._answers.rehearse()
+    peer = bench.peer()
+    peer.send(m.Generate([1, 2], 3))
+    bench.settle()
+    assert tokens(peer.received()) == answer([1, 2], 3)
+    assert asked == [True]
 
 
 @pytest.mark.parametrize("part", [Asking, lambda: Serving(lambda: None)], ids=["client", "server"])

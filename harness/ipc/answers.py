@@ -18,9 +18,6 @@ from harness.ipc.turns import Turns
 from harness.ipc.wire import encode
 from harness.loader import load_case
 
-SLOW_NS = 20_000_000
-"""A rehearsal that takes longer is the last: requests would wait for those that follow."""
-
 
 @dataclass(frozen=True)
 class Served:
@@ -50,7 +47,7 @@ class Answers:
         self._owner: Connection | None = None
         self._default = self._sampling = served.sampling if served else Sampling()
         self._server_ns = 0
-        self._unrehearsed = False
+        self._fault = ""
         self.handlers: dict[type, Callable[[Connection, Any], list[m.Message]]] = {
             m.Prefill: self._prefill,
             m.Decode: self._decode,
@@ -86,9 +83,11 @@ class Answers:
         return [told]
 
     def engine(self) -> Case:
-        """The case. Raises RuntimeError before it is prepared."""
+        """The case. Raises RuntimeError before it is prepared, and where a benchmark's case failed to rehearse."""
         if self._case is None or not self._ready:
             raise RuntimeError("the case is not prepared")
+        if self._fault and self._served is None:
+            raise RuntimeError(self._fault)
         return self._case
 
     def begin(self, request: m.Generate) -> Case:
@@ -110,17 +109,18 @@ class Answers:
         return m.StatusIs(self.tally.status(clients, waiting), self.stats(), model, folder, self._setup.engine)
 
     def rehearse(self) -> None:
-        """Keep the engine's path of a request warm, once there is an engine, until that fails: nobody asked for it."""
-        if self._case is None or not self._ready or self._unrehearsed:
+        """Keep the engine's path of a request warm, once there is an engine, until that fails.
+
+        Nobody asked for it, so a server for all goes on without; that of a benchmark fails the next request, which
+        would be measured otherwise than the procedure says.
+        """
+        if self._case is None or not self._ready or self._fault:
             return
-        started = self._clock()
         try:
             self._case.rehearse()
-        except Exception:  # noqa: BLE001  whatever it was, no client has to do with it
+        except Exception as error:  # noqa: BLE001  whatever it was, it is told to whom it concerns
             traceback.print_exc()
-            self._unrehearsed = True
-        if self._clock() - started > SLOW_NS:
-            self._unrehearsed = True
+            self._fault = f"the case failed to rehearse: {type(error).__name__}: {error}"
 
     def close(self) -> None:
         """Close the case. Idempotent."""
