@@ -96,7 +96,7 @@ def quiet_collector() -> Iterator[None]:
 
 
 def stay_awake(milliseconds: float, rehearse: Callable[[], None]) -> None:
-    """Pass time without sleeping, as a server that polls for the next request does: only the GPU rests."""
+    """Pass time without sleeping, as a server that polls for the next request does; the GPU all but rests."""
     now = time.perf_counter_ns()
     end, due = now + round(milliseconds * 1e6), now + REHEARSE_NS
     while (now := time.perf_counter_ns()) < end:
