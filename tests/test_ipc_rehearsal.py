@@ -84,6 +84,21 @@ def test_who_does_not_poll_or_was_told_not_to_does_not_rehearse(spin):
         case.close()
 
 
+@pytest.mark.parametrize(("rehearse", "sockets"), [(True, 2), (False, 0)])
+def test_a_client_that_rests_elsewhere_keeps_its_own_side_warm_when_asked(rehearse, sockets):
+    case = RemoteCase("tests.test_ipc_rehearsal.Rehearsed", spin=Spin(), rehearse=rehearse)
+    case.rehearse()
+    try:
+        case.prepare(Plan("fake", "/checkpoint", "cpu", "float32", 64))
+        before = descriptors()
+        for _ in range(3):
+            case.rehearse()
+        assert descriptors() == before + sockets
+        assert case.prefill([1, 2, 3], 3) == next_token([1, 2, 3])
+    finally:
+        case.close()
+
+
 class Unwilling(FakeCase):
     """Fails to rehearse, each time; `misses` counts how often it was asked."""
 

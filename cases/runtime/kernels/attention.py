@@ -44,6 +44,51 @@ def _merge(partial, peaks, masses, arrived, out, head, WIDTH: tl.constexpr, SPLI
 
 
 @triton.jit
+def _read(keys, values, start, end, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """A block of cached lines: both halves of the keys, the values, and which lines there are."""
+    HALF: tl.constexpr = WIDTH // 2
+    half, width = tl.arange(0, HALF), tl.arange(0, WIDTH)
+    line = start + tl.arange(0, BLOCK)
+    seen = line < end
+    key = keys + line[:, None] * WIDTH + half[None, :]
+    key_1 = tl.load(key, mask=seen[:, None], other=0.0)
+    key_2 = tl.load(key + HALF, mask=seen[:, None], other=0.0)
+    value = tl.load(values + line[:, None] * WIDTH + width[None, :], mask=seen[:, None], other=0.0)
+    return key_1, key_2, value, seen
+
+
+@triton.jit
+def _fold(query_1, query_2, key_1, key_2, value, seen, scale, peak, mass, total):
+    """A block of lines into the running softmax, in base 2."""
+    score = tl.sum(key_1.to(tl.float32) * query_1[None, :], 1)
+    score += tl.sum(key_2.to(tl.float32) * query_2[None, :], 1)
+    score = tl.where(seen, score * scale, LOWEST)
+    highest = tl.maximum(peak, tl.max(score, 0))
+    weight = tl.exp2(score - highest)
+    fade = tl.exp2(peak - highest)
+    total = total * fade + tl.sum(value.to(tl.float32) * weight[:, None], 0)
+    return highest, mass * fade + tl.sum(weight, 0), total
+
+
+@triton.jit
+def _fresh(
+    qkv, query_1, query_2, cosine, sine, keys, values, kv_head, position, scale, writes,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """The token's own key and value: the first line of the softmax, and, if it `writes`, of the cache."""
+    HALF: tl.constexpr = WIDTH // 2
+    half, width = tl.arange(0, HALF), tl.arange(0, WIDTH)
+    key_1, key_2 = _rotated(qkv + (HEADS + kv_head) * WIDTH, cosine, sine, HALF)
+    value = tl.load(qkv + (HEADS + KV_HEADS + kv_head) * WIDTH + width)
+    if writes:
+        new = position * WIDTH
+        tl.store(keys + new + half, key_1.to(keys.dtype.element_ty))
+        tl.store(keys + new + HALF + half, key_2.to(keys.dtype.element_ty))
+        tl.store(values + new + width, value)
+    return (tl.sum(query_1 * key_1, 0) + tl.sum(query_2 * key_2, 0)) * scale, value.to(tl.float32)
+
+
+@triton.jit
 def _attend_one(
     qkv, words, cosines, sines, keys, values, partial, peaks, masses, arrived, out, scale,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
@@ -52,53 +97,43 @@ def _attend_one(
     """Program (head, split). FRESH: `qkv` is one row, and its key and value go to the cache here.
 
     Otherwise `qkv` holds several rows, the queries first in each; their keys and values are in the cache, and the query
-    is the last token's.
+    is the last token's. Before `gdc_wait` only what no kernel of this forward writes is read: the state's words, the
+    tables and, if FRESH, the lines of tokens before; the embedding, launched without overlap, keeps forwards apart.
     """
     head, split = tl.program_id(0), tl.program_id(1)
     HALF: tl.constexpr = WIDTH // 2
-    kv_head = head // (HEADS // KV_HEADS)
-    half, width, lines = tl.arange(0, HALF), tl.arange(0, WIDTH), tl.arange(0, BLOCK)
+    GROUP: tl.constexpr = HEADS // KV_HEADS
+    kv_head = head // GROUP
+    half, width = tl.arange(0, HALF), tl.arange(0, WIDTH)
+    keys += kv_head.to(tl.int64) * CAPACITY * WIDTH
+    values += kv_head.to(tl.int64) * CAPACITY * WIDTH
     tl_cuda.gdc_launch_dependents()
-    tl_cuda.gdc_wait()
     position, last = tl.load(words), tl.load(words + 1)
-    cache = kv_head.to(tl.int64) * CAPACITY * WIDTH
-    peak, mass = LOWEST, 0.0
-    total = tl.zeros((WIDTH,), tl.float32)
     at = position + last
     cosine, sine = tl.load(cosines + at * HALF + half), tl.load(sines + at * HALF + half)
-    query_1, query_2 = _rotated(qkv + last * STRIDE + head * WIDTH, cosine, sine, HALF)
-    context = (at + 1).to(tl.int32)
-    if FRESH:
-        context = position.to(tl.int32)
-        if split == 0:
-            key_1, key_2 = _rotated(qkv + (HEADS + kv_head) * WIDTH, cosine, sine, HALF)
-            value = tl.load(qkv + (HEADS + KV_HEADS + kv_head) * WIDTH + width)
-            peak = (tl.sum(query_1 * key_1, 0) + tl.sum(query_2 * key_2, 0)) * scale
-            mass = 1.0
-            total = value.to(tl.float32)
-            if head % (HEADS // KV_HEADS) == 0:
-                new = cache + position * WIDTH
-                tl.store(keys + new + half, key_1.to(keys.dtype.element_ty))
-                tl.store(keys + new + HALF + half, key_2.to(keys.dtype.element_ty))
-                tl.store(values + new + width, value)
+    context = (position if FRESH else at + 1).to(tl.int32)
     chunk = tl.cdiv(tl.cdiv(context, SPLITS), BLOCK) * BLOCK
-    end = tl.minimum(context, (split + 1) * chunk)
-    for start in tl.range(split * chunk, end, BLOCK):
-        line = start + lines
-        seen = line < end
-        key = keys + cache + line[:, None] * WIDTH + half[None, :]
-        score = tl.sum(tl.load(key, mask=seen[:, None], other=0.0).to(tl.float32) * query_1[None, :], 1)
-        score += tl.sum(tl.load(key + HALF, mask=seen[:, None], other=0.0).to(tl.float32) * query_2[None, :], 1)
-        score = tl.where(seen, score * scale, LOWEST)
-        highest = tl.maximum(peak, tl.max(score, 0))
-        weight = tl.exp2(score - highest)
-        fade = tl.exp2(peak - highest)
-        value_tile = tl.load(values + cache + line[:, None] * WIDTH + width[None, :], mask=seen[:, None], other=0.0).to(
-            tl.float32
-        )
-        total = total * fade + tl.sum(value_tile * weight[:, None], 0)
-        mass = mass * fade + tl.sum(weight, 0)
-        peak = highest
+    first, end = split * chunk, tl.minimum(context, (split + 1) * chunk)
+    if FRESH:
+        key_1, key_2, value, seen = _read(keys, values, first, end, WIDTH, BLOCK)
+        tl_cuda.gdc_wait()
+    else:
+        tl_cuda.gdc_wait()
+        key_1, key_2, value, seen = _read(keys, values, first, end, WIDTH, BLOCK)
+    query_1, query_2 = _rotated(qkv + last * STRIDE + head * WIDTH, cosine, sine, HALF)
+    peak, mass = LOWEST, 0.0
+    total = tl.zeros((WIDTH,), tl.float32)
+    if FRESH:  # noqa: SIM102  this one is decided when the kernel is compiled
+        if split == 0:
+            mass = 1.0
+            peak, total = _fresh(
+                qkv, query_1, query_2, cosine, sine, keys, values, kv_head, position, scale, head % GROUP == 0,
+                HEADS, KV_HEADS, WIDTH,
+            )  # fmt: skip
+    peak, mass, total = _fold(query_1, query_2, key_1, key_2, value, seen, scale, peak, mass, total)
+    for start in tl.range(first + BLOCK, end, BLOCK):
+        key_1, key_2, value, seen = _read(keys, values, start, end, WIDTH, BLOCK)
+        peak, mass, total = _fold(query_1, query_2, key_1, key_2, value, seen, scale, peak, mass, total)
     place = head * SPLITS + split
     tl.store(partial + place * WIDTH + width, total)
     tl.store(peaks + place, peak)

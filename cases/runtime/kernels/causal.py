@@ -22,7 +22,7 @@ LOWEST = tl.constexpr(-1.0e30)
 @triton.jit
 def _step(
     query_1, query_2, keys, values, start, end, row, scale, peak, mass, total,
-    WIDTH: tl.constexpr, BLOCK_K: tl.constexpr, MASKED: tl.constexpr,
+    WIDTH: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One block of keys into the running softmax, in base 2."""
     HALF: tl.constexpr = WIDTH // 2
@@ -34,8 +34,7 @@ def _step(
     key_2 = tl.load(keys + line[:, None] * WIDTH + HALF + half[None, :], mask=there, other=0.0)
     score = tl.dot(query_1, tl.trans(key_1), input_precision="ieee")
     score = tl.dot(query_2, tl.trans(key_2), score, input_precision="ieee") * scale
-    if MASKED:
-        score = tl.where(row[:, None] >= line[None, :], score, LOWEST)
+    score = tl.where(row[:, None] >= line[None, :], score, LOWEST)
     highest = tl.maximum(peak, tl.max(score, 1))
     weight = tl.exp2(score - highest[:, None])
     fade = tl.exp2(peak - highest)
@@ -50,15 +49,18 @@ def _attend_rows(
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr, CAPACITY: tl.constexpr,
     STRIDE: tl.constexpr, ROTATED: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Program (head, block of rows); the blocks with the most keys come first. Row r stands at position + r."""
+    """Program (head, block of rows); the blocks with the most keys come first. Row r stands at position + r.
+
+    No kernel of a forward writes the words, and forwards do not overlap: they are read before `gdc_wait`.
+    """
     tl_cuda.gdc_launch_dependents()
+    position = tl.load(words).to(tl.int32)
     tl_cuda.gdc_wait()
     head = tl.program_id(0)
     first = (tl.num_programs(1) - 1 - tl.program_id(1)) * BLOCK_Q
     HALF: tl.constexpr = WIDTH // 2
     kv_head = head // (HEADS // KV_HEADS)
     row = first + tl.arange(0, BLOCK_Q)
-    position = tl.load(words).to(tl.int32)
     at = position + row
     half = tl.arange(0, HALF)
     there = row[:, None] < rows
@@ -76,19 +78,18 @@ def _attend_rows(
     peak = tl.full((BLOCK_Q,), LOWEST, tl.float32)
     mass = tl.zeros((BLOCK_Q,), tl.float32)
     total = tl.zeros((BLOCK_Q, WIDTH), tl.float32)
-    whole = (position + first) // BLOCK_K * BLOCK_K
     end = position + tl.minimum(first + BLOCK_Q, rows)
-    for start in tl.range(0, whole, BLOCK_K, num_stages=STAGES):
+    for start in tl.range(0, end, BLOCK_K, num_stages=STAGES):
         peak, mass, total = _step(
-            query_1, query_2, keys, values, start, end, at, scale, peak, mass, total, WIDTH, BLOCK_K, False
-        )
-    for start in tl.range(whole, end, BLOCK_K, num_stages=STAGES):
-        peak, mass, total = _step(
-            query_1, query_2, keys, values, start, end, at, scale, peak, mass, total, WIDTH, BLOCK_K, True
+            query_1, query_2, keys, values, start, end, at, scale, peak, mass, total, WIDTH, BLOCK_K
         )
     width = tl.arange(0, WIDTH)
     target = out + row[:, None] * (HEADS * WIDTH) + head * WIDTH + width[None, :]
     tl.store(target, (total / mass[:, None]).to(kind), mask=there)
+
+
+MANY = 144
+"""Rows from which a third stage of loads pays; the number of stages has no say in the bits."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ class CausalTile:
     keys: int = 64
     warps: int = 4
     stages: int = 2
+
+    @classmethod
+    def of(cls, rows: int) -> CausalTile:
+        """The tile for so many rows: every count has the same blocks, so that padding changes no bit of a result."""
+        return cls(stages=3 if rows >= MANY else 2)
 
 
 def attend_rows(
@@ -122,8 +128,8 @@ def attend_rows(
         tile: overrides the default tile.
         rotated: whether the queries are rotated already.
     """
-    tile = tile or CausalTile()
     rows, stride = queries.shape
+    tile = tile or CausalTile.of(rows)
     out = torch.empty(rows, shape.query_size, dtype=queries.dtype, device=queries.device)
     scale = 1.4426950408889634 / shape.head_dim**0.5
     _attend_rows[(shape.num_attention_heads, triton.cdiv(rows, tile.queries))](

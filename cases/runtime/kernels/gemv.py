@@ -38,8 +38,12 @@ def _gemv(
     tile = _tile(base, cols, K, EVEN)
     if GATED:
         up_tile = _tile(up_base, cols, K, EVEN)
+    if NORM:
+        gains = tl.load(norm + cols, mask=cols < K, other=0.0)
     tl_cuda.gdc_launch_dependents()
     tl_cuda.gdc_wait()
+    if ADD:
+        added = tl.load(residual + row)
     total = tl.zeros((ROWS, BLOCK), tl.float32)
     up_total = tl.zeros((ROWS, BLOCK), tl.float32)
     squares = tl.zeros((BLOCK,), tl.float32)
@@ -47,8 +51,10 @@ def _gemv(
         at = start + cols
         values = tl.load(x + at, mask=at < K, other=0.0).to(tl.float32)
         if NORM:
+            if start > 0:
+                gains = tl.load(norm + at, mask=at < K, other=0.0)
             squares += values * values
-            values *= tl.load(norm + at, mask=at < K, other=0.0).to(tl.float32)
+            values *= gains.to(tl.float32)
         if start > 0:
             tile = _tile(base, at, K, EVEN)
             if GATED:
@@ -66,7 +72,7 @@ def _gemv(
             up *= scale
         result = result * tl.sigmoid(result) * up
     if ADD:
-        result += tl.load(residual + row).to(tl.float32)
+        result += added.to(tl.float32)
     tl.store(out + rows, result.to(out.dtype.element_ty), mask=rows < N)
 
 

@@ -18,10 +18,10 @@ def _rms_norm(x, weight, out, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     tl_cuda.gdc_launch_dependents()
     row = tl.program_id(0).to(tl.int64) * WIDTH
     cols = tl.arange(0, BLOCK)
+    gains = tl.load(weight + cols, mask=cols < WIDTH, other=0.0).to(tl.float32)
     tl_cuda.gdc_wait()
     values = tl.load(x + row + cols, mask=cols < WIDTH, other=0.0).to(tl.float32)
     scale = tl.rsqrt(tl.sum(values * values, 0) / WIDTH + eps)
-    gains = tl.load(weight + cols, mask=cols < WIDTH, other=0.0).to(tl.float32)
     tl.store(out + row + cols, (values * scale * gains).to(out.dtype.element_ty), mask=cols < WIDTH)
 
 
