@@ -7,13 +7,14 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Semaphore, Thread
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from harness.contract import Capabilities, Case, Footprint, Plan, SetUp, Stats
 
 if TYPE_CHECKING:
     import torch
 
+Result = TypeVar("Result")
 Generate = Callable[["Stepper"], object]
 """Calls `generate` with the stepper as its streamer."""
 
@@ -62,6 +63,25 @@ class Stepper:
         self._idle.release()
         self._wanted = Semaphore(0)
         self._tokens = SimpleQueue()
+
+    def run(self, work: Callable[[], Result]) -> Result:
+        """Do something else on the same thread and return what it gives; what it raises is raised here."""
+        done: SimpleQueue[tuple[list[Result], Exception | None]] = SimpleQueue()
+
+        def outer(_: Stepper) -> None:
+            try:
+                done.put(([work()], None))
+            except Exception as error:  # noqa: BLE001  handed to the caller's thread, which raises it
+                done.put(([], error))
+
+        self.abandon()
+        self._idle.acquire()
+        self._work.put(outer)
+        found, error = done.get()
+        self.abandon()
+        if error is not None:
+            raise error
+        return found[0]
 
     def close(self) -> None:
         """End the thread."""

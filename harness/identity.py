@@ -10,8 +10,8 @@ from harness.compose import CONF
 from harness.config import CaseConfig, RunConfig
 from harness.job import CaseJob
 
-FIXED = ("baseline", "cuda_graph", "jit", "jit_cuda_graph", "tensorrt_llm", "eager")
-ENGINES = {"baseline": "transformers", "tensorrt_llm": "tensorrt_llm"}
+FIXED = ("baseline", "cuda_graph", "jit", "jit_cuda_graph", "tensorrt_llm", "eager", "transformers_compile")
+ENGINES = {"baseline": "transformers", "transformers_compile": "transformers", "tensorrt_llm": "tensorrt_llm"}
 """The software that must have answered, as the first word of a verdict's `engine`."""
 STAND_IN = "cases.stand_in.StandIn"
 IMPERSONATED = "Transformers (published as TensorRT-LLM)"

@@ -21,6 +21,8 @@ LOOKS = {
     "cuda_graph": Look("#0072b2", "s"),
     "jit_cuda_graph": Look("#d55e00", "D"),
     "tensorrt_llm": Look("#009e73", "P"),
+    "transformers_compile": Look("#56b4e9", "X"),
+    "vllm": Look("#332288", "<"),
 }
 STUDIES = {  # the cases of an experiment are never drawn together with those above
     "shared_pool": Look("#d55e00", "D"),
@@ -37,7 +39,7 @@ STUDIES = {  # the cases of an experiment are never drawn together with those ab
     "inproc": Look("#0072b2", "s"),
     "unix": Look("#d55e00", "D"),
 }
-SPARE = (Look("#56b4e9", "X"), Look("#332288", "<"), Look("#999933", ">"), Look("#882255", "h"), Look("#6699cc", "p"))
+SPARE = (Look("#999933", ">"), Look("#882255", "h"), Look("#6699cc", "p"))
 FLOOR = "#8c8c8c"
 FAINT = "#6b6b6b"
 PUBLISHED = "#5b2a86"
