@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from cases.runtime.headers import check_tensors, safetensors_files
 from cases.runtime.shape import LlamaShape
+
+SPREAD = 0.02
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class LlamaWeights:
     """All weights of a Llama on one device in one dtype."""
 
     embedding: Tensor
-    layers: list[LayerWeights]
+    layers: Sequence[LayerWeights]
     norm: Tensor
     head: Tensor
 
@@ -60,6 +63,19 @@ def empty_weights(shape: LlamaShape, dtype: torch.dtype, device: str) -> LlamaWe
     embedding = new(shape.vocab_size, hidden)
     head = embedding if shape.tie_word_embeddings else new(shape.vocab_size, hidden)
     return LlamaWeights(embedding, layers, new(hidden), head)
+
+
+def random_weights(shape: LlamaShape, dtype: torch.dtype, device: str, seed: int = 0) -> LlamaWeights:
+    """Every linear and the embedding N(0, 0.02) and every norm 1, the same for the same seed on the same device."""
+    weights = empty_weights(shape, dtype, device)
+    generator = torch.Generator(device).manual_seed(seed)
+    layers = [tensor for layer in weights.layers for tensor in vars(layer).values()]
+    for tensor in (*layers, weights.embedding, weights.norm, weights.head):
+        if tensor.dim() == 1:
+            tensor.fill_(1.0)
+        else:
+            tensor.normal_(0.0, SPREAD, generator=generator)
+    return weights
 
 
 def places(weights: LlamaWeights, shape: LlamaShape) -> dict[str, Tensor]:

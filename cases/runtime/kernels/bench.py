@@ -2,13 +2,12 @@
 
 A kernel's time is that of a CUDA graph which runs it once in every layer, each with weights of its own, after a rest,
 over the number of layers. Its floor is the longer of its bytes over the read bandwidth and its operations over the
-matmul rate, both calibrated before.
+matmul rate, both calibrated before. Then the whole model's outputs: errors against float32, and replays of its graphs.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Sequence
@@ -21,7 +20,10 @@ import torch
 import yaml
 
 from cases.runtime.calibration import calibrate
+from cases.runtime.kernels.outputs import forget, measure_kernels
+from cases.runtime.kernels.tables import write_rows, write_text
 from cases.runtime.kernels.timing import REPLAYS, Ceiling, Kernel, seconds
+from cases.runtime.kernels.whole import check_lengths
 from cases.runtime.shape import LlamaShape, shape_from
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,6 +66,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--contexts", default="10,200,400", help="contexts of a decode step, comma between")
     parser.add_argument("--layers", type=int, help="layers with weights of their own (default: the model's)")
+    parser.add_argument("--no-accuracy", action="store_true", help="leave out the whole model's errors and replays")
+    parser.add_argument("--lengths", default="10,100,200,400", help="prompts of those, comma between")
+    parser.add_argument("--replays", default="5000", help="of each graph, at least 2 (default: 5000)")
     parser.add_argument("--to", type=Path, default=ROOT / "results" / "kernels", help="folder to write to")
     return parser.parse_args(argv)
 
@@ -79,41 +84,63 @@ def whole_numbers(option: str, text: str) -> list[int]:
     return found
 
 
+def replay_count(text: str) -> int:
+    """How often each graph is replayed. Raises ValueError for less than twice."""
+    found = int(text) if text.isdecimal() else 0
+    if found < 2:
+        raise ValueError(f"--replays takes one whole number from 2 on, the first to compare with, not {text!r}")
+    return found
+
+
 def run(options: argparse.Namespace) -> Path:
-    """Measure and write; the folder of the table. Raises ValueError for a user's mistake."""
+    """Measure and write; the folder of the tables. Raises ValueError for a user's mistake."""
     shape = model_shape(options.model)
     rows = whole_numbers("--rows", options.rows)
     contexts = whole_numbers("--contexts", options.contexts)
+    lengths = sorted(set(whole_numbers("--lengths", options.lengths)))
+    check_lengths(shape, lengths)
+    times = replay_count(options.replays)
     if not torch.cuda.is_available():
         raise ValueError("the kernels need a CUDA GPU, and torch sees none here")
-    from cases.runtime.kernels.bench_kernels import kernels  # it needs Triton, which machines without a GPU lack
-
     ceiling = Ceiling(**calibrate("cuda", options.dtype))
-    found = []
-    for kernel in kernels(shape, options.dtype, rows, contexts, options.layers):
-        found.append(measured(kernel, ceiling))
-        print(line(found[-1]), flush=True)
+    found = time_kernels(shape, options, rows, contexts, ceiling)
     facts = {
         "model": options.model, "dtype": options.dtype, "shape": asdict(shape), **asdict(ceiling),
         "gpu": torch.cuda.get_device_name(), "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__, "layers": options.layers or shape.num_hidden_layers, "replays": REPLAYS,
     }  # fmt: skip
-    return write(options.to / f"{options.model}-{options.dtype}", found, facts)
+    folder = write(options.to / f"{options.model}-{options.dtype}", found, facts)
+    if not options.no_accuracy:
+        torch.cuda.empty_cache()
+        measure_kernels(shape, options.dtype, lengths, times, say, folder)
+    return folder
+
+
+def time_kernels(
+    shape: LlamaShape, options: argparse.Namespace, rows: Sequence[int], contexts: Sequence[int], ceiling: Ceiling
+) -> list[dict[str, Any]]:
+    """The rows of the table; the weights that the kernels read are gone at the end."""
+    from cases.runtime.kernels.bench_kernels import kernels  # it needs Triton, which machines without a GPU lack
+
+    found = []
+    for kernel in kernels(shape, options.dtype, rows, contexts, options.layers):
+        found.append(measured(kernel, ceiling))
+        say(line(found[-1]))
+    return found
 
 
 def write(folder: Path, found: Sequence[dict[str, Any]], facts: dict[str, Any]) -> Path:
-    """kernels.csv and kernels.json in `folder`, each whole or not at all."""
+    """kernels.csv and kernels.json in `folder`, each whole or not at all; an earlier model's outputs are taken away."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "kernels.csv.part"
-    with part.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(found)
-    part.replace(folder / "kernels.csv")
-    aside = folder / "kernels.json.part"
-    aside.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    aside.replace(folder / "kernels.json")
+    forget(folder)
+    write_rows(folder / "kernels.csv", COLUMNS, found)
+    write_text(folder / "kernels.json", json.dumps(facts, indent=1) + "\n")
     return folder
+
+
+def say(text: str) -> None:
+    """A line for people who watch, at once."""
+    print(text, flush=True)
 
 
 def line(row: dict[str, Any]) -> str:

@@ -16,12 +16,11 @@ from cases.runtime.kernels.rowwise import rms_norm
 from cases.runtime.kernels.timing import Kernel
 from cases.runtime.llama import POSITION, State
 from cases.runtime.shape import LlamaShape
-from cases.runtime.weights import LlamaWeights, empty_weights
+from cases.runtime.weights import random_weights
 
 CAPACITY = 512
 HEADS_IN_A_GRAPH = 8
 """Runs of the language-model head in one graph: there is one in a model, larger than the cache."""
-SPREAD = 0.02
 
 
 class Bench:
@@ -29,7 +28,7 @@ class Bench:
 
     def __init__(self, shape: LlamaShape, dtype: torch.dtype, layers: int | None) -> None:
         self.shape, self.dtype = shape, dtype
-        self.weights = random_weights(shape, dtype)
+        self.weights = random_weights(shape, dtype, "cuda")
         self.layers = min(layers or shape.num_hidden_layers, shape.num_hidden_layers)
         self.blocks = TritonBlocks(shape, dtype)
         self.state = State(shape, CAPACITY, dtype, "cuda")
@@ -41,17 +40,6 @@ class Bench:
     def nbytes(self, *tensors: Tensor) -> float:
         """Bytes of tensors that a kernel reads or writes once."""
         return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
-
-
-def random_weights(shape: LlamaShape, dtype: torch.dtype) -> LlamaWeights:
-    """Weights N(0, 0.02) on the device."""
-    weights = empty_weights(shape, dtype, "cuda")
-    for layer in weights.layers:
-        for tensor in vars(layer).values():
-            tensor.normal_(0.0, SPREAD)
-    for tensor in (weights.embedding, weights.norm, weights.head):
-        tensor.normal_(0.0, SPREAD)
-    return weights
 
 
 def kernels(
