@@ -54,7 +54,7 @@ publish: $(READY) ## a run's shareable files into results/published/: make publi
 	@to=results/published/$(notdir $(RUN:/=)); mkdir -p $$to; cp $(RUN)/manifest.json $(RUN)/*.csv $$to/; \
 		$(PY) -m harness.provenance $$to || true; $(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
 
-bench-kernels: $(READY) ## each kernel of a layer alone, on a CUDA GPU: make bench-kernels ARGS="--model llama3_8b"
+bench-kernels: $(READY) ## each kernel alone, and the model's errors and replays, on a CUDA GPU: make bench-kernels ARGS="--model llama3_8b"
 	$(PY) -m cases.runtime.kernels.bench $(ARGS) | tee /dev/stderr | sed -n 's/^Kernels: //p' | xargs -r $(PY) -m reports.kernels
 
 paper: $(READY) ## published tables, figures, audit and claims beside the measured runs, into results/paper/report/

@@ -1,4 +1,7 @@
-"""`python -m reports.kernels results/kernels/NAME`: the table of a benchmark of kernels, from its two files."""
+"""`python -m reports.kernels results/kernels/NAME`: the tables of a benchmark of kernels, from its files.
+
+`report/kernels.md` holds all of them, and says which are missing.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from typing import Any
 import pandas as pd
 
 from reports import terminal
+from reports.markup import markdown, markdown_escape
+from reports.outputs import TABLES, output_tables
 from reports.run import load_table, read
 from reports.table import Cell, Notes, Table, heads, number
 from reports.write import write_table
@@ -60,19 +65,35 @@ def load_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
+def write(folder: Path, tables: Sequence[Table], missing: Sequence[str]) -> None:
+    """Every table into files of its own, all of them into the page; an older report's are taken away."""
+    folder.mkdir(exist_ok=True)
+    for name in TABLES:
+        for suffix in ("csv", "md", "tex"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+    for table in tables:
+        write_table(table, folder)
+    parts = [*map(markdown, tables), *(f"{markdown_escape(sentence)}\n" for sentence in missing)]
+    (folder / "kernels.md").write_text("\n".join(parts), encoding="utf-8")
+
+
 def main(argv: Sequence[str]) -> int:
     """0, or 2 with one sentence on stderr."""
     parser = argparse.ArgumentParser(prog="python -m reports.kernels", description=__doc__)
     parser.add_argument("folder", type=Path, help="folder with kernels.csv and kernels.json")
     folder = parser.parse_args(argv).folder
     try:
-        table = kernels_table(folder)
-        (folder / "report").mkdir(exist_ok=True)
-        write_table(table, folder / "report")
+        tables, missing = output_tables(folder, load_facts(folder / "kernels.json"))
+        tables.insert(0, kernels_table(folder))
+        write(folder / "report", tables, missing)
     except (ValueError, OSError, pd.errors.ParserError) as error:
         print(f"reports.kernels: {error}", file=sys.stderr)
         return 2
-    terminal.show(table, terminal.console())
+    console = terminal.console()
+    for table in tables:
+        terminal.show(table, console)
+    for sentence in missing:
+        print(sentence)
     return 0
 
 

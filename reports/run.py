@@ -18,7 +18,7 @@ SMOKE = "SMOKE RUN, not a measurement"
 STEPPED = {"attribution"}
 """Studies whose cases each follow a procedure of their own."""
 TEXT = {"case", "state", "reason", "engine", "stage", "metric", "throttle"}
-TRUTH = {"supported", "passed"}
+TRUTH = {"supported", "passed", "not_above_plain", "cache_equal"}
 PLACES = (
     "run", "protocol", "smoke", "started", "gpu", "model.name", "model.dtype", "model.weights", "config.run",
     "config.cases", "config.sweep.prompt_lengths", "config.sweep.ttft_iterations", "config.sweep.decode.prompt_length",

@@ -48,6 +48,36 @@ def test_the_table_has_time_floor_rates_and_the_share_of_the_ceiling(folder):
     assert (folder / "report" / "kernels.md").is_file()
 
 
+def test_outputs_of_an_earlier_benchmark_do_not_stay_beside_new_kernels(folder):
+    (folder / "accuracy.csv").write_text("old")
+    (folder / "replays.csv").write_text("old")
+    bench.write(folder, [], FACTS)
+    assert sorted(path.name for path in folder.iterdir()) == ["kernels.csv", "kernels.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "measured"),
+    [([], [((10, 100, 200, 400), 5000)]), (["--no-accuracy"], []), (["--lengths", "9,3,9"], [((3, 9), 5000)])],
+)
+def test_outputs_are_measured_after_the_kernels_unless_left_out(tmp_path, monkeypatch, arguments, measured):
+    """Where the GPU's part is stubbed: which measurements are asked for, and what lies there by then."""
+    asked = []
+
+    def outputs(shape, dtype, lengths, times, say, folder):
+        assert (folder / "kernels.csv").is_file()
+        asked.append((tuple(lengths), times))
+
+    monkeypatch.setattr(bench.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(bench.torch.cuda, "get_device_name", lambda: "Invented GPU")
+    monkeypatch.setattr(bench, "calibrate", lambda device, dtype: {"read_bandwidth_tb_s": 4.0, "matmul_tflop_s": 800.0})
+    monkeypatch.setattr(bench, "time_kernels", lambda *_: [bench.measured(kernel(), bench.Ceiling(4.0, 800.0))])
+    monkeypatch.setattr(bench, "seconds", lambda work, times: 25e-6)
+    monkeypatch.setattr(bench, "measure_kernels", outputs)
+    assert bench.main([*arguments, "--to", str(tmp_path)]) == 0
+    assert asked == measured
+    assert (tmp_path / "llama2_7b-float16" / "kernels.json").is_file()
+
+
 def test_files_that_are_missing_or_lack_facts_are_one_sentence(folder, capsys):
     (folder / "kernels.json").write_text(json.dumps({key: FACTS[key] for key in FACTS if key != "gpu"}))
     assert main([str(folder)]) == 2
@@ -64,7 +94,12 @@ def test_files_that_are_missing_or_lack_facts_are_one_sentence(folder, capsys):
         (["--model", "checkpoint"], "has no shape of its own"),
         (["--rows", "16,x"], "--rows takes whole numbers from 1 on"),
         (["--contexts", "0"], "--contexts takes whole numbers from 1 on"),
+        (["--lengths", "10,0"], "--lengths takes whole numbers from 1 on"),
+        (["--lengths", "100000"], "has positions for prompts of at most 4092 tokens"),
+        (["--replays", "1"], "--replays takes one whole number from 2 on"),
+        (["--replays", "many"], "--replays takes one whole number from 2 on"),
         ([], "the kernels need a CUDA GPU"),
+        (["--no-accuracy"], "the kernels need a CUDA GPU"),
     ],
 )
 def test_what_the_benchmark_can_not_do_is_one_sentence(arguments, sentence, capsys, monkeypatch):

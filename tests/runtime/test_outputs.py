@@ -280,7 +280,7 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path):
 
 def test_prompts_that_the_model_has_no_positions_for_are_refused():
     check_lengths(SHAPE, [60])
-    with pytest.raises(ValueError, match="--lengths holds 61, but with 4 steps .* at most 60 tokens"):
+    with pytest.raises(ValueError, match=r"--lengths holds 61, but with 4 steps .* at most 60 tokens"):
         check_lengths(SHAPE, [3, 61])
 
 
