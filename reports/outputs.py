@@ -17,8 +17,9 @@ TABLES = {"accuracy": "errors against float32", "replays": "replays of one graph
 """By the name of the file, what it holds."""
 ERRORS = (
     "The error of the kernels is at most {ours} and {ours_mean} on average, that of plain {dtype} operations at most "
-    "{theirs} and {theirs_mean}, and in {better} of {rows} rows the kernels' is not above the plain one. An error is ||a - b|| / ||b|| of the logits, b by plain float32 "
-    "operations on the same weights and tokens; step 0 is the prefill, the others read given tokens. "
+    "{theirs} and {theirs_mean}, and in {better} of {rows} rows the kernels' is not above the plain one. "
+    "An error is ||a - b|| / ||b|| of the logits, b by plain float32 operations on the same weights and tokens; step 0 "
+    "is the prefill, the others read given tokens. "
 )
 REPLAYED = (
     "{differing} of {replays} replays gave logits of which any bit is unlike the first replay's, and after the last "
