@@ -10,8 +10,17 @@ from harness.compose import CONF
 from harness.config import CaseConfig, RunConfig
 from harness.job import CaseJob
 
-FIXED = ("baseline", "cuda_graph", "jit", "jit_cuda_graph", "tensorrt_llm", "eager", "transformers_compile")
-ENGINES = {"baseline": "transformers", "transformers_compile": "transformers", "tensorrt_llm": "tensorrt_llm"}
+FIXED = (
+    "baseline", "cuda_graph", "jit", "jit_cuda_graph", "tensorrt_llm", "eager", "transformers_compile", "vllm",
+    "vllm_covering",
+)  # fmt: skip
+ENGINES = {
+    "baseline": "transformers",
+    "transformers_compile": "transformers",
+    "tensorrt_llm": "tensorrt_llm",
+    "vllm": "vllm",
+    "vllm_covering": "vllm",
+}
 """The software that must have answered, as the first word of a verdict's `engine`."""
 STAND_IN = "cases.stand_in.StandIn"
 IMPERSONATED = "Transformers (published as TensorRT-LLM)"

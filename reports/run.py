@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness import schema
+from reports.style import places
 
 REFERENCE = "baseline"
 SMOKE = "SMOKE RUN, not a measurement"
@@ -197,7 +198,8 @@ def load(path: Path) -> Run:
     if "latency_ms" not in samples:  # it came with the server's clock: before, all latencies were the client's
         samples = samples.assign(latency_ms=samples["host_ms"])
     frames["samples"] = samples.assign(**{column: 0.0 for column in schema.SAMPLES if column not in samples})
-    cases = told_apart({name: str(config["cases"][name]["title"]) for name in config["run"]})
+    names = config["run"] if config.get("study") else places(config["run"])  # an experiment has an order of its own
+    cases = told_apart({name: str(config["cases"][name]["title"]) for name in names})
     for name, frame in frames.items():
         if stray := sorted(set(frame["case"]) - set(cases)):
             raise ValueError(

@@ -23,7 +23,12 @@ LOOKS = {
     "tensorrt_llm": Look("#009e73", "P"),
     "transformers_compile": Look("#56b4e9", "X"),
     "vllm": Look("#332288", "<"),
+    "vllm_covering": Look("#8f63c9", "*"),
 }
+ORDER = (
+    "baseline", "cuda_graph", "jit", "jit_cuda_graph", "tensorrt_llm", "vllm", "vllm_covering", "transformers_compile",
+    "eager",
+)  # fmt: skip
 STUDIES = {  # the cases of an experiment are never drawn together with those above
     "shared_pool": Look("#d55e00", "D"),
     "few_instantiated": Look("#009e73", "P"),
@@ -72,6 +77,11 @@ RC: Any = {
     "pdf.fonttype": 42,
     "text.parse_math": False,  # a dollar sign in a title is a dollar sign
 }
+
+
+def places(cases: Iterable[str]) -> list[str]:
+    """Names in the fixed order of tables and figures; those unknown here follow as they came."""
+    return sorted(cases, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
 def looks(cases: Iterable[str]) -> dict[str, Look]:

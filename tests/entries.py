@@ -48,7 +48,7 @@ def read_entry(path: Path) -> Entry:
 DEFAULTS = to_config(compose_raw([])).cases
 FAKE = Entry("fake", "tests.fakes.FakeCase", {})
 CONFIGURED = [read_entry(path) for path in sorted((ROOT / "conf/case").glob("*.yaml"))]
-ABSENT = [entry for entry in CONFIGURED if entry.name == "tensorrt_llm"]
+ABSENT = [entry for entry in CONFIGURED if entry.name in ("tensorrt_llm", "vllm", "vllm_covering")]
 PRESENT = [FAKE, *(entry for entry in CONFIGURED if entry not in ABSENT)]
 EVERY = [*PRESENT, *ABSENT]
 REFUSALS = (Unavailable, Unsupported, RuntimeError, ValueError, OSError)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from harness import validate
 from harness.compose import CONF, Source, compose_raw, expand_sweeps, flatten, resolved, to_config
 from harness.config import CaseConfig, RunConfig
 from harness.helptext import NO_HELP, help_text, option_lines, yaml_comments
@@ -25,6 +26,22 @@ def test_configurations_compose_into_types(overrides):
     assert config.run == ["baseline", "cuda_graph", "jit", "jit_cuda_graph", "tensorrt_llm"]
     assert all(isinstance(case, CaseConfig) for case in config.cases.values())
     assert config.sweep.p99_iterations == config.sweep.ttft_iterations
+
+
+def test_engines_are_compared_by_naming_them():
+    config = compose("run=[baseline,jit_cuda_graph,vllm,transformers_compile]")
+    validate.check(config)
+    assert config.run == ["baseline", "jit_cuda_graph", "vllm", "transformers_compile"]
+
+
+def test_the_covering_vllm_captures_the_lengths_of_the_sweep_and_the_other_its_own():
+    config = compose("run=[vllm,vllm_covering]", "sweep.prompt_lengths=[7,30]")
+    validate.check(config)
+    plain, covering = config.cases["vllm"], config.cases["vllm_covering"]
+    assert (plain.options["capture_sizes"], covering.options["capture_sizes"]) == (None, [7, 30])
+    rest = {name: value for name, value in covering.options.items() if name != "capture_sizes"}
+    assert rest.items() <= plain.options.items()
+    assert plain.target == covering.target
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("model/*.yaml")), ids=lambda path: path.stem)

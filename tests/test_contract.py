@@ -273,7 +273,7 @@ def test_a_case_takes_the_options_of_its_yaml(entry):
 
 def test_naming_the_cases_imports_nothing_heavy():
     targets = [entry.target for entry in CONFIGURED]
-    heavy = ("torch", "transformers", "tensorrt_llm", "triton", "numpy")
+    heavy = ("torch", "transformers", "tensorrt_llm", "vllm", "triton", "numpy")
     code = (
         "import sys; from harness.loader import load_case\n"
         f"for target in {targets!r}: load_case(target)\n"

@@ -78,6 +78,10 @@ def test_engines_are_told_by_their_first_word():
     assert identity.wrong_engine("mine", job_of(), "anything") == ""
     assert identity.wrong_engine("tensorrt_llm", job_of(), "tensorrt_llmish 1.0")
     assert identity.wrong_engine("tensorrt_llm", job_of(), "")
+    for name in ("vllm", "vllm_covering"):
+        assert identity.wrong_engine(name, job_of(), "vllm 0.23.0 LLMEngine in process") == ""
+        assert "only vllm may answer" in identity.wrong_engine(name, job_of(), "transformers 5.17")
+    assert "only transformers may" in identity.wrong_engine("transformers_compile", job_of(), "vllm 0.23.0 LLMEngine")
     assert identity.wrong_engine("tensorrt_llm", job_of(impersonate=None), "transformers 5.17")
 
 

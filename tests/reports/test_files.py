@@ -155,8 +155,26 @@ def test_markdown_tables_have_equal_columns(stored):
 def test_looks_are_fixed_by_name_and_differ():
     known = style.looks(["jit", "baseline"])
     assert known["jit"] == style.LOOKS["jit"]
-    assert style.looks(["baseline", "jit", "vllm"])["vllm"] == style.looks(["vllm"])["vllm"]
-    assert len(set(style.looks([*style.LOOKS, "vllm", "sglang", "gguf"]).values())) == len(style.LOOKS) + 3
+    assert style.looks(["baseline", "jit", "sglang"])["sglang"] == style.looks(["sglang"])["sglang"]
+    assert len(set(style.looks([*style.LOOKS, "exllama", "sglang", "gguf"]).values())) == len(style.LOOKS) + 3
+    assert len({look.colour for look in style.LOOKS.values()}) == len(style.LOOKS)
+    assert sorted(style.ORDER) == sorted(style.LOOKS), "each of them has its place"
+
+
+@pytest.mark.parametrize("cases", [("transformers_compile", "vllm", "jit_cuda_graph", "mine", "baseline"),
+                                   ("vllm_covering", "mine", "vllm")])  # fmt: skip
+def test_any_set_of_cases_is_reported_in_an_order_that_their_names_fix(tmp_path, cases):
+    titles = {case: f"The case {case}" for case in cases}
+    spec = Spec(cases=cases, missing=("mine",), wrong=(), titles=titles, iterations=4, context_ranges=((10, 60),))
+    run = load(invent(tmp_path / "run", spec))
+    wanted = [titles[case] for case in (*style.ORDER, "mine") if case in cases]
+    assert list(run.cases.values()) == wanted
+    table = next(table for table in tables_of(run) if table.name == "ttft")
+    heads = [column.head.text for column in table.columns]
+    assert [head for head in heads if head in wanted] == wanted
+    figure = next(plot.figure for plot in plots.plots(run) if plot.name == "ttft")
+    drawn = {line.get_color() for line in figure.axes[0].lines}
+    assert {style.LOOKS[case].colour for case in cases if case != "mine"} <= drawn
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8).map(sorted))
