@@ -97,6 +97,22 @@ def test_products_of_the_7b_shape_fill_132_processors():
         assert 126 <= across * down <= 132
 
 
+@pytest.mark.parametrize(("kind", "rows"), [("rotated", 12288), ("rotated", 6144), ("gated", 22016), ("gated", 28672)])
+@pytest.mark.parametrize("count", [64, 112, 144, 160, 208, 256])
+def test_no_processor_of_the_usual_models_waits_for_half_of_the_time(kind, rows, count):
+    """Rows that the busiest one computes for all tokens, against an even share."""
+    tile = choose(kind, count, rows, 4096, 132, 128)
+    across, down = tile.grid(count, rows)
+    busiest = -(-across * down // 132) * tile.used * tile.tokens
+    assert rows * count / 132 > 0.6 * busiest
+
+
+def test_the_tiles_of_the_7b_shape_are_those_that_were_measured():
+    assert choose("rotated", 208, 12288, 4096, 132, 128).used == 192
+    assert choose("gated", 208, 22016, 4096, 132).used == 192
+    assert choose("gated", 112, 22016, 4096, 132).used == 176
+
+
 def test_gate_and_up_take_the_tile_whose_busiest_processor_has_less_to_do():
     assert choose("gated", 400, 22016, 4096, 132).lasting
     assert choose("gated", 400, 37888, 3584, 132).share

@@ -7,6 +7,7 @@ blocks fill the processors once.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,6 +21,8 @@ WIDEST = 256
 """Tokens a block can take: the widest tile of the tensor cores."""
 TALLEST = 192
 """Rows a block takes with 64 of them a warpgroup."""
+SHARED = (TALLEST, 96, 128, 64)
+"""Rows that a pair of blocks may share, each with half of the tokens."""
 WIDEST_LENT = 200
 """Tokens up to which three warpgroups and a fourth that loads share the registers: the assembler takes no more."""
 WIDEST_TALL = 176
@@ -134,10 +137,12 @@ def choose(kind: Kind, count: int, rows: int, inputs: int, processors: int, head
         used = _fitting(rows, processors)
         return Tile(kind, _rounded(used, 64), used, alone)
     if kind == "gated" and count <= WIDEST:
-        return Tile(kind, TALLEST, TALLEST, alone)
+        used = _quickest((TALLEST, _fitting(rows, processors)), rows, 1, processors)
+        return Tile(kind, _rounded(used, 64), used, alone)
     if kind == "gated" and _busiest(rows, 256, 3, processors) < _busiest(rows, TALLEST, 2, processors):
         return Tile(kind, 256, 256, _part(count, 3, WIDEST_TALL), tall=2, blocks=processors)
-    return Tile(kind, TALLEST, TALLEST, _half(count), share=True)
+    used = _quickest(SHARED, rows, 2, processors)
+    return Tile(kind, _rounded(used, 64), used, _half(count), share=True)
 
 
 def tiles(kind: Kind, most: int, rows: int, inputs: int, processors: int, head_dim: int = 0) -> list[Tile]:
@@ -179,6 +184,11 @@ def _part(count: int, least: int, widest: int) -> int:
 def _busiest(rows: int, used: int, across: int, processors: int) -> float:
     """Rows that the busiest multiprocessor computes for all tokens, cut into `across` tiles; the count has no say."""
     return -(-(-(-rows // used) * across) // processors) * used / across
+
+
+def _quickest(choices: Sequence[int], rows: int, across: int, processors: int) -> int:
+    """The first of those rows a block with which the busiest multiprocessor computes fewest, dropped ones included."""
+    return min(choices, key=lambda used: -(-(-(-rows // used) * across) // processors) * _rounded(used, 64))
 
 
 def _fitting(rows: int, processors: int) -> int:
