@@ -16,4 +16,6 @@ def test_tokens_that_did_not_come_alone_are_counted_under_the_tables(run_dir):
     for name in ("ttft", "decode"):
         notes = [text for _, text in found[name].notes.lines() if "before it was asked for" in text]
         assert len(notes) == 1
-        assert re.search(r"JIT-Only (\d+ [a-z, ]+)?\d+ whose token came with others or before it was asked for", notes[0])
+        assert re.search(
+            r"JIT-Only (\d+ [a-z, ]+)?\d+ whose token came with others or before it was asked for", notes[0]
+        )
