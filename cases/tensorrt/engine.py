@@ -49,31 +49,43 @@ def load(plan: Plan) -> Engine:
     """
     need_weights(Path(plan.checkpoint))
     mark = processes.mark()
-    # The engine reads it on import or at its first LLM: it is set before either.
-    worker = processes.choose_worker(plan.options["worker"])
-    try:
-        import tensorrt_llm
-
-        version = versions.version_of(tensorrt_llm)
-        from tensorrt_llm import LLM, SamplingParams
-        from tensorrt_llm.llmapi import CudaGraphConfig, KvCacheConfig, TorchLlmArgs
-    except ImportError as error:
-        raise Unavailable(f"the package {PACKAGE} can't be imported ({error}): {versions.HOW_TO_GET_IT}") from error
-    known = frozenset(TorchLlmArgs.model_fields)
-    arguments = versions.llm_arguments(plan, version) | versions.per_request_sampler(plan, known)
-    arguments["kv_cache_config"] = made(version, KvCacheConfig, versions.cache_arguments(plan))
-    arguments["cuda_graph_config"] = made(version, CudaGraphConfig, versions.GRAPH_ARGUMENTS)
-    versions.refuse_unknown(version, "LLM", known, arguments)
     with ExitStack() as undo:
         undo.callback(processes.end_left_overs, mark)
-        llm = LLM(**arguments)
+        # The engine reads it on import or at its first LLM: it is set before either.
+        worker = processes.choose_worker(plan.options["worker"])
+        package, api, version = imported()
+        arguments = llm_arguments(plan, version, api)
+        llm = package.LLM(**arguments)
         undo.callback(llm.shutdown)
         check_made(llm, plan)
-        engine = Engine(plan, version, llm, SamplingParams, mark, "")
+        engine = Engine(plan, version, llm, package.SamplingParams, mark, "")
         engine.sampling(1)
         engine.described = describe(engine, worker)
         undo.pop_all()
     return engine
+
+
+def imported() -> tuple[Any, Any, Version]:
+    """The package, its LLM API and its version. Raises Unavailable."""
+    try:
+        import tensorrt_llm
+
+        version = versions.version_of(tensorrt_llm)
+        from tensorrt_llm import LLM, SamplingParams, llmapi  # noqa: F401  a package without them is none of ours
+        from tensorrt_llm.llmapi import CudaGraphConfig, KvCacheConfig, TorchLlmArgs  # noqa: F401
+    except ImportError as error:
+        raise Unavailable(f"the package {PACKAGE} can't be imported ({error}): {versions.HOW_TO_GET_IT}") from error
+    return tensorrt_llm, llmapi, version
+
+
+def llm_arguments(plan: Plan, version: Version, api: Any) -> dict[str, Any]:
+    """Every argument of `LLM`. Raises Unsupported for one that this version does not have."""
+    known = frozenset(api.TorchLlmArgs.model_fields)
+    arguments = versions.llm_arguments(plan, version) | versions.per_request_sampler(plan, known)
+    arguments["kv_cache_config"] = made(version, api.KvCacheConfig, versions.cache_arguments(plan))
+    arguments["cuda_graph_config"] = made(version, api.CudaGraphConfig, versions.GRAPH_ARGUMENTS)
+    versions.refuse_unknown(version, "LLM", known, arguments)
+    return arguments
 
 
 def made(version: Version, kind: Any, arguments: dict[str, Any]) -> Any:
@@ -118,9 +130,9 @@ def describe(engine: Engine, worker: str) -> str:
     """What answered: version, backend, and every way in which two installs could differ."""
     options = engine.plan.options
     early = ", first token early" if options["early_first_token"] else ""
-    clock = "its submission" if engine.version.numbers >= versions.LLM_METRICS else "its arrival in the engine"
+    clock = "submission" if engine.version.numbers >= versions.LLM_METRICS else "arrival in the engine"
     return (
         f"{PACKAGE} {engine.version.text} {type(engine.llm).__name__}, backend {engine.llm.args.backend}, "
         f"CUDA graph of batch 1, block reuse off, overlap scheduler {'on' if options['overlap_scheduler'] else 'off'}"
-        f"{early}, {worker}, server clock from a request's {clock.removeprefix('its ')}"
+        f"{early}, {worker}, server clock from a request's {clock}"
     )

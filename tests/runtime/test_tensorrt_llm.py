@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from cases.tensorrt import versions
+from cases.tensorrt import processes, versions
 from cases.tensorrt_llm import TensorRtLlm
 from harness.contract import Plan, Sampling, Unavailable, Unsupported
 from tests.entries import CONTEXT
@@ -86,6 +87,7 @@ def test_tensorrt_llm_is_unavailable_without_its_package(monkeypatch, module, ti
     monkeypatch.setitem(sys.modules, "tensorrt_llm", module)
     with pytest.raises(Unavailable, match=r"can't be imported \(.+\): `make setup-tensorrt-llm` installs it in an env"):
         prepared(tiny_checkpoint)
+    assert processes.MARK not in os.environ, "what is started later is not the engine's"
 
 
 @pytest.mark.parametrize("version", ["0.21.0", "0.9", "", None])
