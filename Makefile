@@ -1,6 +1,6 @@
 # `make` says what there is. PYTHON=/path/to/python uses that interpreter as it is and installs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help given setup bench smoke report publish bench-kernels paper lint test test-gpu clean wheels
+.PHONY: help given setup setup-tensorrt-llm setup-vllm bench smoke report publish bench-kernels paper lint test test-gpu clean wheels
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -8,6 +8,7 @@ ARGS ?=
 RUN ?=
 JOBS ?= 2
 OFFLINE ?= hydra-core omegaconf antlr4-python3-runtime
+ENGINE_PYTHON ?= python3.12
 
 ifeq ($(origin PYTHON),undefined)
   KEY := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
@@ -19,7 +20,7 @@ else
 endif
 
 help: ## say what each target does
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  overrides: make bench ARGS="run=[baseline,jit] sweep.blocks=1"; all of them: make bench ARGS=--help'
 
 given:
@@ -35,6 +36,25 @@ setup: $(READY) ## make .venv with the exact versions of constraints.txt, if it 
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	rm -f .venv/.ready-*
 	touch $@
+
+# An engine that pins its own torch: a line like this, an extra of its name in pyproject.toml, and
+# `python: $${engine_python:NAME}` in its yaml.
+setup-tensorrt-llm: .venv-tensorrt-llm/.ready ## .venv-tensorrt-llm, an environment of TensorRT-LLM's own, beside .venv
+
+setup-vllm: .venv-vllm/.ready ## .venv-vllm, an environment of vLLM's own, beside .venv
+
+# Not `.[NAME]`: the harness's own dependencies, torch among them, are not the engine's. A worker needs msgpack alone.
+.venv-%/.ready:
+	@command -v "$(ENGINE_PYTHON)" >/dev/null || { \
+		echo "error: $* needs $(ENGINE_PYTHON), which is not here: install it, or name another Python from 3.11 on with ENGINE_PYTHON=" >&2; exit 2; }
+	@nvidia-smi -L 2>/dev/null | grep -q GPU || { \
+		echo "error: $* runs on an NVIDIA GPU, and nvidia-smi shows none here: set it up on the machine that has one" >&2; exit 2; }
+	@rm -rf .venv-$*; "$(ENGINE_PYTHON)" -m venv .venv-$* \
+		&& wanted="$$(.venv-$*/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$*'])")" \
+		&& .venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip setuptools wheel \
+		&& .venv-$*/bin/python -m pip install --quiet --disable-pip-version-check $$wanted "$$(grep '^msgpack==' constraints.txt)" \
+		&& touch $@ || { rm -rf .venv-$*; \
+		echo "error: $* was not installed, and .venv-$* is removed again: the lines above say why; it needs network to the package indexes, and what the engine's own guide names" >&2; exit 2; }
 
 bench: $(READY) ## measure: the default run on a GPU with 20 GiB free, else the CPU smoke run
 	@set -f; preset="$$($(PY) -m harness.preset)"; $(PY) -m harness $$preset $(ARGS)
@@ -74,6 +94,6 @@ test-gpu: $(READY) ## the tests that need a CUDA GPU
 wheels: $(READY) ## pure wheels that a GPU machine without network lacks, into .whl/ (OFFLINE="names")
 	$(PY) -m pip wheel --quiet --no-deps -c constraints.txt -w .whl $(OFFLINE)
 
-clean: ## remove the environment, caches and wheels; results stay
-	rm -rf .venv .whl .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+clean: ## remove the environments, engines' too, caches and wheels; results stay
+	rm -rf .venv .venv-* .whl .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

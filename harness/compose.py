@@ -36,7 +36,15 @@ def span(first: int, last: int) -> list[int]:
     return list(range(first, last + 1))
 
 
+def engine_python(name: str) -> str | None:
+    """`${engine_python:vllm}` in a configuration: the interpreter of `.venv-vllm`, from the repository's root; null
+    where `make setup-vllm` has not made that environment."""
+    python = f".venv-{name}/bin/python"
+    return python if (ROOT / python).is_file() else None
+
+
 OmegaConf.register_new_resolver("pick", pick, replace=True)
+OmegaConf.register_new_resolver("engine_python", engine_python, replace=True)
 OmegaConf.register_new_resolver("span", span, replace=True)
 ENGINE, STAND_IN = "tensorrt_llm", "stand_in"
 BRANCHES = {"protocol": "warmup=apart", "protocol.sampling": "strategy=greedy", "sweep": "blocks=1"}

@@ -91,6 +91,8 @@ class Stats(NamedTuple):
     answered by a graph. `ungraphed`: forwards that a case with graphs had to run without one. `hits`, `misses`:
     prefills whose graph was there, and was not. `evictions`: graphs that made room. `failures`: captures that
     failed. `begun`: captures begun; more of them than `captures` and `failures` together is one going on.
+    `coalesced`: tokens of a stream (`push`) whose interval is no step of the engine's: they shared a chunk with
+    others, or lay there before they were asked for.
     """
 
     gpu_ns: int = 0
@@ -103,6 +105,7 @@ class Stats(NamedTuple):
     evictions: int = 0
     failures: int = 0
     begun: int = 0
+    coalesced: int = 0
 
 
 class Footprint(NamedTuple):

@@ -11,10 +11,13 @@ from typing import Any, cast
 from rich.console import Console
 from rich.table import Table
 
+from harness.compose import ROOT
 from harness.config import CaseConfig, RunConfig, SweepConfig
 from harness.job import CaseJob, Job, SweepJob
 
 CONTEXT_STEP = 256
+ENGINES = ".venv-"
+"""How the folders of environments begin that `make setup-NAME` makes for engines with pins of their own."""
 CONTEXT_LEAST = 512
 
 
@@ -101,8 +104,14 @@ def show(config: RunConfig, console: Console) -> None:
 
 
 def interpreter(python: str) -> str:
-    """`python` as a child is started with: an absolute path, or a bare name for PATH. Links stay (venvs need them)."""
+    """`python` as a child is started with: an absolute path, or a bare name for PATH. Links stay (venvs need them).
+
+    A relative path is one from the working directory, but for that of an environment of `make setup-NAME`, which is
+    one from the repository's root.
+    """
     path = Path(python).expanduser()
+    if path.parts[0].startswith(ENGINES):
+        return str(ROOT / path)
     return str(path.absolute()) if len(path.parts) > 1 else python
 
 

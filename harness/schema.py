@@ -20,7 +20,7 @@ SAMPLES = (
     "case", "block", "metric", "prompt_length", "context_length", "iteration", "started_ns",
     "host_ms", "gpu_ms", "server_ms", "token_id", "captures", "sm_clock_mhz", "throttle",
     "ungraphed", "hits", "misses", "evictions", "failures", "capturing",
-    "latency_ms",
+    "latency_ms", "coalesced",
 )  # fmt: skip
 SAMPLES_ALWAYS = SAMPLES[:14]
 """Columns that every samples.csv has; those behind them came later, and are 0 where a file lacks them, but for
@@ -28,16 +28,19 @@ SAMPLES_ALWAYS = SAMPLES[:14]
 TTFT = (
     "case", "prompt_length", "n", "cold_ms", "mean_ms", "std_ms", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms",
     "gpu_p50_ms", "server_p50_ms", "floor_ms", "ratio_to_floor",
-    "captures", "ungraphed", "throttled",
+    "captures", "ungraphed", "throttled", "coalesced",
 )  # fmt: skip
+TTFT_ALWAYS = TTFT[:17]
+"""Columns that every ttft.csv has; `coalesced` came later, as in decode.csv, and is 0 where a file lacks it."""
 P99 = (
     "case", "prompt_length", "n", "p50_ms", "p90_ms", "p99_ms", "p99_low_ms", "p99_high_ms", "max_ms", "supported",
 )  # fmt: skip
 DECODE = (
     "case", "context_from", "context_to", "n", "mean_ms", "std_ms", "p50_ms", "p99_ms", "floor_ms", "ratio_to_floor",
     "gpu_p50_ms", "server_p50_ms",
-    "captures", "ungraphed", "throttled",
+    "captures", "ungraphed", "throttled", "coalesced",
 )  # fmt: skip
+DECODE_ALWAYS = DECODE[:15]
 EQUIVALENCE = (
     "case", "prompt_length", "tokens_compared", "tokens_equal", "max_relative_logit_error", "passed",
     "timed_tokens_compared", "timed_tokens_equal", "reason",

@@ -131,11 +131,12 @@ def ttft_rows(job: Job, samples: pd.DataFrame, floor: Floor) -> Iterator[Row]:
 
 
 def flags(group: pd.DataFrame) -> Row:
-    """How many samples of a group hold a capture, ran without a graph, or were taken on a slowed card."""
+    """How many samples of a group hold a capture, ran without a graph or on a slowed card, or are no step."""
     return {
         "captures": int((group["captures"] > 0).sum()),
         "ungraphed": int((group["ungraphed"] > 0).sum()),
         "throttled": int(throttled(group["throttle"]).sum()),
+        "coalesced": int((group["coalesced"] > 0).sum()),
     }
 
 

@@ -14,6 +14,7 @@ FLAGS = {
     "throttled": "throttled",
     "captures": "with a graph captured inside",
     "ungraphed": "without a graph",
+    "coalesced": "whose token came with others or before it was asked for",
 }
 INDEPENDENT = "Intervals take the samples for independent, pooled over blocks."
 BACK_TO_BACK = "Decode runs back to back, without the pauses between requests, so the card gets to its power cap."

@@ -187,9 +187,9 @@ def load(path: Path) -> Run:
         for name, columns in (
             ("status", schema.STATUS_ALWAYS),
             ("samples", schema.SAMPLES_ALWAYS),
-            ("ttft", schema.TTFT),
+            ("ttft", schema.TTFT_ALWAYS),
             ("p99", schema.P99),
-            ("decode", schema.DECODE),
+            ("decode", schema.DECODE_ALWAYS),
             ("equivalence", schema.EQUIVALENCE),
         )
     }
@@ -198,6 +198,8 @@ def load(path: Path) -> Run:
     if "latency_ms" not in samples:  # it came with the server's clock: before, all latencies were the client's
         samples = samples.assign(latency_ms=samples["host_ms"])
     frames["samples"] = samples.assign(**{column: 0.0 for column in schema.SAMPLES if column not in samples})
+    for name in ("ttft", "decode"):
+        frames[name] = frames[name].assign(**{} if "coalesced" in frames[name] else {"coalesced": 0})
     names = config["run"] if config.get("study") else places(config["run"])  # an experiment has an order of its own
     cases = told_apart({name: str(config["cases"][name]["title"]) for name in names})
     for name, frame in frames.items():

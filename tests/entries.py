@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from harness.compose import compose_raw, to_config
 from harness.contract import Case, Plan, Sampling, Unavailable, Unsupported
 from harness.ipc.client import RemoteCase
 from harness.loader import load_case
+from tests.standin import RELEASES, stand_in
 
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY = 1024
@@ -22,14 +24,20 @@ TRANSPORTS = ("inproc", "unix")
 
 
 class Entry(NamedTuple):
-    """A case as its yaml describes it, with the options that a CPU needs."""
+    """A case as its yaml describes it, with the options that a CPU needs; `release`: over the engine's stand-in."""
 
     name: str
     target: str
     options: dict[str, Any]
+    release: str = ""
 
     def plan(self, checkpoint: str, sampling: Sampling | None = None) -> Plan:
-        return Plan(self.name, checkpoint, "cpu", "float32", CONTEXT, sampling or Sampling(), self.options)
+        device: Any = "cuda" if self.release else "cpu"
+        return Plan(self.name, checkpoint, device, "float32", CONTEXT, sampling or Sampling(), self.options)
+
+    def there(self) -> AbstractContextManager[None]:
+        """While it is entered, the engine's package can be imported."""
+        return stand_in(self.release) if self.release else nullcontext()
 
     def new(self, transport: str) -> Case:
         return RemoteCase(self.target) if transport == "unix" else load_case(self.target)()
@@ -49,7 +57,13 @@ DEFAULTS = to_config(compose_raw([])).cases
 FAKE = Entry("fake", "tests.fakes.FakeCase", {})
 CONFIGURED = [read_entry(path) for path in sorted((ROOT / "conf/case").glob("*.yaml"))]
 ABSENT = [entry for entry in CONFIGURED if entry.name in ("tensorrt_llm", "vllm", "vllm_covering")]
-PRESENT = [FAKE, *(entry for entry in CONFIGURED if entry not in ABSENT)]
+STOOD_IN = [
+    entry._replace(name=f"{entry.name}-{release}", release=release, options={**entry.options, "worker": "single"})
+    for entry in ABSENT
+    if entry.name == "tensorrt_llm"
+    for release in RELEASES
+]
+PRESENT = [FAKE, *(entry for entry in CONFIGURED if entry not in ABSENT), *STOOD_IN]
 EVERY = [*PRESENT, *ABSENT]
 REFUSALS = (Unavailable, Unsupported, RuntimeError, ValueError, OSError)
 

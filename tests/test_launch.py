@@ -274,11 +274,11 @@ def test_events_may_come_in_pieces():
 def test_samples_take_the_nearest_reading_and_lose_an_unfinished_line(tmp_path):
     path = tmp_path / "samples.csv"
     header = ",".join(record.SAMPLES)
-    path.write_text(f"{header}\nfake,0,ttft,10,10,0,5000,1.25,,,7,0,,,0,1,0,0,0,0,1.25\nfake,0,ttft,10,10,1,60")
+    path.write_text(f"{header}\nfake,0,ttft,10,10,0,5000,1.25,,,7,0,,,0,1,0,0,0,0,1.25,0\nfake,0,ttft,10,10,1,60")
     readings = [telemetry.Reading(time, clock, 1, 1.0, 1, reason, 1) for time, clock, reason in
                 [(0, 900, ""), (4000, 1980, "sw_power_cap"), (9000, 100, "idle")]]  # fmt: skip
     record.join_conditions(path, lambda time_ns: telemetry.nearest(readings, time_ns))
-    assert path.read_text() == f"{header}\nfake,0,ttft,10,10,0,5000,1.25,,,7,0,1980,sw_power_cap,0,1,0,0,0,0,1.25\n"
+    assert path.read_text() == f"{header}\nfake,0,ttft,10,10,0,5000,1.25,,,7,0,1980,sw_power_cap,0,1,0,0,0,0,1.25,0\n"
 
 
 def test_no_reading_near_by_is_no_condition():

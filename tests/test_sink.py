@@ -49,11 +49,11 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_a_sample_is_a_row_with_the_schemas_columns(sink, tmp_path):
     before = Stats(1000, 500, 3, 9, 1, hits=7, misses=2, evictions=1, failures=0, begun=3)
-    after = Stats(2_001_000, 750_500, 5, 10, 2, hits=7, misses=3, evictions=3, failures=1, begun=7)
+    after = Stats(2_001_000, 750_500, 5, 10, 2, hits=7, misses=3, evictions=3, failures=1, begun=7, coalesced=1)
     sink.keep([(Place("decode", 10, 11, 4), timed(before, after))])
     assert (tmp_path / "samples.csv").read_text().splitlines() == [
         ",".join(SAMPLES),
-        "fake,2,decode,10,11,4,1000000000000000,1.234567,2.000000,0.750000,77,2,,,1,0,1,2,1,1,1.234567",
+        "fake,2,decode,10,11,4,1000000000000000,1.234567,2.000000,0.750000,77,2,,,1,0,1,2,1,1,1.234567,1",
     ]
 
 

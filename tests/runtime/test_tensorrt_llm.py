@@ -1,27 +1,41 @@
-"""TensorRT-LLM where it is not, and over a stand-in for its LLM API."""
+"""TensorRT-LLM where it is not, and what its case asks of each release, over the strict stand-in of its API."""
 
 from __future__ import annotations
 
+import os
 import sys
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from cases.tensorrt import processes, versions
 from cases.tensorrt_llm import TensorRtLlm
-from harness.contract import Plan, Unavailable
+from harness.contract import Plan, Sampling, Unavailable, Unsupported
+from tests.entries import CONTEXT
 from tests.runtime.llamas import plan
+from tests.standin import RELEASES, act, stand_in
 
-TRT = {"overlap_scheduler": False, "memory_fraction": 0.5, "impersonate": None}
+TRT = {
+    "overlap_scheduler": False,
+    "early_first_token": False,
+    "worker": "single",
+    "memory_fraction": 0.5,
+    "impersonate": None,
+}
+GIVEN = "overlap_scheduler, early_first_token, worker, memory_fraction, impersonate"
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"batch": 1}, "^tensorrt_llm has no option batch, only overlap_scheduler, memory_fraction, impersonate$"),
+        ({"batch": 1}, f"^tensorrt_llm has no option batch, only {GIVEN}$"),
         ({"impersonate": "transformers"}, "^the engine itself impersonates nobody: impersonate must be null for it$"),
         ({"overlap_scheduler": "no"}, "^overlap_scheduler must be true or false, not 'no'$"),
         ({"overlap_scheduler": 1}, "^overlap_scheduler must be true or false, not 1$"),
+        ({"early_first_token": None}, "^early_first_token must be true or false, not None$"),
+        ({"early_first_token": True}, "^early_first_token=true .* needs overlap_scheduler=true$"),
+        ({"worker": "thread"}, "^worker must be one of auto, processes, single, not 'thread'$"),
         ({"memory_fraction": 0}, "^memory_fraction must lie between 0 and 1, not 0$"),
         ({"memory_fraction": 1}, "^memory_fraction must lie between 0 and 1, not 1$"),
         ({"memory_fraction": True}, "^memory_fraction must lie between 0 and 1, not True$"),
@@ -47,7 +61,17 @@ def test_tensorrt_llm_is_unavailable_on_a_cpu():
     case.close()
 
 
-GPU = Plan("tensorrt_llm", "nowhere", "cuda", "float16", 96, options=TRT)
+def gpu(checkpoint: str, sampling: Sampling | None = None, **change: object) -> Plan:
+    return Plan("tensorrt_llm", checkpoint, "cuda", "float16", CONTEXT, sampling or Sampling(), TRT | change)
+
+
+def prepared(checkpoint: str, **change: object) -> str:
+    """The engine string of a case that was made and closed again."""
+    case = TensorRtLlm()
+    try:
+        return case.prepare(gpu(checkpoint, **change)).engine
+    finally:
+        case.close()
 
 
 def of_version(version: str | None) -> ModuleType:
@@ -59,121 +83,121 @@ def of_version(version: str | None) -> ModuleType:
 
 
 @pytest.mark.parametrize("module", [None, of_version("1.0.0")], ids=["missing", "without its LLM API"])
-def test_tensorrt_llm_is_unavailable_without_its_package(monkeypatch, module):
+def test_tensorrt_llm_is_unavailable_without_its_package(monkeypatch, module, tiny_checkpoint):
     monkeypatch.setitem(sys.modules, "tensorrt_llm", module)
-    case = TensorRtLlm()
-    with pytest.raises(Unavailable, match=r"can't be imported \(.+\): install the extra `tensorrt-llm` in an env"):
-        case.prepare(GPU)
-    case.close()
+    with pytest.raises(Unavailable, match=r"can't be imported \(.+\): `make setup-tensorrt-llm` installs it in an env"):
+        prepared(tiny_checkpoint)
+    assert processes.MARK not in os.environ, "what is started later is not the engine's"
 
 
 @pytest.mark.parametrize("version", ["0.21.0", "0.9", "", None])
-def test_tensorrt_llm_below_1_0_is_unavailable_with_its_version(monkeypatch, version):
+def test_tensorrt_llm_below_1_0_is_unavailable_with_its_version(monkeypatch, version, tiny_checkpoint):
     monkeypatch.setitem(sys.modules, "tensorrt_llm", of_version(version))
-    case = TensorRtLlm()
     stated = "of no stated version" if version is None else version
-    with pytest.raises(Unavailable, match=rf"^tensorrt_llm {stated} is here, and 1\.0 or later is needed: install"):
-        case.prepare(GPU)
-    case.close()
+    with pytest.raises(Unavailable, match=rf"^tensorrt_llm {stated} is here, and 1\.0 or later is needed: `make"):
+        prepared(tiny_checkpoint)
 
 
-class Request:
-    """A streamed request as the LLM API hands it out: cumulative token ids, then an empty closing chunk."""
-
-    def __init__(self, chunks: list[int]) -> None:
-        self.left, self.sent, self.aborted = list(chunks), 0, False
-
-    @property
-    def finished(self) -> bool:
-        return self.aborted or not self.left
-
-    def __aiter__(self) -> Request:
-        return self
-
-    async def __anext__(self) -> Any:
-        if self.finished:
-            raise StopAsyncIteration
-        self.sent += self.left.pop(0)
-        return SimpleNamespace(outputs=[SimpleNamespace(token_ids=list(range(100, 100 + self.sent)))])
-
-    async def aresult(self) -> None:
-        self.left.clear()
-
-    def abort(self) -> None:
-        self.aborted = True
+@pytest.mark.parametrize("missing", ["config.json", "*.safetensors"])
+def test_without_the_weights_nothing_is_loaded(tmp_path, tiny_checkpoint, missing):
+    for path in Path(tiny_checkpoint).iterdir():
+        if not path.match(missing):
+            (tmp_path / path.name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"^the checkpoint .* has no config\.json and \*\.safetensors to load$"):
+        prepared(str(tmp_path))
 
 
-@pytest.fixture
-def streaming(monkeypatch):
-    """TensorRtLlm over a stand-in for the package: `chunks` of the next request, and what it was called with."""
-    seen = SimpleNamespace(chunks=[1, 1, 1, 0], requests=[], model={}, sampling=[], down=False)
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("overlap", [False, True])
+def test_the_engine_says_version_backend_and_every_variant(release, overlap, tiny_checkpoint):
+    clock = "arrival in the engine" if release == "1.0.0" else "submission"
+    with stand_in(release):
+        assert prepared(tiny_checkpoint, overlap_scheduler=overlap) == (
+            f"tensorrt_llm {release} LLM, backend pytorch, CUDA graph of batch 1, block reuse off, overlap scheduler "
+            f"{'on' if overlap else 'off'}, single-process worker, server clock from a request's {clock}"
+        )
 
-    class Engine:
-        def __init__(self, **arguments: Any) -> None:
-            seen.model = arguments
 
-        def generate_async(self, ids: list[int], sampling: Any, streaming: bool) -> Request:
-            assert streaming
-            seen.requests.append(Request(seen.chunks))
-            return seen.requests[-1]
+@pytest.mark.parametrize("release", RELEASES)
+def test_an_argument_that_a_release_does_not_know_is_an_error_that_names_it(release, tiny_checkpoint):
+    with stand_in(release), pytest.raises(Unsupported) as raised:
+        prepared(tiny_checkpoint, overlap_scheduler=True, early_first_token=True)
+    said = f"tensorrt_llm {release} has no argument enable_early_first_token_response of LLM: this case is written for"
+    assert str(raised.value).startswith(said)
 
-        def shutdown(self) -> None:
-            seen.down = True
 
-    Engine.__module__ = "tensorrt_llm.llmapi.llm"
-    package, api = ModuleType("tensorrt_llm"), ModuleType("tensorrt_llm.llmapi")
-    package.__version__ = "1.0"  # type: ignore[attr-defined]
-    package.LLM = Engine  # type: ignore[attr-defined]
-    package.SamplingParams = lambda **named: seen.sampling.append(named)  # type: ignore[attr-defined]
-    api.CudaGraphConfig = api.KvCacheConfig = dict  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tensorrt_llm", package)
-    monkeypatch.setitem(sys.modules, "tensorrt_llm.llmapi", api)
+def test_the_metrics_of_llm_are_asked_for_from_1_1_on_and_1_0_would_refuse_them(monkeypatch, tiny_checkpoint):
+    numbers = {release: (int(release[0]), int(release[2])) for release in RELEASES}
+    asked = {
+        release: versions.llm_arguments(gpu(tiny_checkpoint), versions.Version(release, numbers[release]))
+        for release in RELEASES
+    }
+    assert [asked[release].get("return_perf_metrics") for release in RELEASES] == [None, True, True]
+    monkeypatch.setattr(versions, "LLM_METRICS", (1, 0))
+    with stand_in("1.0.0"), pytest.raises(Unsupported, match=r"^tensorrt_llm 1\.0\.0 has no argument return_perf_met"):
+        prepared(tiny_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "kind"),
+    [
+        ("cache_arguments", lambda _: {"block_reuse": False}, "KvCacheConfig: .* block_reuse"),
+        ("sampling_arguments", lambda *_: {"max_new_tokens": 1}, "SamplingParams: .* max_new_tokens"),
+    ],
+)
+def test_a_name_that_a_configuration_does_not_know_names_the_version_too(
+    monkeypatch, tiny_checkpoint, name, change, kind
+):
+    monkeypatch.setattr(versions, name, change)
+    with stand_in("1.1.0"), pytest.raises(Unsupported, match=rf"^tensorrt_llm 1\.1\.0 refuses the arguments of {kind}"):
+        prepared(tiny_checkpoint)
+
+
+def test_a_repetition_penalty_is_refused_before_the_first_request(tiny_checkpoint):
     case = TensorRtLlm()
-    set_up = case.prepare(Plan("tensorrt_llm", "there", "cuda", "float16", 96, options=TRT))
-    assert set_up.engine == "tensorrt_llm 1.0 Engine, overlap scheduler off"
-    yield case, seen
+    with stand_in("1.2.0"), pytest.raises(Unsupported, match="penalises repetitions"):
+        case.prepare(gpu(tiny_checkpoint, Sampling(repetition_penalty=1.1)))
     case.close()
-    assert seen.down
 
 
-def test_tensorrt_llm_streams_token_by_token(streaming):
-    case, seen = streaming
-    assert [case.prefill([5, 6], 3), case.decode(), case.decode()] == [100, 101, 102]
-    assert seen.model["model"] == "there"
-    assert seen.model["skip_tokenizer_init"] is True
-    assert seen.model["kv_cache_config"] == {"enable_block_reuse": False, "free_gpu_memory_fraction": 0.5}
-    assert (seen.sampling[0]["max_tokens"], seen.sampling[0]["temperature"]) == (3, 0.0)
+@pytest.mark.parametrize(
+    ("behaviour", "sentence"),
+    [
+        ({"backend": "tensorrt"}, "^the engine runs with backend='tensorrt', and 'pytorch' was asked for$"),
+        ({"block_reuse": True}, "^the engine runs with enable_block_reuse=True, and False was asked for$"),
+    ],
+)
+def test_what_the_engine_runs_with_is_held_against_what_was_asked_for(
+    monkeypatch, tiny_checkpoint, behaviour, sentence
+):
+    act(monkeypatch, **behaviour)
+    with stand_in("1.2.0"), pytest.raises(RuntimeError, match=sentence):
+        prepared(tiny_checkpoint)
 
 
-def test_tensorrt_llm_aborts_what_was_left_before_the_next_request(streaming):
-    case, seen = streaming
-    case.prefill([5, 6], 3)
-    assert case.prefill([7], 3) == 100
-    assert [request.aborted for request in seen.requests] == [True, False]
+def test_dummy_weights_are_no_engine(monkeypatch, tiny_checkpoint):
+    real = versions.llm_arguments
+    monkeypatch.setattr(versions, "llm_arguments", lambda *given: {**real(*given), "load_format": "dummy"})
+    with stand_in("1.2.0"), pytest.raises(RuntimeError, match="load_format='DUMMY', and 'AUTO' was asked for"):
+        prepared(tiny_checkpoint)
 
 
-def test_tensorrt_llm_fails_when_two_tokens_share_one_time(streaming):
-    case, seen = streaming
-    seen.chunks = [1, 2]
-    case.prefill([5, 6], 3)
-    with pytest.raises(RuntimeError, match="a chunk of the stream holds 2 tokens: they have no time of their own"):
-        case.decode()
+def test_what_is_not_of_the_package_does_not_answer_in_its_name(tiny_checkpoint):
+    with stand_in("1.2.0"):
+        import tensorrt_llm
+
+        tensorrt_llm.LLM.__module__ = "transformers.models"
+        with pytest.raises(
+            RuntimeError, match=r"^tensorrt_llm\.LLM gave a transformers\.models\.LLM, which is not Ten"
+        ):
+            prepared(tiny_checkpoint)
 
 
-def test_tensorrt_llm_fails_when_the_stream_ends_early(streaming):
-    case, seen = streaming
-    seen.chunks = [1, 0]
-    case.prefill([5, 6], 3)
-    with pytest.raises(RuntimeError, match="the stream ended after 1 tokens"):
-        case.decode()
-
-
-@pytest.mark.usefixtures("streaming")
-def test_what_is_not_of_the_package_does_not_answer_in_its_name():
-    sys.modules["tensorrt_llm"].LLM.__module__ = "transformers.models"
-    other = TensorRtLlm()
-    with pytest.raises(
-        RuntimeError, match=r"^tensorrt_llm\.LLM gave a transformers\.models\.Engine, which is not Tens"
-    ):
-        other.prepare(GPU)
-    other.close()
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_name_that_the_case_uses_stands_in_its_document(release, tiny_checkpoint):
+    text = (Path(__file__).resolve().parents[2] / "cases/tensorrt_llm.md").read_text(encoding="utf-8")
+    version = versions.Version(release, (int(release[0]), int(release[2])))
+    sampled = gpu(tiny_checkpoint, Sampling("sample", top_k=5))
+    used = {*versions.llm_arguments(sampled, version), *versions.cache_arguments(sampled), *versions.GRAPH_ARGUMENTS}
+    used |= {*versions.sampling_arguments(sampled, 1), *versions.sampling_arguments(gpu("x"), 1)}
+    assert [name for name in sorted(used) if f"`{name}`" not in text] == []

@@ -1,0 +1,1 @@
+"""What the case of TensorRT-LLM is made of: the engine, its stream of tokens, its gates, its processes."""
