@@ -18,7 +18,7 @@ MODES = ("FULL_AND_PIECEWISE", "FULL", "FULL_DECODE_ONLY", "PIECEWISE")
 LEAST = (0, 23)
 LEAST_TEMPERATURE = 0.01
 """vLLM raises a lower one to this and says so in its log alone."""
-HOW_TO_GET = "install the extra `vllm` in an environment of its own and name its interpreter in the case's `python`"
+HOW_TO_GET = "`make setup-vllm` puts it into an environment of its own; the case's `python` may name another"
 ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 """Read by vLLM when it is imported: the engine in this process, no report to its makers, no look at the hub."""
 

@@ -38,7 +38,6 @@ def descriptors() -> int:
 def test_a_server_rehearses_with_the_work_in_the_middle_and_gives_its_sockets_back():
     before, worked = descriptors(), []
     serving = Serving(lambda: worked.append(descriptors()))
-    assert descriptors() == before, "nothing is opened before it is needed"
     for _ in range(3):
         serving()
     assert worked == [before + 2] * 3
@@ -88,12 +87,13 @@ def test_who_does_not_poll_or_was_told_not_to_does_not_rehearse(spin):
 def test_a_client_that_rests_elsewhere_keeps_its_own_side_warm_when_asked(rehearse, sockets):
     case = RemoteCase("tests.test_ipc_rehearsal.Rehearsed", spin=Spin(), rehearse=rehearse)
     case.rehearse()
+    before = descriptors()
     try:
         case.prepare(Plan("fake", "/checkpoint", "cpu", "float32", 64))
-        before = descriptors()
+        assert descriptors() == before + 1 + sockets, "the connection, and a pair of its own for rehearsals"
         for _ in range(3):
             case.rehearse()
-        assert descriptors() == before + sockets
+        assert descriptors() == before + 1 + sockets
         assert case.prefill([1, 2, 3], 3) == next_token([1, 2, 3])
     finally:
         case.close()
@@ -135,12 +135,13 @@ def test_a_server_for_all_asks_a_case_that_fails_to_rehearse_once_and_answers_on
 
 
 @pytest.mark.parametrize("part", [Asking, lambda: Serving(lambda: None)], ids=["client", "server"])
-def test_where_there_is_no_socket_left_there_is_no_rehearsal(monkeypatch, part):
+def test_where_there_is_no_socket_left_who_wants_rehearsals_is_told(monkeypatch, part):
     def none_left() -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(socket, "socketpair", none_left)
-    part()()
+    with pytest.raises(OSError, match="Too many open files"):
+        part()
 
 
 def wait_for_rehearsals(case: RemoteCase, seen: int) -> None:

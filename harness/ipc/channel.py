@@ -60,7 +60,7 @@ class Channel:
     """Sends and receives messages on a connected stream socket; `on_idle` is called each second without a message."""
 
     def __init__(
-        self, connection: socket.socket, spin_us: int, on_idle: Callable[[], None], *, rehearse: bool = True
+        self, connection: socket.socket, spin_us: int, on_idle: Callable[[], None], *, rehearse: bool = False
     ) -> None:
         connection.setblocking(True)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", IDLE_S, 0))
@@ -68,9 +68,8 @@ class Channel:
         self._spin_ns = spin_us * 1000
         self.on_idle = on_idle
         self._frames = Frames()
-        self._asking = Asking()
-        self._play: Callable[[], None] = self._asking if rehearse else lambda: None
-        self._rehearsal = Rehearsal(self._play)
+        self._asking = Asking() if rehearse else None
+        self._rehearsal = Rehearsal(self._asking)
 
     def send(self, message: Message) -> None:
         """Send one message. Raises WireError when it can't be sent, OSError when nobody is there to take it."""
@@ -99,12 +98,14 @@ class Channel:
 
     def rehearse(self) -> None:
         """Keep the path of a request warm, for who waits elsewhere before the next one."""
-        self._play()
+        if self._asking is not None:
+            self._asking()
 
     def close(self) -> None:
         """Close the socket. Idempotent."""
         self._connection.close()
-        self._asking.close()
+        if self._asking is not None:
+            self._asking.close()
 
     def _read(self, room: memoryview) -> int:
         """Wait for bytes; how many came, 0 at the end of the stream."""
@@ -125,34 +126,25 @@ class Channel:
 
 
 class Asking:
-    """The client's part of a rehearsal, on a connection of its own: a request sent, an answer read."""
+    """The client's part of a rehearsal, on a connection of its own: a request sent, an answer read.
+
+    Raises OSError where the system has no socket left.
+    """
 
     def __init__(self) -> None:
         self._answer = encode(ANSWER)
         self._taken = bytearray(len(encode(REQUEST)))
-        self._pair: tuple[Channel, socket.socket] | None = None
+        client, self._server = socket.socketpair()
+        self._channel = Channel(client, 0, lambda: None)
 
     def __call__(self) -> None:
-        """Play it once; where the system has no socket left, not at all."""
-        try:
-            self._play()
-        except OSError:
-            self.close()
-
-    def _play(self) -> None:
-        if self._pair is None:
-            client, server = socket.socketpair()
-            self._pair = Channel(client, 0, lambda: None), server
-        channel, server = self._pair
-        channel.send(REQUEST)
-        server.recv_into(self._taken)
-        server.send(self._answer)
-        channel.receive()
+        """Play it once."""
+        self._channel.send(REQUEST)
+        self._server.recv_into(self._taken)
+        self._server.send(self._answer)
+        self._channel.receive()
 
     def close(self) -> None:
         """Close both ends. Idempotent."""
-        if self._pair is not None:
-            channel, server = self._pair
-            self._pair = None
-            channel.close()
-            server.close()
+        self._channel.close()
+        self._server.close()

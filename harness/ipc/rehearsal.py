@@ -21,9 +21,9 @@ ANSWER = m.Token(1, Stats())
 
 
 class Rehearsal:
-    """Says when it is time to `play`."""
+    """Says when it is time to `play`; None: never."""
 
-    def __init__(self, play: Callable[[], None]) -> None:
+    def __init__(self, play: Callable[[], None] | None) -> None:
         self._play = play
         self._next_ns = 0
 
@@ -33,43 +33,34 @@ class Rehearsal:
 
     def due(self, now_ns: int) -> None:
         """Rehearse, if the last time was long enough ago."""
-        if now_ns >= self._next_ns:
+        if self._play is not None and now_ns >= self._next_ns:
             self._play()
             self._next_ns = now_ns + REHEARSE_NS
 
 
 class Serving:
-    """The server's part, on a connection of its own: a request read, `work` done, an answer sent."""
+    """The server's part, on a connection of its own: a request read, `work` done, an answer sent.
+
+    Raises OSError where the system has no socket left: whoever wants rehearsals can't have them there.
+    """
 
     def __init__(self, work: Callable[[], None]) -> None:
         self._work = work
         self._frame = encode(REQUEST)
         self._taken = bytearray(HEADER.size + len(encode(ANSWER)))
-        self._pair: tuple[socket.socket, Connection] | None = None
+        self._client, server = socket.socketpair()
+        self._connection = Connection(server, OWNED, time.perf_counter_ns)
 
     def __call__(self) -> None:
-        """Play it once; where the system has no socket left, not at all."""
-        try:
-            self._play()
-        except OSError:
-            self.close()
-
-    def _play(self) -> None:
-        if self._pair is None:
-            client, server = socket.socketpair()
-            self._pair = client, Connection(server, OWNED, time.perf_counter_ns)
-        client, connection = self._pair
-        client.send(self._frame)
-        connection.read()
-        connection.take()
+        """Play it once."""
+        self._client.send(self._frame)
+        self._connection.read()
+        self._connection.take()
         self._work()
-        connection.send_frame(encode(ANSWER))
-        client.recv_into(self._taken)
+        self._connection.send_frame(encode(ANSWER))
+        self._client.recv_into(self._taken)
 
     def close(self) -> None:
         """Close both ends. Idempotent."""
-        if self._pair is not None:
-            client, connection = self._pair
-            client.close()
-            connection.close()
-            self._pair = None
+        self._client.close()
+        self._connection.close()

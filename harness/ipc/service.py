@@ -57,8 +57,8 @@ class Service:
         kinds |= {*self._answers.handlers, m.Generate, m.Cancel, m.GetStatus, m.Close, m.Shutdown}
         self._running: Generation | None = None
         self._stopping = self._drowsy = False
-        self._serving = Serving(self._answers.rehearse)
-        self._rehearsal = Rehearsal(self._serving if rehearse else lambda: None)
+        self._serving = Serving(self._answers.rehearse) if rehearse and spin_us else None
+        self._rehearsal = Rehearsal(self._serving)
         self._spins = self._collected = 0
 
     def listen(self, listener: socket.socket) -> None:
@@ -79,7 +79,8 @@ class Service:
             while not self._stopping:
                 self.turn()
         finally:
-            self._serving.close()
+            if self._serving is not None:
+                self._serving.close()
             self._answers.close()
             self._farewell()
         if self.clients.error is not None and not self._shared:

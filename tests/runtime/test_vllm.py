@@ -76,7 +76,7 @@ def of_version(version: str | None) -> ModuleType:
 def test_vllm_is_unavailable_without_its_package(monkeypatch, module):
     monkeypatch.setitem(sys.modules, "vllm", module)
     case = Vllm()
-    with pytest.raises(Unavailable, match=r"^the package vllm can't be imported \(.+\): install the extra `vllm` in"):
+    with pytest.raises(Unavailable, match=r"^the package vllm can't be imported \(.+\): `make setup-vllm` puts"):
         case.prepare(gpu())
     case.close()
 
@@ -86,7 +86,7 @@ def test_vllm_below_0_23_is_unavailable_with_its_version(monkeypatch, version):
     monkeypatch.setitem(sys.modules, "vllm", of_version(version))
     case = Vllm()
     stated = "of no stated version" if version is None else version
-    with pytest.raises(Unavailable, match=rf"^vllm {stated} is here, and 0\.23 or later is needed: install the extra"):
+    with pytest.raises(Unavailable, match=rf"^vllm {stated} is here, and 0\.23 or later is needed: `make setup-vllm`"):
         case.prepare(gpu())
     case.close()
 
