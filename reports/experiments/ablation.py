@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.canvas import SIZE, frame_of, log_axis
-from reports.experiments.quantiles import RESAMPLES, at
 from reports.experiments.section import (
     INDEPENDENT,
     PUBLISHED,
@@ -28,6 +27,7 @@ from reports.experiments.section import (
     timed,
 )
 from reports.plots import Plot
+from reports.quantiles import RESAMPLES, at
 from reports.run import Run
 from reports.table import Table
 

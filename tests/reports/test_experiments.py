@@ -13,7 +13,7 @@ from reports import experiments, markup
 from reports.__main__ import main, tables_of, write_report
 from reports.experiments import ablation, capture_coverage, coverage_policies, floor, ipc, rolling
 from reports.experiments import background_capture as background
-from reports.experiments.quantiles import quantile, ratio
+from reports.quantiles import quantile, ratio
 from reports.run import SMOKE, load
 from tests.reports import studies
 
