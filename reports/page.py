@@ -19,6 +19,7 @@ PARTS = (
     ("Summary", ("summary",)),
     ("Tail and decode", ("p99", "decode")),
     ("Against each other", ("speedup", "significance")),
+    ("JIT and graphs: effects and interaction", ("effects",)),
     ("Against the floor", ("ttft_ratio", "headroom")),
     ("Block by block", ("blocks",)),
     ("Where the time goes", ("clocks",)),

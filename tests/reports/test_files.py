@@ -26,6 +26,7 @@ TABLES = (
     "decode",
     "summary",
     "speedup",
+    "effects",
     "headroom",
     "blocks",
     "clocks",

@@ -168,3 +168,12 @@ def test_the_command_writes_both_tables(tmp_path, monkeypatch):
     assert coverage.main(["--to", str(tmp_path / "new"), "--draws", "50"]) == 0
     names = {f"{name}.{end}" for name in ("coverage", "false_positives") for end in ("csv", "md", "tex")}
     assert {path.name for path in (tmp_path / "new").iterdir()} == names
+
+
+def test_a_run_with_the_four_cells_has_their_effects(stored, full):
+    found = table(stored, "effects")
+    medians = found.frame.query("label == 'TTFT, 10 tokens'").iloc[0]
+    factor = math.sqrt(medians["jit"] / medians["eager"] * medians["jit_cuda_graph"] / medians["cuda_graph"])
+    assert medians["jit_factor"] == pytest.approx(factor)
+    assert medians["interaction_low"] <= medians["interaction"] <= medians["interaction_high"]
+    assert "effects" not in {table.name for table in tables_of(full)}, "it has no eager"
