@@ -100,7 +100,7 @@ def interval_holds(samples: Array, truth: float, seed: int) -> float:
 def rates(source: Source, kind: str, draws: int, seed: int) -> dict[str, float]:
     """False positives of one source under one kind of difference between processes."""
     rng = np.random.default_rng([seed, EFFECTS.index(kind)])
-    counts: dict[str, list[float]] = {name: [] for name in ("ttft_cell", "p99_cell", "average", "table")}
+    counts: dict[str, list[float]] = {name: [] for name in ("ttft_cell", "p99_cell", "average", "row", "table")}
     left = draws
     while left:
         batch, left = min(BATCH, left), max(0, left - BATCH)
@@ -110,8 +110,9 @@ def rates(source: Source, kind: str, draws: int, seed: int) -> dict[str, float]:
         counts["ttft_cell"] += list((cells <= 0.05).mean(axis=(1, 2)))
         counts["p99_cell"] += list((p_values(samples, 0.99) <= 0.05).mean(axis=(1, 2)))
         counts["average"] += list((p_values(samples, 0.5, average=True) <= 0.05).mean(axis=(1, 2)))
-        # Holm rejects something exactly when the smallest p-value passes Bonferroni's bound.
-        counts["table"] += list(cells.min(axis=(1, 2)) * cells[0].size <= 0.05)
+        # Holm rejects something in a row exactly when the row's smallest p-value passes Bonferroni's bound.
+        counts["table"] += list(cells.min(axis=(1, 2)) * cells.shape[1] <= 0.05)
+        counts["row"] += list((cells.min(axis=1) * cells.shape[1] <= 0.05).mean(axis=1))
     return {name: float(np.mean(values)) for name, values in counts.items()}
 
 

@@ -40,8 +40,8 @@ DEFINITIONS = {
     "units: Student's t on the scatter of the blocks' logarithms, for means and decode percentiles by way of a "
     "bootstrap that draws whole blocks; none from fewer than three blocks.",
     "Winner": "the case below every other one that may win, each by a paired t-test on the log ratios of blocks, at "
-    "5 % after Holm's correction over all pairs and rows of the table (the average, the whole range of decode and "
-    "the summary: over all pairs and metrics); otherwise those that the lowest does not beat are named as a tie.",
+    "5 % after Holm's correction over the pairs of the row (the average, the whole range of decode and the summary: "
+    "over all pairs and metrics); otherwise those that the lowest does not beat are named as a tie.",
     "Bandwidth used": "the weights' bytes, read once, over the median time and the measured read bandwidth.",
     "Launch gap": "the client's time less the GPU's, median over requests of the difference.",
     "Clocks": "the client's clock covers the whole request; the server's, where there is one, leaves the socket out; "

@@ -191,7 +191,7 @@ def speedup(run: Run) -> Plot:
     table = {case: frame.reindex(pd.MultiIndex.from_tuples(places[case])) for case in found}
     ratios = {case: table[case]["speed_up"].tolist() for case in found}
     if frame["low"].notna().any():
-        caption += " Bars: 95 % intervals over blocks."
+        caption += " Thin lines: 95 % intervals over blocks."
     found = {case: look for case, look in found.items() if not np.isnan(ratios[case]).all()}
     metrics = [i for i, m in enumerate(METRICS) if any(not math.isnan(ratios[case][i]) for case in found)]
     if not found:

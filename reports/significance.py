@@ -6,7 +6,6 @@ Blocks are paired: those of one round follow each other in time and have the sam
 from __future__ import annotations
 
 import itertools
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -65,9 +64,9 @@ def compare(blocks: pd.DataFrame, pooled: pd.Series, case: str, over: str) -> Co
 
 
 def tests(run: Run, metric: str) -> pd.DataFrame:
-    """Every pair in every row of a metric's table, the faster case first, Holm-corrected over rows and pairs.
+    """Every pair in every row of a metric's table, the faster case first, Holm-corrected over the pairs of a row.
 
-    The row AVERAGE is no part of that family: `overall` corrects it together with those of the other metrics.
+    Rows are no family of their own: blocks differ at all lengths alike, so that nine rows are nearly one question.
     """
     return run.once(("tests", metric), lambda: _tests(run, metric))
 
@@ -83,14 +82,14 @@ def _tests(run: Run, metric: str) -> pd.DataFrame:
             found = compare(wide, there, case, over)
             records.append({"metric": metric, "row": row, "case": case, "over": over, **found._asdict()})
     frame = pd.DataFrame(records, columns=[c for c in COLUMNS if c not in ("holm_p", "verdict")])
-    return judged(frame, frame["row"] != AVERAGE)
+    rows = [judged(part) for _, part in frame.groupby("row", sort=False)]
+    return pd.concat(rows) if rows else judged(frame)
 
 
-def judged(frame: pd.DataFrame, family: pd.Series) -> pd.DataFrame:
-    """With `holm_p` over the rows in `family`, and the verdict."""
-    corrected = pd.Series(math.nan, frame.index)
-    corrected[family] = holm(frame.loc[family, "p"].to_numpy(dtype=float))
-    verdict = np.select([corrected.isna(), corrected <= LEVEL], [UNTESTED, FASTER], TIE)
+def judged(frame: pd.DataFrame) -> pd.DataFrame:
+    """With `holm_p` over all of these tests, and the verdict."""
+    corrected = holm(frame["p"].to_numpy(dtype=float))
+    verdict = np.select([np.isnan(corrected), corrected <= LEVEL], [UNTESTED, FASTER], TIE)
     return frame.assign(holm_p=corrected, verdict=verdict)[list(COLUMNS)]
 
 
@@ -103,7 +102,7 @@ def _overall(run: Run) -> pd.DataFrame:
     found = [tests(run, metric) for metric in POOLED]
     whole = [frame[frame["row"].isin((AVERAGE, range_label(run, *run.whole)))] for frame in found]
     frame = pd.concat([part for part in whole if len(part)] or whole[:1], ignore_index=True)
-    return judged(frame.drop(columns=["holm_p", "verdict"]), pd.Series(True, frame.index))
+    return judged(frame.drop(columns=["holm_p", "verdict"]))
 
 
 def standing(run: Run, values: pd.Series, found: pd.DataFrame) -> Standing | None:

@@ -17,7 +17,7 @@ HOW = (
     "Ratio: how many times faster, geometric mean over prompt lengths; ratio of medians over the whole range for "
     "decode. A block is one witness, however many requests it has: paired t-tests on the log ratios of blocks with the "
     "same number, which follow each other and have the same prompts. Holm's correction is over all pairs and metrics "
-    "of this table. The .csv has every row of the latency tables too, each table a family of its own."
+    "of this table. The .csv has every row of the latency tables too, each row a family of its own."
 )
 FEW = f"Fewer than {MIN_BLOCKS} blocks in pairs, or no value to compare."
 
@@ -60,11 +60,14 @@ def significance_table(run: Run) -> Table:
     )
     parts = [significance.tests(run, metric) for metric in significance.POOLED]
     cells = pd.concat([part[~part["row"].isin(shown["row"])] for part in parts])
-    frame = pd.concat([shown.assign(family="overall"), cells.assign(family=cells["metric"])], ignore_index=True)
+    frame = pd.concat([shown.assign(family="overall"), cells.assign(family="row")], ignore_index=True)
     title = f"Case against case: does it hold from block to block (5 %, {MIN_BLOCKS} blocks or more)?"
     facts = f"{HOW} {run.facts()}"
     tested = bool(shown["p"].notna().any())
-    return Table("significance", title, head, rows, notes, facts, run.smoke, frame, frozenset(rules[1:]), tested)
+    hidden = "" if tested else f"has nothing to test: that needs {MIN_BLOCKS} blocks or more of two cases"
+    return Table(
+        "significance", title, head, rows, notes, facts, run.smoke, frame, frozenset(rules[1:]), tested, hidden
+    )
 
 
 def chance(p: float) -> str:

@@ -81,7 +81,9 @@ def test_every_pair_and_row_is_in_the_csv_with_ratio_and_interval(full):
     frame = pd.read_csv(io.StringIO(found.csv()))
     assert len(found.rows) == 3 * 6
     assert (frame["family"] == "overall").sum() == 3 * 6
-    assert len(frame[frame["family"] == "TTFT"]) == 3 * 6
+    assert len(frame.query("family == 'row' and metric == 'TTFT'")) == 3 * 6
+    for _, row in frame[frame["family"] == "row"].groupby(["metric", "row"]):
+        assert row["holm_p"].tolist() == pytest.approx(holm(row["p"].to_numpy()).tolist())
     assert (frame["ratio"] >= 1).all()
     assert ((frame["low"] <= frame["ratio"]) & (frame["ratio"] <= frame["high"])).all()
     assert (frame["holm_p"] >= frame["p"]).all()
