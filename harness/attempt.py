@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from harness.adaptive import stopped
 from harness.identity import wrong_engine
 from harness.job import Job
 from harness.launch import Outcome
@@ -29,8 +30,14 @@ def set_aside(folder: Path) -> None:
 
 
 def planned_samples(job: Job, case: str, block: int) -> Mapping[str, int]:
-    """How many samples of each metric a whole block has."""
-    return job.planned_samples(case, block)
+    """How many samples of each metric a whole block has; with p99_iterations=auto as many as its p99_stops.csv says."""
+    planned = job.planned_samples(case, block)
+    if not job.sweep.auto or "ttft" not in planned:
+        return planned
+    stops = stopped(job.block_dir(case, block) / "p99_stops.csv")
+    counts = [stops.get((case, block, length), 0) for length in job.sweep.prompt_lengths]
+    whole = all(count >= job.sweep.ttft_iterations for count in counts)
+    return {**planned, "ttft": sum(counts)} if whole else planned
 
 
 def stored_samples(path: Path) -> Counter[str]:

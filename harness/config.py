@@ -64,7 +64,11 @@ class SweepConfig:
     workload: str = option("latency (TTFT and decode), stream (random lengths) or interference (beside captures)")
     prompt_lengths: list[int] = option("prompt lengths in tokens")
     ttft_iterations: int = option("timed requests a length and block")
-    p99_iterations: int = option("requests a length and block that P99 is taken over (the first N of one stream)")
+    p99_iterations: int | str = option(
+        "requests a length and block that P99 is taken over (the first N of one stream); auto: until it is known"
+    )
+    p99_width: float = option("auto: until the interval of P99 is narrower than this share of it")
+    p99_budget_s: float = option("auto: seconds a block for requests beyond ttft_iterations, at most")
     warmup_iterations: int = option("untimed requests a length and block before the timed ones")
     pause_ms: float = option("idle time before each timed request, in ms; 0 is back to back, at the card's power cap")
     blocks: int = option("fresh processes a case without blocks of its own, in a seeded random order over all cases")

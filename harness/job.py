@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from harness.contract import Plan, Sampling
 
+MOST_ITERATIONS = 10_000
+"""Timed requests a length and block with `auto` has at most."""
+
 
 @dataclass(frozen=True)
 class CaseJob:
@@ -38,7 +41,7 @@ class SweepJob:
 
     prompt_lengths: list[int]
     ttft_iterations: int
-    p99_iterations: int
+    p99_iterations: int | Literal["auto"]
     warmup_iterations: int
     pause_ms: float
     blocks: int
@@ -52,13 +55,31 @@ class SweepJob:
     stream: dict[str, Any] = field(default_factory=dict)
     interference: dict[str, Any] = field(default_factory=dict)
     evict: bool = False
+    p99_width: float = 0.02
+    p99_budget_s: float = 60.0
+
+    @property
+    def auto(self) -> bool:
+        """Whether each length gets requests until its P99 is known well enough (harness/adaptive.py)."""
+        return self.p99_iterations == "auto"
 
     def iterations(self, warmup: str) -> int:
-        """Timed requests a length and block: with warm-up apart one stream serves TTFT and P99, else each has one."""
+        """Timed requests a length and block: with warm-up apart one stream serves TTFT and P99, else each has one.
+
+        With `auto` those that every length has; more may follow.
+        """
+        if self.p99_iterations == "auto":
+            return self.ttft_iterations
         return self.p99_window(warmup)[1] if warmup == "none" else max(self.ttft_iterations, self.p99_iterations)
+
+    def most_iterations(self, warmup: str) -> int:
+        """Timed requests that a length and block may come to."""
+        return MOST_ITERATIONS if self.auto else self.iterations(warmup)
 
     def p99_window(self, warmup: str) -> tuple[int, int]:
         """First iteration that P99 is taken over, and the one behind the last."""
+        if self.p99_iterations == "auto":
+            return 0, MOST_ITERATIONS
         first = self.ttft_iterations if warmup == "none" else 0
         return first, first + self.p99_iterations
 
@@ -111,7 +132,7 @@ class Job:
         )
 
     def planned_samples(self, case: str, block: int) -> dict[str, int]:
-        """How many samples of each metric a whole block has."""
+        """How many samples of each metric a whole block has; with `auto` the least of `ttft`."""
         sweep = self.sweep
         if sweep.workload == "stream":
             return {"cold": 1, "stream": sweep.stream["requests"]}

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from harness.adaptive import Rule, Stop, extra_rounds
 from harness.contract import REHEARSE_NS, Case, Footprint, Stats
 from harness.job import Job
 from harness.prompts import prompt_for, timed_index
@@ -35,6 +36,12 @@ class Timed(NamedTuple):
     after: Stats
 
 
+def latency_ns(timed: Timed, by_server: bool) -> int:
+    """By the server's clock where it counts and there is one, else by the client's."""
+    server_ns = timed.after.server_ns - timed.before.server_ns
+    return server_ns if by_server and server_ns else timed.ended_ns - timed.started_ns
+
+
 class Place(NamedTuple):
     """Where a sample belongs."""
 
@@ -52,6 +59,9 @@ class Sink(Protocol):
 
     def memory(self, request: int, held: Footprint, rss_bytes: int) -> None:
         """Store a reading of memory for good."""
+
+    def stops(self, found: Sequence[Stop]) -> None:
+        """Store why each length got no more requests."""
 
     def stage(self, name: str) -> None:
         """A new stage begins."""
@@ -178,12 +188,23 @@ class Block:
         sweep = self.job.sweep
         iterations = sweep.iterations(self.warmup)
         total = iterations * len(sweep.prompt_lengths)
+        rule = Rule(sweep.prompt_lengths, self.job.blocks_of(self.case_name), sweep.p99_width)
         done = 0
-        for iteration in range(iterations):
+
+        def measure(iteration: int, lengths: Sequence[int]) -> None:
+            nonlocal done
             gc.collect()
             for length in self._shuffled(f"ttft/{self.block}/{iteration}"):
-                done += 1
-                self.request(length, iteration, done, total)
+                if length in lengths:
+                    done += 1
+                    timed = self.request(length, iteration, done, max(total, done))
+                    rule.add(length, latency_ns(timed, self.job.cases[self.case_name].clock == "server"))
+
+        for iteration in range(iterations):
+            measure(iteration, sweep.prompt_lengths)
+        if sweep.auto:
+            end = self.clock() + round(sweep.p99_budget_s * 1e9)
+            self.sink.stops(extra_rounds(rule, iterations, lambda: self.clock() >= end, measure))
 
     def ascending(self) -> None:
         """As published: length after length, those of TTFT and then those of P99, the process's first among them."""
@@ -199,13 +220,14 @@ class Block:
                     done += 1
                     self.request(length, iteration, done, total)
 
-    def request(self, length: int, iteration: int, done: int, total: int) -> None:
+    def request(self, length: int, iteration: int, done: int, total: int) -> Timed:
         """One timed request, number `done` of `total`."""
         ids = self.ids("ttft", length, timed_index(self.job, self.warmup, self.block, iteration))
         self.pause(self.job.sweep.pause_ms, self.rehearse)
         timed = time_prefill(self.case, ids, self.clock)
         self.sink.keep([(Place("ttft", length, length, iteration), timed)])
         self.sink.progress("ttft", length, done, total)
+        return timed
 
     def decode(self) -> None:
         """Whole sequences; a sample's context length is what the cache holds before the step.

@@ -81,11 +81,17 @@ def sequences(case: CaseConfig, sweep: SweepConfig) -> int:
 
 
 def expected_seconds(case: CaseConfig, sweep: SweepConfig, block: int) -> float:
-    """A rough estimate from the case's `expected` rates and the pauses."""
+    """A rough estimate from the case's `expected` rates and the pauses; with `auto` the whole budget is in it."""
     steps = sequences(case, sweep) * (sweep.decode.context - sweep.decode.prompt_length)
     rates = case.expected
     request_ms = rates.prefill_ms + sweep.pause_ms
-    return rates.setup_s + (requests(case, sweep, block) * request_ms + steps * rates.decode_ms) / 1e3
+    budget = sweep.p99_budget_s if is_auto(sweep) else 0.0
+    return rates.setup_s + (requests(case, sweep, block) * request_ms + steps * rates.decode_ms) / 1e3 + budget
+
+
+def is_auto(sweep: SweepConfig) -> bool:
+    """Whether requests go on until P99 is known well enough."""
+    return sweep.workload == "latency" and sweep.p99_iterations == "auto"
 
 
 def show(config: RunConfig, console: Console) -> None:
@@ -97,9 +103,11 @@ def show(config: RunConfig, console: Console) -> None:
     for number, (name, block) in enumerate(order(config), start=1):
         seconds = expected_seconds(config.cases[name], config.sweep, block)
         total += seconds
-        count = requests(config.cases[name], config.sweep, block)
-        table.add_row(str(number), config.cases[name].title, name, str(block), str(count), f"{seconds:.0f}")
-    table.caption = f"about {total / 60:.1f} min; seconds are estimates from cases.*.expected, nothing was run"
+        count = f"{requests(config.cases[name], config.sweep, block)}{'+' if is_auto(config.sweep) else ''}"
+        table.add_row(str(number), config.cases[name].title, name, str(block), count, f"{seconds:.0f}")
+    about = f"at most about {total / 60:.1f} min (+: until P99 is known)" if is_auto(config.sweep) else ""
+    about = about or f"about {total / 60:.1f} min"
+    table.caption = f"{about}; seconds are estimates from cases.*.expected, nothing was run"
     console.print(table)
 
 
@@ -138,7 +146,7 @@ def sweep_job(sweep: SweepConfig) -> SweepJob:
     return SweepJob(
         prompt_lengths=sweep.prompt_lengths,
         ttft_iterations=sweep.ttft_iterations,
-        p99_iterations=sweep.p99_iterations,
+        p99_iterations=cast(Any, sweep.p99_iterations),
         warmup_iterations=sweep.warmup_iterations,
         pause_ms=sweep.pause_ms,
         blocks=sweep.blocks,
@@ -152,6 +160,8 @@ def sweep_job(sweep: SweepConfig) -> SweepJob:
         stream=asdict(sweep.stream),
         interference=asdict(sweep.interference),
         evict=sweep.evict,
+        p99_width=sweep.p99_width,
+        p99_budget_s=sweep.p99_budget_s,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from array import array
+from itertools import product
 
 from harness.job import Job
 
@@ -30,12 +31,13 @@ def prompt_for(job: Job, case: str, purpose: str, length: int, index: int) -> li
 
 def timed_index(job: Job, warmup: str, block: int, iteration: int) -> int:
     """Index of a timed request over all blocks, so that no random prompt is sent twice to one process or another."""
-    return block * job.sweep.iterations(warmup) + iteration
+    return block * job.sweep.most_iterations(warmup) + iteration
 
 
 def digest(job: Job) -> str:
     """SHA-256 over all timed prompts, as little-endian int32: for each kind of prompt and of warm-up that cases have,
-    sorted, in the order of length, block, iteration; of as many blocks as one of its cases has."""
+    sorted, in the order of length, block, iteration; of as many blocks as one of its cases has. With `auto` over those
+    that every length is sure to get."""
     total = hashlib.sha256()
     kinds: dict[tuple[str, str], list[str]] = {}
     for case, entry in job.cases.items():
@@ -43,6 +45,7 @@ def digest(job: Job) -> str:
     for (_, warmup), (case, *others) in sorted(kinds.items()):
         blocks = max(map(job.blocks_of, (case, *others)))
         for length in job.sweep.prompt_lengths:
-            for index in range(blocks * job.sweep.iterations(warmup)):
+            for block, iteration in product(range(blocks), range(job.sweep.iterations(warmup))):
+                index = timed_index(job, warmup, block, iteration)
                 total.update(array("i", prompt_for(job, case, "ttft", length, index)).tobytes())
     return total.hexdigest()

@@ -46,6 +46,9 @@ EQUIVALENCE = (
     "timed_tokens_compared", "timed_tokens_equal", "reason",
 )  # fmt: skip
 CAPTURES = ("case", "block", "order", "bucket", "seconds", "grown_mib", "reason")
+P99_STOPS = ("case", "block", "prompt_length", "n", "relative_width", "reason")
+"""With p99_iterations=auto: timed requests of a length and block, the width of the pooled interval of P99 over its
+value that they promise (inf: n is too small), and what ended them: `width`, `budget` or `most`."""
 EVICTION = ("case", "block", "graphs", "held_mib", "free_before_mib", "free_after_mib")
 MEMORY = (
     "case", "block", "request", "time_ns", "graphs", "graph_pool_mib", "host_rss_mib", "device_used_mib",

@@ -12,9 +12,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from harness.adaptive import Stop
 from harness.contract import Footprint, Stats
-from harness.loop import Place, Timed
-from harness.schema import MEMORY, SAMPLES
+from harness.loop import Place, Timed, latency_ns
+from harness.schema import MEMORY, P99_STOPS, SAMPLES
 
 EVENT_PERIOD_S = 0.2
 MEDIAN_WINDOW = 101
@@ -73,6 +74,13 @@ class BlockSink:
             sizes = [round(held.graph_pool_bytes / MIB, 1), round(rss_bytes / MIB, 1), ""]
             rows.writerow([self._case, self._block, request, time.perf_counter_ns(), held.graphs, *sizes])
 
+    def stops(self, found: Sequence[Stop]) -> None:
+        """Write p99_stops.csv: why each length got no more requests."""
+        with (self._folder / "p99_stops.csv").open("x", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(P99_STOPS)
+            rows.writerows([self._case, self._block, *stop[:2], f"{stop[2]:.6g}", stop[3]] for stop in found)
+
     def stage(self, name: str) -> None:
         """Tell the parent that a stage begins."""
         self.current_stage = name
@@ -97,9 +105,7 @@ class BlockSink:
         self._file.close()
 
     def _latency_ms(self, timed: Timed) -> float:
-        """By the server's clock where it counts and there is one, else by the client's."""
-        server_ns = timed.after.server_ns - timed.before.server_ns
-        return (server_ns if self._by_server and server_ns else timed.ended_ns - timed.started_ns) / 1e6
+        return latency_ns(timed, by_server=self._by_server) / 1e6
 
     def _row(self, place: Place, timed: Timed) -> list[object]:
         before, after = timed.before, timed.after

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import plan
+from harness.check_p99 import check_auto, check_p99
 from harness.compose import nearest
 from harness.config import (
     CaseConfig,
@@ -51,6 +52,7 @@ def check(config: RunConfig) -> None:
     check_names(config)
     for name in config.run:
         check_case(name, config.cases[name])
+        check_auto(name, config.cases[name], config.sweep)
 
 
 def check_run(config: RunConfig) -> None:
@@ -79,8 +81,9 @@ def check_sweep(sweep: SweepConfig) -> None:
     for length in sweep.prompt_lengths:
         _at_least("sweep.prompt_lengths", length, 1)
     _no_repeats("sweep.prompt_lengths", sweep.prompt_lengths)
-    for key, least in (("ttft_iterations", 1), ("p99_iterations", 1), ("warmup_iterations", 0), ("blocks", 1)):
+    for key, least in (("ttft_iterations", 1), ("warmup_iterations", 0), ("blocks", 1)):
         _at_least(f"sweep.{key}", getattr(sweep, key), least)
+    check_p99(sweep)
     _at_most("sweep.blocks", sweep.blocks, MOST_BLOCKS)
     if not 0 <= sweep.pause_ms <= LONGEST_PAUSE_MS:
         raise ValueError(f"sweep.pause_ms={sweep.pause_ms} must lie between 0 and {LONGEST_PAUSE_MS} milliseconds")

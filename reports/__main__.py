@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reports import blocks, clocks, latency, markup, overview, page, plots, readme, terminal
-from reports.experiments import section
+from reports import blocks, clocks, headroom, latency, markup, overview, page, plots, readme, terminal, verdicts
+from reports.experiments import ablation, section
 from reports.experiments.section import Section
 from reports.run import Run, load
 from reports.table import Table
@@ -19,8 +19,9 @@ def tables_of(run: Run) -> list[Table]:
     """The general tables of a run, in the order of the report: those that what it measured can fill."""
     makers = [latency.ttft_table, latency.ratio_table, latency.p99_table]
     makers += [latency.decode_table] if run.decodes else []
-    makers += [overview.summary_table, overview.speedup_table, blocks.blocks_table, clocks.clocks_table]
-    makers += [overview.equivalence_table]
+    makers += [overview.summary_table, overview.speedup_table, verdicts.significance_table, headroom.headroom_table]
+    makers += [ablation.effects_table] if run.study != "ablation" and set(ablation.CELLS) <= set(run.cases) else []
+    makers += [blocks.blocks_table, clocks.clocks_table, overview.equivalence_table]
     return [make(run) for make in [*(makers if run.compares else []), overview.status_table]]
 
 

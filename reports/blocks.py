@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pandas as pd
 
+from reports.blockwise import ttft_samples
 from reports.latency import case_marks
 from reports.run import Run
 from reports.table import DASH, Cell, Notes, Table, heads, number
+
+SPREAD = (
+    "Standard deviation: of the blocks' log medians, at one length. Share of variance: what part of the variance of "
+    "all log latencies lies between blocks; the rest is within them."
+)
 
 
 def blocks_frame(run: Run) -> pd.DataFrame:
@@ -14,7 +23,7 @@ def blocks_frame(run: Run) -> pd.DataFrame:
 
     A block that lacks a length has no TTFT: a mean over fewer lengths would be another quantity.
     """
-    timed = run.samples[(run.samples["metric"] == "ttft") & (run.samples["iteration"] < run.sweep["ttft_iterations"])]
+    timed = ttft_samples(run)
     # The lower median, as in the other tables.
     lengths = timed.groupby(["case", "block", "prompt_length"])["latency_ms"].quantile(0.5, interpolation="lower")
     by_block = lengths.groupby(["case", "block"])
@@ -23,7 +32,38 @@ def blocks_frame(run: Run) -> pd.DataFrame:
     decode = steps.quantile(0.5, interpolation="lower")
     parts = [part.rename("median_ms").reset_index().assign(metric=name) for name, part in
              (("TTFT", ttft), ("Decode", decode))]  # fmt: skip
-    return pd.concat(parts, ignore_index=True)[["metric", "case", "block", "median_ms"]]
+    return pd.concat(parts, ignore_index=True)[["metric", "case", "block", "median_ms"]].merge(
+        spread_frame(run), on=["metric", "case"], how="left"
+    )
+
+
+def spread_frame(run: Run) -> pd.DataFrame:
+    """How far blocks of a case lie apart, by metric and case, from log latencies; NaN for one block.
+
+    `block_sd`: the standard deviation of the blocks' log medians, averaged over lengths as a variance. `block_share`:
+    s_b^2 / (s_b^2 + s_w^2), the part of all variance that lies between blocks, where s_w^2 is the variance within them
+    and s_b^2 that of their means less s_w^2 / n, which requests alone would give them (one-way analysis of variance).
+    """
+    steps = run.samples[run.samples["metric"] == "decode"]
+    parts = [("TTFT", ttft_samples(run)), ("Decode", steps.assign(prompt_length=0))]
+    rows = [
+        {"metric": metric, "case": case, **components(own)}
+        for metric, samples in parts
+        for case, own in samples.groupby("case")
+    ]
+    return pd.DataFrame(rows, columns=["metric", "case", "block_sd", "block_share"])
+
+
+def components(own: pd.DataFrame) -> dict[str, float]:
+    """`block_sd` and `block_share` of one case's samples."""
+    if own["block"].nunique() < 2:
+        return {"block_sd": math.nan, "block_share": math.nan}
+    logs = own.assign(log=np.log(own["latency_ms"])).groupby(["prompt_length", "block"])["log"]
+    within, size = logs.var().groupby("prompt_length").mean(), logs.size().groupby("prompt_length").mean()
+    between = (logs.mean().groupby("prompt_length").var() - within / size).clip(lower=0).mean()
+    medians = logs.quantile(0.5, interpolation="lower").groupby("prompt_length").var().mean()
+    total = between + within.mean()
+    return {"block_sd": math.sqrt(medians), "block_share": float(between / total) if total > 0 else math.nan}
 
 
 def why_none(run: Run, case: str, block: float) -> str:
@@ -36,7 +76,7 @@ def why_none(run: Run, case: str, block: float) -> str:
 
 def blocks_table(run: Run) -> Table:
     """One row a metric and case, one column a block, and how far apart the blocks are."""
-    notes, frame = Notes(), blocks_frame(run)
+    notes, frame, spreads = Notes(), blocks_frame(run), spread_frame(run)
     rows: list[list[Cell]] = []
     rules: list[int] = []
     blocks = sorted(set(run.status["block"]))
@@ -53,9 +93,25 @@ def blocks_table(run: Run) -> Table:
             ]
             known = [value for value in found if value == value]
             apart = Cell(f"{max(known) / min(known) - 1:.1%}" if len(known) > 1 else DASH)
-            rows.append([Cell(metric), Cell(title, case_marks(run, case, notes)), *cells, apart])
+            own = spreads[(spreads["metric"] == metric) & (spreads["case"] == case)]
+            shares = [percent(own["block_sd"], 2), percent(own["block_share"], 0)]
+            rows.append([Cell(metric), Cell(title, case_marks(run, case, notes)), *cells, apart, *shares])
     names = [f"Block {block:.0f} (ms)" for block in blocks]
-    head = heads("Metric", "Case", *names, "Largest over smallest", left=("Metric", "Case"))
-    facts = f"TTFT: mean over prompt lengths of the block's medians. Each block is a process of its own. {run.facts()}"
+    head = heads(
+        "Metric",
+        "Case",
+        *names,
+        "Largest over smallest",
+        "Standard deviation",
+        "Share of variance",
+        left=("Metric", "Case"),
+    )
+    words = "TTFT: mean over prompt lengths of the block's medians. Each block is a process of its own."
+    facts = f"{words} {SPREAD} {run.facts()}"
     title = "Medians block by block"
     return Table("blocks", title, head, rows, notes, facts, run.smoke, frame, frozenset(rules[1:]))
+
+
+def percent(values: pd.Series, digits: int) -> Cell:
+    """A share in percent, a dash without one."""
+    return Cell(f"{values.iloc[0]:.{digits}%}" if values.notna().any() else DASH)

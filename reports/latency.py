@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from reports import enriched, significance
+from reports.blockwise import AVERAGE, range_label
+from reports.quantiles import Estimate
 from reports.run import Run
+from reports.significance import Standing
 from reports.table import DASH, DOUBLE_DAGGER, Cell, Column, Notes, Table, number
 
 FLAGS = {
@@ -17,9 +21,12 @@ FLAGS = {
     "coalesced": "whose token came with others or before it was asked for",
 }
 INDEPENDENT = "Intervals take the samples for independent, pooled over blocks."
+WINNER = "Winner: below every other by paired t-tests over blocks, 5 % after Holm's correction; else those who tie."
 BACK_TO_BACK = "Decode runs back to back, without the pauses between requests, so the card gets to its power cap."
 MOST_ROWS = 40
-AVERAGED = ("mean_ms", "p50_ms", "p99_ms", "floor_ms", "ratio_to_floor")
+AVERAGED = (
+    "mean_ms", "p50_ms", "p90_ms", "p99_ms", "floor_ms", "ratio_to_floor", "bandwidth_utilisation", "launch_gap_ms",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Grid:
     value: str
     average: bool
     floor: bool = True
-    winner: bool = True
+    metric: str = ""  # whose tests name the winner; without, there is none
     words: str = ""
     shown: bool = True
 
@@ -63,48 +70,48 @@ def ranges(run: Run) -> list[str]:
 
 def by_range(run: Run) -> pd.DataFrame:
     """decode.csv sorted by context range, the whole range last."""
-    ends = list(zip(run.decode["context_from"], run.decode["context_to"], strict=True))
-    labels = [f"{first:.0f}–{last:.0f}" + (" (whole)" if (first, last) == run.whole else "") for first, last in ends]
-    frame = run.decode.assign(row=labels, whole=[pair == run.whole for pair in ends])
+    frame = enriched.decode(run)
+    ends = list(zip(frame["context_from"], frame["context_to"], strict=True))
+    frame = frame.assign(row=[range_label(run, *pair) for pair in ends], whole=[pair == run.whole for pair in ends])
     return frame.sort_values(["whole", "context_from", "context_to"], kind="stable")
 
 
 def ttft_table(run: Run) -> Table:
     """Median TTFT by prompt length and case."""
     title = "Time to first token (TTFT), median in ms"
-    words = f"Average: mean of the medians over lengths. {INDEPENDENT} They are in the .csv, at 95 %."
+    words = f"Average: mean of the medians over lengths. {INDEPENDENT} They are in the .csv, at 95 %. {WINNER}"
     if any(run.procedure(case).get("warmup") == "none" for case in run.cases):
         words += " Cold starts and first captures are among the requests: their means, as published, are far above."
-    rows, frame, shown = lengths(run), by_length(run.ttft), readable(run)
-    return build(
-        run, Grid("ttft", title, "Prompt tokens", rows, frame, "p50_ms", average=True, words=words, shown=shown)
-    )
+    rows, frame, shown = lengths(run), by_length(enriched.ttft(run)), readable(run)
+    return build(run, Grid("ttft", title, "Prompt tokens", rows, frame, "p50_ms", True, True, "TTFT", words, shown))
 
 
 def ratio_table(run: Run) -> Table:
     """Median TTFT over the floor by prompt length and case."""
     title = "Time to first token as a multiple of the floor"
-    frame, rows = by_length(run.ttft), lengths(run)
+    frame, rows = by_length(enriched.ttft(run)), lengths(run)
     head, value = "Prompt tokens", "ratio_to_floor"
     words, shown = "Average: mean of the ratios over lengths.", readable(run)
-    grid = Grid("ttft_ratio", title, head, rows, frame, value, True, False, winner=False, words=words, shown=shown)
+    grid = Grid("ttft_ratio", title, head, rows, frame, value, True, False, words=words, shown=shown)
     return build(run, grid)
 
 
 def p99_table(run: Run) -> Table:
     """P99 of TTFT by prompt length and case."""
     title = "99th percentile (P99) of the time to first token, in ms"
-    words = f"Average: mean over lengths of each length's P99. {INDEPENDENT} They are in the .csv, at 95 %."
-    rows, frame, shown = lengths(run), by_length(run.p99), readable(run)
-    return build(run, Grid("p99", title, "Prompt tokens", rows, frame, "p99_ms", True, False, words=words, shown=shown))
+    words = f"Average: mean over lengths of each length's P99. {INDEPENDENT} They are in the .csv, at 95 %. {WINNER}"
+    rows, frame, shown = lengths(run), by_length(enriched.p99(run)), readable(run)
+    return build(run, Grid("p99", title, "Prompt tokens", rows, frame, "p99_ms", True, True, "P99", words, shown))
 
 
 def decode_table(run: Run) -> Table:
     """Median decode latency by context range and case."""
     title = "Decode latency by context length, median in ms a token"
-    words = "A step's context is the number of tokens before it."
-    rows, frame = ranges(run), by_range(run)
-    return build(run, Grid("decode", title, "Context before the step", rows, frame, "p50_ms", False, words=words))
+    words = (
+        f"A step's context is the number of tokens before it. Intervals rest on blocks and are in the .csv. {WINNER}"
+    )
+    rows, frame, head = ranges(run), by_range(run), "Context before the step"
+    return build(run, Grid("decode", title, head, rows, frame, "p50_ms", False, True, "Decode", words))
 
 
 def readable(run: Run) -> bool:
@@ -112,29 +119,45 @@ def readable(run: Run) -> bool:
     return len(run.sweep["prompt_lengths"]) <= MOST_ROWS
 
 
-def winners(run: Run, values: pd.DataFrame) -> dict[str, str]:
-    """The case with the lowest value in each row, among those that may win."""
-    eligible = values[[case for case in run.cases if run.competes(case)]]
-    return {str(row): str(line.idxmin()) for row, line in eligible.iterrows() if line.notna().any()}
+def standings(run: Run, metric: str, values: pd.DataFrame) -> dict[str, Standing]:
+    """Who leads each row: by its tests, the average and the whole range by those over all metrics."""
+    if not metric:
+        return {}
+    rows, whole = significance.tests(run, metric), significance.overall(run)
+    whole = whole[whole["metric"] == metric]
+    tests = pd.concat([rows[~rows["row"].isin(whole["row"])], whole])
+    found = {str(row): significance.standing(run, line, tests[tests["row"] == row]) for row, line in values.iterrows()}
+    return {row: standing for row, standing in found.items() if standing is not None}
+
+
+def winner_cell(run: Run, standing: Standing | None, notes: Notes) -> Cell:
+    """The winner, or those who tie; a dash with the reason where a test is missing."""
+    if standing is None:
+        return Cell(DASH)
+    if standing.untested:
+        return Cell(DASH, (notes.mark(significance.why_untested(run, standing)),))
+    if standing.won:
+        return Cell(run.cases[standing.best])
+    return Cell(f"tie: {', '.join(run.cases[case] for case in standing.leaders)}")
 
 
 def build(run: Run, grid: Grid) -> Table:
-    """Rows, an average where asked for, the floor, and the winner in bold."""
+    """Rows, an average where asked for, the floor, and the winner, or those who tie, in bold."""
     notes = Notes()
     values = grid.pivot(run)
     if grid.average:
-        values.loc["Average"] = values.mean(skipna=False)
-    best = winners(run, values)
+        values.loc[AVERAGE] = values.mean(skipna=False)
+    best = standings(run, grid.metric, values)
     floors = grid.frame.drop_duplicates("row").set_index("row")["floor_ms"] if grid.floor else pd.Series(dtype=float)
     columns = [Column(Cell(grid.head)), *(Column(case_head(run, grid, case, notes)) for case in run.cases)]
     rows = []
     for row in values.index:
         cells = [value_cell(run, grid, values, case, row, best, notes) for case in run.cases]
         tail = [Cell(number(floors.get(row, floors.mean())))] if grid.floor else []
-        tail += [Cell(run.cases[best[row]] if row in best else DASH)] if grid.winner else []
+        tail += [winner_cell(run, best.get(row), notes)] if grid.metric else []
         rows.append([Cell(row), *cells, *tail])
     columns += [Column(Cell("Floor"))] if grid.floor else []
-    columns += [Column(Cell("Winner"), "left")] if grid.winner else []
+    columns += [Column(Cell("Winner"), "left")] if grid.metric else []
     return Table(
         name=grid.name,
         title=grid.title,
@@ -192,41 +215,64 @@ def flag_notes(run: Run, frame: pd.DataFrame) -> dict[str, str]:
 
 
 def value_cell(
-    run: Run, grid: Grid, values: pd.DataFrame, case: str, row: str, best: dict[str, str], notes: Notes
+    run: Run, grid: Grid, values: pd.DataFrame, case: str, row: str, best: dict[str, Standing], notes: Notes
 ) -> Cell:
     """A figure; or the maximum where n can't support the quantile; or a dash with the reason."""
     value = at(values, row, case)
     if not math.isnan(value):
-        return Cell(number(value), bold=best.get(row) == case)
+        return Cell(number(value), bold=row in best and case in best[row].leaders)
     found = grid.frame[(grid.frame["case"] == case) & (grid.frame["row"] == row)]
-    if found.empty and (row != "Average" or case not in set(grid.frame["case"])):
+    if found.empty and (row != AVERAGE or case not in set(grid.frame["case"])):
         return Cell(DASH, (notes.mark(run.missing(case)),))
-    if row == "Average":
+    if row == AVERAGE:
         return Cell(DASH, (notes.mark("No average, because not every row has a value."),))
     if "supported" in found and not found["supported"].iloc[0]:
         return Cell(f"max {number(found['max_ms'].iloc[0])} (n={found['n'].iloc[0]:.0f})")
     return Cell(DASH, (notes.mark("The machine was not calibrated in this run."),))
 
 
-def long_frame(run: Run, grid: Grid, values: pd.DataFrame, best: dict[str, str]) -> pd.DataFrame:
-    """The rows of the run's file with title and winner, and the averages as rows of their own."""
+def long_frame(run: Run, grid: Grid, values: pd.DataFrame, best: dict[str, Standing]) -> pd.DataFrame:
+    """The rows of the run's file with title, winner and ties, and the averages as rows of their own."""
     frame = grid.frame.drop(columns=["row", "whole"], errors="ignore")
-    won = [best.get(row) == case for row, case in zip(grid.frame["row"], grid.frame["case"], strict=True)]
-    frame = frame.assign(title=frame["case"].map(run.cases), winner=won)
-    if "Average" not in values.index:
+    places = list(zip(grid.frame["row"], grid.frame["case"], strict=True))
+    frame = frame.assign(
+        title=frame["case"].map(run.cases),
+        winner=[leads(best.get(row), case) == "winner" for row, case in places],
+        tie=[leads(best.get(row), case) == "tie" for row, case in places],
+    )
+    if AVERAGE not in values.index:
         return frame
     key = "prompt_length"
     frame = frame.assign(**{key: frame[key].map("{:.0f}".format)})
     means = grid.frame.groupby("case")[[c for c in AVERAGED if c in frame]].mean()
+    ends = average_ends(run, grid)
     averages = [
         {
             "case": case,
             key: "average",
             **means.loc[case],
+            **ends.get(case, {}),
             "title": run.cases[case],
-            "winner": best.get("Average") == case,
+            "winner": leads(best.get(AVERAGE), case) == "winner",
+            "tie": leads(best.get(AVERAGE), case) == "tie",
         }
         for case in run.cases
-        if not math.isnan(at(values, "Average", case))
+        if not math.isnan(at(values, AVERAGE, case))
     ]
     return pd.concat([frame, pd.DataFrame(averages, columns=frame.columns)], ignore_index=True) if averages else frame
+
+
+def leads(standing: Standing | None, case: str) -> str:
+    """Whether a case is the `winner` of a row, one in a `tie`, or neither (empty)."""
+    if standing is None or case not in standing.leaders:
+        return ""
+    return "winner" if standing.won else "tie"
+
+
+def average_ends(run: Run, grid: Grid) -> dict[str, dict[str, float]]:
+    """The ends, by case, of the interval over blocks of the average that a table shows."""
+    if not grid.metric:
+        return {}
+    name = grid.value.removesuffix("_ms")
+    found: dict[str, Estimate] = enriched.average(run, grid.metric, grid.frame, grid.value)
+    return {case: enriched.ends(name, estimate) for case, estimate in found.items()}

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from reports import enriched, significance
+from reports.blockwise import MIN_BLOCKS, average_interval, by_block, range_label
 from reports.latency import case_marks
+from reports.quantiles import Estimate
 from reports.run import Run
 from reports.table import DASH, Cell, Column, Notes, Table, heads, number
 
-METRICS = {"TTFT": ("ttft", "p50_ms"), "P99": ("p99", "p99_ms"), "Decode": ("decode", "p50_ms")}
+METRICS = significance.POOLED
+SUMMED = {"TTFT": "ttft", "P99": "p99", "Decode": "decode"}
+OVER_BLOCKS = "In brackets: 95 % intervals over blocks (Student's t on logarithms)."
+NO_BLOCKS = f"No intervals: they rest on blocks, {MIN_BLOCKS} or more of a case."
 
 
 def whole_decode(run: Run) -> pd.DataFrame:
@@ -42,23 +50,31 @@ def speed_up(run: Run, metric: str, case: str, over: str) -> float:
 
 def summary_frame(run: Run) -> pd.DataFrame:
     """One row a case: averages over lengths, decode over the whole range, cold start, set-up and memory."""
-    rows = []
+    rows, averages = [], {metric: averaged(run, metric) for metric in METRICS}
     for case, title in run.cases.items():
         blocks = run.status[(run.status["case"] == case) & (run.status["state"] == "ok")]
         cold = run.samples[(run.samples["case"] == case) & (run.samples["metric"] == "cold")]["latency_ms"]
+        latencies = {name: averages[metric][case] for metric, name in SUMMED.items()}
         rows.append(
             {
                 "case": case,
                 "title": title,
-                "ttft_ms": average(run, "TTFT", case),
-                "p99_ms": average(run, "P99", case),
-                "decode_ms": average(run, "Decode", case),
+                **{f"{name}_ms": found.value for name, found in latencies.items()},
                 "cold_ms": cold.median(),
                 "set_up_s": blocks[["load_s", "compile_s", "capture_s"]].sum(axis=1, min_count=1).median(),
                 "peak_memory_gib": blocks["peak_memory_gib"].max() if run.manifest["gpu"] else math.nan,
+                **{key: end for name, found in latencies.items() for key, end in enriched.ends(name, found).items()},
             }
         )
     return pd.DataFrame(rows)
+
+
+def averaged(run: Run, metric: str) -> dict[str, Estimate]:
+    """A metric's average over lengths, or decode over the whole range, by case, with its interval over blocks."""
+    found = by_block(run, metric)
+    if metric == "Decode":
+        found = found[found["row"] == range_label(run, *run.whole)]
+    return {case: average_interval(found, case, average(run, metric, case)) for case in run.cases}
 
 
 def average(run: Run, metric: str, case: str) -> float:
@@ -79,22 +95,47 @@ def counted(run: Run) -> str:
     return f"n = {', '.join(parts)}." if parts else ""
 
 
+def leaders(run: Run, frame: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Who wins or ties, by column of the summary."""
+    tests, found = significance.overall(run), {}
+    for metric, name in SUMMED.items():
+        column = f"{name}_ms"
+        values = frame.set_index("case")[column].astype(float)
+        lead = significance.standing(run, values, tests[tests["metric"] == metric])
+        found[column] = lead.leaders if lead else ()
+    return found
+
+
+def floors(run: Run) -> str:
+    """The floors below the averages, as a sentence; empty where the machine was not calibrated."""
+    lengths, decode = run.ttft.drop_duplicates("prompt_length")["floor_ms"], whole_decode(run)["floor_ms"].dropna()
+    parts = [f"{number(float(lengths.mean()))} ms TTFT on average"] if lengths.notna().any() else []
+    parts += [f"{number(float(decode.iloc[0]))} ms a token of decode"] if len(decode) else []
+    return f" Floors: {', '.join(parts)}." if parts else ""
+
+
+def bracketed(value: float, low: float, high: float, digits: int = 2, unit: str = "") -> str:
+    """A figure with its interval in brackets, where it has one."""
+    interval = "" if math.isnan(low) else f" [{number(low, digits)}, {number(high, digits)}]"
+    return number(value, digits) + unit + interval
+
+
 def summary_table(run: Run) -> Table:
-    """One row a case; the lowest of each latency in bold, among the cases that may win."""
+    """One row a case; in bold who wins a latency by the tests over blocks, or who ties."""
     notes, frame = Notes(), summary_frame(run)
     digits = {"ttft_ms": 2, "p99_ms": 2, "decode_ms": 2, "cold_ms": 1, "set_up_s": 1, "peak_memory_gib": 1}
-    latencies = ("ttft_ms", "p99_ms", "decode_ms", "cold_ms")
-    eligible = frame[[run.competes(case) for case in frame["case"]]]
-    best = {column: eligible[column].min() for column in latencies}
+    first = leaders(run, frame)
     rows = []
     for record in frame.to_dict("records"):
         case = str(record["case"])
         marks = case_marks(run, case, notes)
         cells = []
         for column, places in digits.items():
-            value, won = float(record[column]), case in set(eligible["case"]) and record[column] == best.get(column)
+            value = float(record[column])
+            name = column.removesuffix("_ms")
+            low, high = (float(record.get(f"{name}_{end}_ms", math.nan)) for end in ("low", "high"))
             why = () if not math.isnan(value) else (notes.mark(why_dash(run, column, case)),)
-            cells.append(Cell(number(value, places), why, won))
+            cells.append(Cell(bracketed(value, low, high, places), why, case in first.get(column, ())))
         rows.append([Cell(run.cases[case], marks), *cells])
     head = heads(
         "Case", "Avg TTFT (ms)", "Avg P99 (ms)", "Decode (ms/token)", "Cold TTFT (ms)", "Set-up (s)",
@@ -102,14 +143,15 @@ def summary_table(run: Run) -> Table:
     )  # fmt: skip
     title = "Summary: averages over prompt lengths, decode over the whole range"
     means = "Avg TTFT: mean over lengths of the medians. Avg P99: mean over lengths of each length's P99."
-    facts = f"{means} {counted(run)} {run.facts()}"
+    brackets = OVER_BLOCKS if frame["ttft_low_ms"].notna().any() else NO_BLOCKS
+    facts = f"{means} {brackets}{floors(run)} {counted(run)} {run.facts()}"
     return Table("summary", title, head, rows, notes, facts, run.smoke, frame)
 
 
 def why_dash(run: Run, column: str, case: str) -> str:
     """Why a case has no value in a column of the summary."""
     title = run.cases[case]
-    if case not in set(run.samples["case"]) or not run.ended_well(case):
+    if case not in run.measured or not run.ended_well(case):
         return run.missing(case)
     if column == "p99_ms" and not run.p99["supported"].any():
         return "P99 needs n of at least 368 for a two-sided 95 % interval."
@@ -122,37 +164,58 @@ def why_dash(run: Run, column: str, case: str) -> str:
     return f"{title}: not every row has a value; {run.why_missing(case)}."
 
 
+def speedup_frame(run: Run) -> pd.DataFrame:
+    """How many times faster each case is than each other, by metric, with the interval over blocks."""
+    tests, records = significance.overall(run), []
+    ends = {}
+    for found in tests.to_dict("records"):
+        metric, case, over = str(found["metric"]), str(found["case"]), str(found["over"])
+        low, high = float(found["low"]), float(found["high"])
+        ends[metric, case, over], ends[metric, over, case] = (low, high), (1 / high, 1 / low)
+    for metric in METRICS:
+        for case in run.cases:
+            for over in (other for other in run.cases if other != case):
+                ratio = speed_up(run, metric, case, over)
+                low, high = ends.get((metric, case, over), (math.nan, math.nan))
+                known = not math.isnan(ratio)
+                records.append(
+                    {"metric": metric, "case": case, "over": over, "speed_up": ratio,
+                     "low": low if known else math.nan, "high": high if known else math.nan}
+                )  # fmt: skip
+    return pd.DataFrame(records, columns=["metric", "case", "over", "speed_up", "low", "high"])
+
+
 def speedup_table(run: Run) -> Table:
-    """How many times faster the row's case is than the column's, by metric."""
-    notes = Notes()
+    """How many times faster the row's case is than the column's, by metric, with the interval over blocks."""
+    notes, frame = Notes(), speedup_frame(run)
     head = [
         *heads("Metric", "Case", left=("Metric", "Case")),
         *(Column(Cell(f"over {title}", case_marks(run, case, notes))) for case, title in run.cases.items()),
     ]
-    rows, records = [], []
+    found = {(r["metric"], r["case"], r["over"]): r for r in frame.to_dict("records")}
+    rows = []
     for metric in METRICS:
         for case, title in run.cases.items():
-            ratios = {over: speed_up(run, metric, case, over) for over in run.cases if over != case}
-            cells = [speedup_cell(run, metric, case, over, ratios, notes) for over in run.cases]
+            cells = [
+                Cell("") if over == case else speedup_cell(run, found[metric, case, over], notes) for over in run.cases
+            ]
             rows.append([Cell(metric), Cell(title, case_marks(run, case, notes)), *cells])
-            records += [{"metric": metric, "case": case, "over": over, "speed_up": x} for over, x in ratios.items()]
     title = "Speed-up: how many times faster the row's case is than the column's"
-    facts = f"Geometric mean over prompt lengths; ratio of medians for decode. {counted(run)} {run.facts()}"
+    brackets = OVER_BLOCKS if frame["low"].notna().any() else NO_BLOCKS
+    words = f"Geometric mean over prompt lengths; ratio of medians for decode. {brackets}"
+    facts = f"{words} {counted(run)} {run.facts()}"
     rules = frozenset(range(len(run.cases), len(rows), len(run.cases)))
-    frame = pd.DataFrame(records, columns=["metric", "case", "over", "speed_up"])
     return Table("speedup", title, head, rows, notes, facts, run.smoke, frame, rules)
 
 
-def speedup_cell(run: Run, metric: str, case: str, over: str, ratios: dict[str, float], notes: Notes) -> Cell:
-    """A ratio; nothing for a case over itself; a dash with the reason for a case without values."""
-    if over == case:
-        return Cell("")
-    if not math.isnan(ratios[over]):
-        return Cell(f"{ratios[over]:.2f}×")
+def speedup_cell(run: Run, found: dict[Hashable, Any], notes: Notes) -> Cell:
+    """A ratio and its interval; a dash with the reason for a case without values."""
+    metric, case, over = str(found["metric"]), str(found["case"]), str(found["over"])
+    if not math.isnan(found["speed_up"]):
+        return Cell(bracketed(found["speed_up"], found["low"], found["high"], unit="×"))
     lacks = math.isnan(average(run, metric, case)) or not run.ended_well(case)
     lacking = case if lacks else over
-    column = {"TTFT": "ttft_ms", "P99": "p99_ms", "Decode": "decode_ms"}[metric]
-    return Cell(DASH, (notes.mark(why_dash(run, column, lacking)),))
+    return Cell(DASH, (notes.mark(why_dash(run, f"{SUMMED[metric]}_ms", lacking)),))
 
 
 def equivalence_table(run: Run) -> Table:

@@ -18,7 +18,9 @@ PARTS = (
     ("Time to first token", ("ttft",)),
     ("Summary", ("summary",)),
     ("Tail and decode", ("p99", "decode")),
-    ("Against the floor and each other", ("ttft_ratio", "speedup")),
+    ("Against each other", ("speedup", "significance")),
+    ("JIT and graphs: effects and interaction", ("effects",)),
+    ("Against the floor", ("ttft_ratio", "headroom")),
     ("Block by block", ("blocks",)),
     ("Where the time goes", ("clocks",)),
     ("Do the cases compute the same?", ("equivalence",)),
@@ -32,7 +34,16 @@ DEFINITIONS = {
     "P99": "the 99th percentile by rank over the requests of all blocks pooled; given only where the exact two-sided "
     "95 % interval has both ends, which takes 368 samples, and the maximum is shown otherwise. The interval takes the "
     "samples for independent and alike in every block; the medians block by block show how far that holds.",
-    "Median interval": "the exact, distribution-free 95 % interval between two order statistics.",
+    "Median interval": "the exact, distribution-free 95 % interval between two order statistics, of this run's "
+    "requests as they came; it says nothing of what another process would measure.",
+    "Interval over blocks": "95 % interval of averages, means, decode percentiles and speed-ups, with whole blocks as "
+    "units: Student's t on the scatter of the blocks' logarithms, for means and decode percentiles by way of a "
+    "bootstrap that draws whole blocks; none from fewer than three blocks.",
+    "Winner": "the case below every other one that may win, each by a paired t-test on the log ratios of blocks, at "
+    "5 % after Holm's correction over the pairs of the row (the average, the whole range of decode and the summary: "
+    "over all pairs and metrics); otherwise those that the lowest does not beat are named as a tie.",
+    "Bandwidth used": "the weights' bytes, read once, over the median time and the measured read bandwidth.",
+    "Launch gap": "the client's time less the GPU's, median over requests of the difference.",
     "Clocks": "the client's clock covers the whole request; the server's, where there is one, leaves the socket out; "
     "GPU time lies between two CUDA events around the engine's work. Differences are taken request by request.",
     "Floor": "the longer of reading every weight once at the measured read bandwidth and of the arithmetic of the "

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports import style
+from reports import enriched, style
+from reports.blockwise import ttft_samples
 from reports.canvas import (
     LEGEND_IN,
     SIZE,
@@ -26,11 +27,12 @@ from reports.canvas import (
     without_curve,
 )
 from reports.latency import INDEPENDENT
-from reports.overview import METRICS, counted, speed_up, whole_decode
+from reports.overview import METRICS, counted, speedup_frame, whole_decode
 from reports.run import Run
 from reports.style import Look
 
 MOST_TICKS = 12
+ENDS = ("low", "high")
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,14 @@ def ttft(run: Run) -> Plot:
 def p99(run: Run) -> Plot:
     """P99 of TTFT by prompt length with its interval; the maximum, dotted and hollow, where n can't support it."""
     caption = f"Bars: exact 95 % intervals of the 99th percentile, moved apart sideways. {INDEPENDENT}"
-    frame, columns = run.p99, ("p99_ms", "p99_low_ms", "p99_high_ms")
+    frame, columns = enriched.p99(run), ("p99_ms", "p99_low_ms", "p99_high_ms")
     title = "99th percentile of the time to first token"
     if len(frame) and not frame["supported"].all():
         maxima = "Hollow and dotted: the maximum, because n is below the 368 that a P99 needs."
         caption = f"{maxima} {caption}" if frame["supported"].any() else maxima
         frame = frame.assign(p99_ms=frame["p99_ms"].where(frame["supported"].astype(bool), frame["max_ms"]))
         title += "" if frame["supported"].any() else ": maxima only, n is too small"
+    caption += " Dashed: the floor." if frame["floor_ms"].notna().any() else ""
     return by_length(run, "p99", title, frame, columns, caption, bands=False)
 
 
@@ -137,6 +140,8 @@ def decode(run: Run) -> Plot:
     span = steps["context_length"].max() - steps["context_length"].min() + 1
     width = max(1, math.ceil(span / 40))
     caption = f"Median over bins of {width} context length{'s' if width > 1 else ''}. Dashed: the floor."
+    if steps.groupby("case")["block"].nunique().max() > 1:
+        caption = f"Bands: from the lowest to the highest block. {caption}"
     caption += without_curve(run, set(steps["case"]))
     figure, axes = canvas(run, title, caption, whole_decode(run)["n"])
     ends: list[End] = []
@@ -147,6 +152,7 @@ def decode(run: Run) -> Plot:
             continue
         bins = (rows["context_length"] // width * width + (width - 1) / 2).rename("bin")
         medians = rows.groupby(bins)["latency_ms"].median()
+        band(axes, rows, bins, look)
         # The same distance along the axis for every case, each from a place of its own: no marker hides another.
         apart = max(1, round(len(medians) / 8))
         start = len(drawn) * apart // len(run.cases)
@@ -163,14 +169,29 @@ def decode(run: Run) -> Plot:
     return Plot("decode", title, caption, figure)
 
 
+def band(axes: Axes, rows: pd.DataFrame, bins: pd.Series, look: Look) -> None:
+    """From the lowest to the highest block in each bin; nothing for a case of one block.
+
+    Bins hold a few steps of each block: an interval from so little would hide what it is about.
+    """
+    blocks = rows.groupby([bins, rows["block"]])["latency_ms"].median().unstack().dropna()
+    if blocks.shape[1] > 1:
+        low, high = blocks.min(axis=1), blocks.max(axis=1)
+        axes.fill_between(blocks.index, low, high, color=look.colour, alpha=0.18, linewidth=0)
+
+
 def speedup(run: Run) -> Plot:
     """Speed-up over the baseline: bars by metric and case."""
     title, reference = "Speed-up over the baseline", "baseline"
     caption = "Geometric mean over prompt lengths for TTFT and P99, ratio of medians over the whole range for decode."
     found = {case: look for case, look in style.looks(run.cases).items() if case != reference}
-    ratios = {
-        c: [speed_up(run, m, c, reference) if reference in run.cases else math.nan for m in METRICS] for c in found
-    }
+    frame = speedup_frame(run)
+    frame = frame[frame["over"] == reference].set_index(["case", "metric"])
+    places = {case: [(case, metric) for metric in METRICS] for case in found}
+    table = {case: frame.reindex(pd.MultiIndex.from_tuples(places[case])) for case in found}
+    ratios = {case: table[case]["speed_up"].tolist() for case in found}
+    if frame["low"].notna().any():
+        caption += " Thin lines: 95 % intervals over blocks."
     found = {case: look for case, look in found.items() if not np.isnan(ratios[case]).all()}
     metrics = [i for i, m in enumerate(METRICS) if any(not math.isnan(ratios[case][i]) for case in found)]
     if not found:
@@ -184,10 +205,12 @@ def speedup(run: Run) -> Plot:
     for position, (case, look) in enumerate(found.items()):
         x = [place - 0.4 + width * (position + 0.5) for place in range(len(metrics))]
         heights = [ratios[case][i] for i in metrics]
-        bars = axes.bar(x, heights, 0.88 * width, color=look.colour, label=label(run, case, wrapped=False))
-        words = [f"{h:.2f}×" if h == h else "–" for h in heights]
-        for text in axes.bar_label(bars, words, fontsize=8, padding=2, color="#333333", zorder=4):
-            text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85})
+        axes.bar(x, heights, 0.88 * width, color=look.colour, label=label(run, case, wrapped=False))
+        ends = table[case][list(ENDS)].to_numpy(dtype=float)[metrics]
+        known = ~np.isnan(ends).any(axis=1)
+        axes.vlines(np.array(x)[known], *ends[known].T, color="#333333", linewidth=1, zorder=3)
+        for place, height, top in zip(x, heights, np.fmax(ends[:, 1], heights), strict=True):
+            place_label(axes, place, top if top == top else 0.0, f"{height:.2f}×" if height == height else "–")
     axes.axhline(1.0, color=style.LOOKS[reference].colour, linewidth=1.0)
     axes.set_xticks(range(len(metrics)), [list(METRICS)[i] for i in metrics])
     axes.tick_params(axis="x", length=0)
@@ -200,14 +223,20 @@ def speedup(run: Run) -> Plot:
     return Plot("speedup", title, caption, figure)
 
 
+def place_label(axes: Axes, x: float, top: float, words: str) -> None:
+    """A figure above a bar and the end of its interval."""
+    text = axes.annotate(words, (x, top), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8,
+                         color="#333333", zorder=4)  # fmt: skip
+    text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85})
+
+
 def ecdf(run: Run) -> Plot:
     """The distribution of TTFT: share of requests answered within a time, a panel a prompt length."""
     title, caption = (
         "Distribution of the time to first token",
-        "Empirical distribution of all timed requests; log axis.",
+        "Empirical distribution of all timed requests; log axis. Dashed: the floor.",
     )
-    timed = run.samples[(run.samples["metric"] == "ttft")]
-    timed = timed[timed["iteration"] < run.sweep["ttft_iterations"]]
+    timed = ttft_samples(run)
     lengths = sorted(timed["prompt_length"].unique())
     if not lengths:
         return Plot("ttft_ecdf", title, caption, None, "no case has timed requests")
@@ -241,6 +270,9 @@ def panel(run: Run, axes: Axes, samples: pd.DataFrame, title: str) -> None:
         values = samples.loc[samples["case"] == case, "latency_ms"]
         if len(values):
             axes.ecdf(values, color=look.colour, label=label(run, case, wrapped=False), linewidth=1.4)
+    floor = run.ttft.loc[run.ttft["prompt_length"] == samples["prompt_length"].iloc[0], "floor_ms"].dropna()
+    if len(floor):
+        axes.axvline(floor.iloc[0], color=style.FLOOR, linestyle="--", linewidth=1.2)
     log_axis(axes, "x")
     axes.grid(visible=True, axis="both")
     axes.set_ylim(0, 1.04)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,19 @@ class Run:
     p99: pd.DataFrame
     decode: pd.DataFrame
     equivalence: pd.DataFrame
+    memo: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+    """What was computed once from the files; a changed copy of a run starts without it."""
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` returns, made at the first call for this key."""
+        if key not in self.memo:
+            self.memo[key] = make()
+        return self.memo[key]
+
+    @property
+    def measured(self) -> set[str]:
+        """The cases that have samples."""
+        return self.once("measured", lambda: set(self.samples["case"]))
 
     @property
     def smoke(self) -> bool:
@@ -79,6 +92,11 @@ class Run:
     def sweep(self) -> dict[str, Any]:
         """The sweep of the resolved configuration."""
         return self.manifest["config"]["sweep"]
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything that is drawn at random."""
+        return int(self.manifest["config"].get("seed", 0))
 
     def procedure(self, case: str) -> dict[str, Any]:
         """The procedure that a case followed; empty in runs from before cases had one."""
@@ -154,7 +172,7 @@ class Run:
 
     def uncompared(self, case: str) -> str:
         """Why a case that ran was not compared with the baseline, empty when it was or when it is the baseline."""
-        if case == REFERENCE or case not in set(self.samples["case"]) or self.failed_equivalence(case):
+        if case == REFERENCE or case not in self.measured or self.failed_equivalence(case):
             return ""
         if REFERENCE not in self.cases:
             return "there is none in this run"

@@ -60,7 +60,7 @@ class Notes:
 class Table:
     """`name` is the file's stem; a rule stands above each row in `rules`; `frame` is what the .csv holds.
 
-    What is not `shown` has a .csv and nothing else.
+    What is not `shown` has a .csv and nothing else; `why_hidden` goes on after its title.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Table:
     frame: pd.DataFrame
     rules: frozenset[int] = frozenset()
     shown: bool = True
+    why_hidden: str = ""
 
     def csv(self) -> str:
         """The numbers behind the table, with a column that tells a smoke run."""

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
+from reports.blockwise import MIN_BLOCKS, t_test
 from reports.canvas import SIZE, frame_of, log_axis
-from reports.experiments.quantiles import RESAMPLES, at
 from reports.experiments.section import (
     INDEPENDENT,
     PUBLISHED,
@@ -28,36 +28,44 @@ from reports.experiments.section import (
     timed,
 )
 from reports.plots import Plot
+from reports.quantiles import RESAMPLES, at
 from reports.run import Run
 from reports.table import Table
 
 TITLE = "Ablation: JIT and graphs"
+FACTORS = (
+    "A factor multiplies latency: 0.50 means half the latency. JIT and graphs: the geometric mean of the factor "
+    "without and with the other. Interaction: the factor of JIT with graphs over its factor without; above 1 the two "
+    "together give less than their product, below 1 more."
+)
 TEXT = (
     "The same lean model four times: with neither, with compiled kernels, with graphs, with both, all in the worker's "
-    "process. A factor multiplies latency: 0.50 means half the latency. JIT and graphs: the geometric mean of the "
-    "factor without and with the other. Interaction: the factor of JIT with graphs over its factor without; above 1 "
-    "the two together give less than their product, below 1 more."
+    f"process. {FACTORS}"
 )
 NEITHER, JIT, GRAPH, BOTH = CELLS = ("eager", "jit", "cuda_graph", "jit_cuda_graph")
 PUBLISHED_AS = {NEITHER: "native_python", JIT: JIT, GRAPH: GRAPH, BOTH: BOTH}
 EFFECTS = {"jit_factor": "JIT factor", "graph_factor": "Graphs factor", "interaction": "Interaction"}
-MIN_BLOCKS = 3
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Logs:
-    """log(median in ms) of the four cells: the estimate [4], and its resamples [4, RESAMPLES]."""
+    """log(median in ms) of the four cells: the estimate [4], and its blocks [4, B] or its resamples [4, RESAMPLES]."""
 
     estimate: Array
-    resampled: Array
+    parts: Array
+    blocks: bool
 
     def effects(self) -> Record:
-        """The three factors with percentile intervals, and the four medians in ms."""
+        """The three factors with intervals, and the four medians in ms.
+
+        Over blocks: Student's t on each block's own effect. Over requests: percentiles of the resamples.
+        """
         found: Record = dict(zip(CELLS, np.exp(self.estimate), strict=True))
-        for name, values, draws in zip(EFFECTS, contrasts(self.estimate), contrasts(self.resampled), strict=True):
-            low, high = np.quantile(draws, (0.025, 0.975))
-            found |= spread(name, (float(np.exp(values)), float(np.exp(low)), float(np.exp(high))))
+        for name, value, parts in zip(EFFECTS, contrasts(self.estimate), contrasts(self.parts), strict=True):
+            reach = float(t_test(parts, value)[1]) if self.blocks else 0.0
+            low, high = (value - reach, value + reach) if self.blocks else np.quantile(parts, (0.025, 0.975))
+            found |= spread(name, (float(np.exp(value)), float(np.exp(low)), float(np.exp(high))))
         return found
 
 
@@ -77,29 +85,30 @@ def section(run: Run) -> Section:
     return Section(TITLE, TEXT, [table(run, rows)], [plot(run, rows)])
 
 
-def over_blocks(run: Run) -> bool:
-    """Whether the bootstrap resamples blocks: every cell needs three or more."""
-    found = run.samples[run.samples["metric"] == "ttft"].groupby("case")["block"].nunique()
-    return bool((found.reindex(list(CELLS)).fillna(0) >= MIN_BLOCKS).all())
+def shared_blocks(run: Run) -> list[float]:
+    """The blocks that ended well in all four cells; none when there are fewer than intervals over blocks need."""
+    good = run.status[(run.status["state"] == "ok") & run.status["case"].isin(run.measured)]
+    shared = set.intersection(*(set(good.loc[good["case"] == case, "block"]) for case in CELLS))
+    return sorted(shared) if len(shared) >= MIN_BLOCKS else []
 
 
-def cell_logs(samples: pd.DataFrame, keys: list[str], blocks: bool, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Log medians of one case by `keys`: estimates [rows], resamples [rows, RESAMPLES].
+def cell_logs(
+    samples: pd.DataFrame, keys: list[str], blocks: list[float], rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Log medians of one case by `keys`: estimates [rows], and the blocks' [rows, B] or resamples [rows, RESAMPLES].
 
-    Over blocks: the mean over blocks of each block's log median, whole blocks drawn, the same for every row. Over
-    requests: the log median of all, the requests of each row drawn on their own.
+    Over blocks: the mean over blocks of each block's log median. Over requests: the log median of all, the requests
+    of each row drawn on their own.
     """
     groups = [group for _, group in samples.groupby(keys)] if keys else [samples]
     if not blocks:
         values = [group["latency_ms"].to_numpy(dtype=float) for group in groups]
         drawn = [np.concatenate([at(rng.choice(v, (50, len(v))), 0.5) for _ in range(RESAMPLES // 50)]) for v in values]
         return np.log([at(v, 0.5) for v in values]), np.log(drawn)
-    numbers = sorted(samples["block"].unique())
     medians = np.array(
-        [[at(g.loc[g["block"] == b, "latency_ms"].to_numpy(dtype=float), 0.5) for b in numbers] for g in groups]
+        [[at(g.loc[g["block"] == b, "latency_ms"].to_numpy(dtype=float), 0.5) for b in blocks] for g in groups]
     )
-    chosen = rng.integers(len(numbers), size=(RESAMPLES, len(numbers)))
-    return np.log(medians).mean(axis=1), np.log(medians)[:, chosen].mean(axis=2)
+    return np.log(medians).mean(axis=1), np.log(medians)
 
 
 def logs_of(run: Run, metric: str) -> list[Logs]:
@@ -108,10 +117,10 @@ def logs_of(run: Run, metric: str) -> list[Logs]:
     lengths = samples.groupby("case")["prompt_length"].nunique().reindex(list(CELLS)).fillna(0)
     if (lengths == 0).any() or (metric == "ttft" and (lengths != len(run.sweep["prompt_lengths"])).any()):
         return []
-    rng, blocks = np.random.default_rng(seed_of(run)), over_blocks(run)
+    rng, blocks = np.random.default_rng(seed_of(run)), shared_blocks(run)
     cells = [cell_logs(samples[samples["case"] == case], keys, blocks, rng) for case in CELLS]
     estimates, draws = (np.stack([cell[part] for cell in cells]) for part in (0, 1))
-    return [Logs(estimates[:, row], draws[:, row]) for row in range(estimates.shape[1])]
+    return [Logs(estimates[:, row], draws[:, row], bool(blocks)) for row in range(estimates.shape[1])]
 
 
 def records(run: Run) -> list[Record]:
@@ -123,7 +132,9 @@ def records(run: Run) -> list[Record]:
         rows.append({"label": f"TTFT, {length} tokens", "n": n, **logs.effects()})
     if ttft:
         mean = Logs(
-            np.mean([logs.estimate for logs in ttft], axis=0), np.mean([logs.resampled for logs in ttft], axis=0)
+            np.mean([logs.estimate for logs in ttft], axis=0),
+            np.mean([logs.parts for logs in ttft], axis=0),
+            ttft[0].blocks,
         )
         rows.append({"label": "TTFT, all lengths", "n": n * len(ttft), **mean.effects()})
     for logs in logs_of(run, "decode"):
@@ -138,25 +149,31 @@ def records(run: Run) -> list[Record]:
 
 def how(run: Run) -> str:
     """What the intervals are made of, as a sentence."""
-    if over_blocks(run):
-        counts = sorted(set(run.samples.groupby("case")["block"].nunique()))
-        blocks = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    if blocks := shared_blocks(run):
         return (
-            f"95 % intervals: bootstrap over the {blocks} blocks of each case, the medians being means over blocks "
-            "on the log scale; with so few blocks they are rather too narrow."
+            f"95 % intervals: Student's t over the effects of {len(blocks)} blocks, the medians being means over "
+            "blocks on the log scale."
         )
     return f"95 % intervals: bootstrap over requests, since there are fewer than {MIN_BLOCKS} blocks. {INDEPENDENT}"
 
 
-def table(run: Run, rows: list[Record]) -> Table:
+def table(run: Run, rows: list[Record], name: str = "ablation", caution: str = "") -> Table:
     """One row a metric: the four medians, the two factors and their interaction."""
     fields = [figure(f"{run.cases.get(case, case)} (ms)", case) for case in CELLS]
-    fields += [estimate(title, name, 3) for name, title in EFFECTS.items()]
+    fields += [estimate(title, effect, 3) for effect, title in EFFECTS.items()]
     words = "Medians; over all lengths their geometric mean. Published: factors computed here from the stated means."
-    facts = f"{words} {how(run)} {run.facts(row['n'] for row in rows if row.get('n'))}"
+    facts = f"{words} {how(run)} {caution}{run.facts(row['n'] for row in rows if row.get('n'))}"
     if len(rows) == 1:
         facts = f"{'; '.join(lacking(run))} {facts}"
-    return table_of(run, "ablation", "Medians, factors and their interaction", fields, rows, facts)
+    return table_of(run, name, "Medians, factors and their interaction", fields, rows, facts)
+
+
+def effects_table(run: Run) -> Table:
+    """The same of a run that is no ablation but has the four cells; a cell behind a server is named."""
+    cells = [(run.cases[case], run.manifest["config"]["cases"][case].get("transport")) for case in CELLS]
+    behind = [title for title, transport in cells if transport == "unix"]
+    caution = f"Behind a socket server, which adds its time: {', '.join(behind)}. " if behind else ""
+    return table(run, records(run), "effects", f"{FACTORS} {caution}")
 
 
 def lacking(run: Run) -> list[str]:

@@ -8,9 +8,9 @@ import pandas as pd
 
 from reports import style
 from reports.experiments.draw import ecdfs
-from reports.experiments.quantiles import quantile, ratio
 from reports.experiments.section import INDEPENDENT, Field, Record, Section, estimate, seed_of, spread, table_of, timed
 from reports.plots import Plot
+from reports.quantiles import quantile, ratio
 from reports.run import Run
 from reports.table import Table
 

@@ -12,7 +12,6 @@ from reports import style
 from reports.canvas import canvas, scale, without_curve
 from reports.experiments.capture_coverage import GIB, prefill
 from reports.experiments.draw import legend_above
-from reports.experiments.quantiles import quantile
 from reports.experiments.section import (
     INDEPENDENT,
     Record,
@@ -27,6 +26,7 @@ from reports.experiments.section import (
     timed,
 )
 from reports.plots import Plot
+from reports.quantiles import quantile
 from reports.run import Run
 from reports.table import Table
 

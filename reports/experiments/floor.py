@@ -8,9 +8,9 @@ import pandas as pd
 
 from reports import style
 from reports.canvas import canvas, end_labels, label
-from reports.experiments.quantiles import quantile
 from reports.experiments.section import Field, Record, Section, figure, paper, table_of, timed
 from reports.plots import Plot
+from reports.quantiles import quantile
 from reports.run import Run
 from reports.table import Table
 

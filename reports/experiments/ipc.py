@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from reports import style
 from reports.canvas import SIZE, frame_of
-from reports.experiments.quantiles import difference, quantile
 from reports.experiments.section import (
     INDEPENDENT,
     Record,
@@ -24,6 +23,7 @@ from reports.experiments.section import (
     timed,
 )
 from reports.plots import Plot
+from reports.quantiles import difference, quantile
 from reports.run import Run
 from reports.table import Table
 

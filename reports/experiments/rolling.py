@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from reports import style
 from reports.canvas import SIZE, canvas, frame_of, without_curve
 from reports.experiments.draw import ecdfs, legend_above
-from reports.experiments.quantiles import quantile
 from reports.experiments.section import (
     INDEPENDENT,
     Field,
@@ -25,6 +24,7 @@ from reports.experiments.section import (
     timed,
 )
 from reports.plots import Plot
+from reports.quantiles import quantile
 from reports.run import Run
 from reports.table import Table
 

@@ -142,4 +142,4 @@ def timed(run: Run, metric: str) -> pd.DataFrame:
 
 def seed_of(run: Run) -> int:
     """The seed of everything that is drawn at random: the run's own."""
-    return int(run.manifest["config"].get("seed", 0))
+    return run.seed

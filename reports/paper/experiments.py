@@ -9,13 +9,13 @@ import pandas as pd
 
 from reports.experiments import capture_coverage, coverage_policies
 from reports.experiments import rolling as rolling_study
-from reports.experiments.quantiles import quantile
 from reports.experiments.section import first_block, table_file, timed
 from reports.paper.audit import HYBRID
 from reports.paper.layout import beside, figure, made
 from reports.paper.measures import average, counts
 from reports.paper.published import TITLES, Published
 from reports.paper.runs import Runs, absent
+from reports.quantiles import quantile
 from reports.run import Run
 from reports.table import Cell, Notes, Table
 

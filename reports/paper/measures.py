@@ -26,7 +26,8 @@ def window(run: Run, metric: str, case: str) -> tuple[int, int]:
 
     Without a warm-up the requests of P99 come behind those of TTFT; else both begin with the first.
     """
-    ttft, p99 = int(run.sweep["ttft_iterations"]), int(run.sweep.get("p99_iterations", 0))
+    ttft, planned = int(run.sweep["ttft_iterations"]), run.sweep.get("p99_iterations", 0)
+    p99 = len(run.samples) if planned == "auto" else int(planned)
     if metric == "ttft":
         return 0, ttft
     start = ttft if run.procedure(case).get("warmup") == "none" else 0

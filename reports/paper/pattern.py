@@ -156,7 +156,8 @@ def pattern_table(runs: Runs) -> Table:
     head = heads("The published pattern", "Bar", "Measured, paper's protocol", "Shows", left=("Shows",),
                  wide=("The published pattern", "Bar", "Measured, paper's protocol"))  # fmt: skip
     frame = pd.DataFrame([vars(part) for part in found])
-    counts = [] if run is None else [int(run.sweep["ttft_iterations"]), int(run.sweep.get("p99_iterations", 0))]
+    planned = [] if run is None else [run.sweep["ttft_iterations"], run.sweep.get("p99_iterations", 0)]
+    counts = [int(count) for count in planned if count != "auto"]
     facts = "" if run is None else run.facts(counts)
     title = "The published pattern under the paper's protocol"
     return Table("pattern", title, head, rows, notes, facts, bool(run and run.smoke), frame)

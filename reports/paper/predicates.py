@@ -9,13 +9,13 @@ from dataclasses import replace
 import pandas as pd
 
 from reports.experiments import capture_coverage
-from reports.experiments.quantiles import quantile
 from reports.paper.audit import HYBRID, TENSORRT
 from reports.paper.evidence import Evidence, Outcome, at_least, both
 from reports.paper.experiments import gpu_gib, socket_adds, tally, weights_gib
 from reports.paper.measures import requests
 from reports.paper.published import METRICS, TITLES
 from reports.paper.runs import Missing
+from reports.quantiles import quantile
 from reports.run import Run
 
 SLACK = 0.10

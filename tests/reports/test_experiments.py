@@ -13,7 +13,7 @@ from reports import experiments, markup
 from reports.__main__ import main, tables_of, write_report
 from reports.experiments import ablation, capture_coverage, coverage_policies, floor, ipc, rolling
 from reports.experiments import background_capture as background
-from reports.experiments.quantiles import quantile, ratio
+from reports.quantiles import quantile, ratio
 from reports.run import SMOKE, load
 from tests.reports import studies
 
@@ -259,10 +259,10 @@ def test_effects_of_a_known_two_by_two():
     assert interaction == pytest.approx((1 / 4) / (6 / 12))
 
 
-def test_ablation_bootstraps_blocks_where_there_are_three(runs, tmp_path, monkeypatch):
+def test_ablation_rests_on_blocks_where_there_are_three(runs, tmp_path, monkeypatch):
     run = load(runs["ablation"])
     rows = ablation.records(run)
-    assert "bootstrap over the 3 blocks" in ablation.table(run, rows).facts
+    assert "the effects of 3 blocks" in ablation.table(run, rows).facts
     decode = record(rows, label="Decode")
     assert decode["jit_factor_low"] <= decode["jit_factor"] <= decode["jit_factor_high"]
     assert decode["interaction"] == pytest.approx((3.5 / 4.1) / (6.2 / 12.5), rel=0.02)

@@ -19,7 +19,20 @@ from reports.run import SMOKE, load
 from tests.synthetic import STORED, Spec, invent
 
 FIGURES = ("ttft", "p99", "decode", "speedup", "ttft_ecdf")
-TABLES = ("ttft", "ttft_ratio", "p99", "decode", "summary", "speedup", "blocks", "clocks", "equivalence", "status")
+TABLES = (
+    "ttft",
+    "ttft_ratio",
+    "p99",
+    "decode",
+    "summary",
+    "speedup",
+    "effects",
+    "headroom",
+    "blocks",
+    "clocks",
+    "equivalence",
+    "status",
+)
 
 
 class Page(HTMLParser):
@@ -46,7 +59,7 @@ def report(tmp_path_factory):
 
 
 def test_every_table_and_figure_is_written(report):
-    wanted = {f"{name}.{suffix}" for name in TABLES for suffix in ("md", "csv", "tex")}
+    wanted = {f"{name}.{suffix}" for name in TABLES for suffix in ("md", "csv", "tex")} | {"significance.csv"}
     wanted |= {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf")}
     assert {path.name for path in report.iterdir()} == wanted | {"report.html", "tables.tex"}
 
@@ -89,7 +102,7 @@ def test_a_smoke_run_is_stamped_everywhere(odd):
     assert len(figures) >= 4
     assert all(stamps(figure) for figure in figures)
     images = {plot.name: b"" for plot in drawn}
-    assert page.render(odd, tables, drawn, images).count(SMOKE) == len(tables) + 2  # title and banner
+    assert page.render(odd, tables, drawn, images).count(SMOKE) == sum(t.shown for t in tables) + 2  # title, banner
 
 
 def test_a_measurement_has_no_stamp(full):
@@ -206,7 +219,7 @@ def test_the_command_writes_the_report_and_ends_with_its_path(run_dir, capsys):
 def test_terminal_prints_all_tables_and_writes_nothing(run_dir, capsys):
     assert main([str(run_dir), "--terminal"]) == 0
     printed = capsys.readouterr().out
-    assert all(table.title in printed for table in tables_of(load(run_dir)))
+    assert all((table.title in printed) == table.shown for table in tables_of(load(run_dir)))
     assert not (run_dir / "report").exists()
 
 

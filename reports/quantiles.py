@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -35,20 +36,27 @@ def at(values: Array, p: float) -> Array:
     return np.partition(values, rank - 1, axis=-1)[..., rank - 1]
 
 
-def quantile(samples: pd.Series, p: float) -> Estimate:
-    """The quantile by rank and its exact two-sided interval; NaN where n can't support both of its ends.
+@lru_cache(maxsize=4096)
+def interval_ranks(n: int, p: float) -> tuple[int, int] | None:
+    """Ranks l < u, from 1, of the exact two-sided 95 % interval of a quantile; None where n can't support both.
 
     P(X(l) <= Q < X(u)) = sum_{k=l}^{u-1} C(n,k) p^k (1-p)^(n-k)   (David and Nagaraja, Order Statistics, section 7.1):
     l is the largest and u the smallest rank that leaves at most 2.5 % in its tail. P99 needs n of at least 368.
     """
-    ordered = np.sort(samples.to_numpy(dtype=float))
-    n = len(ordered)
     # l - 1 is the last k with P(B <= k) <= tail, u the first with P(B >= u) <= tail, B being Binomial(n, p).
     ranks = np.arange(1, n + 1)
     below, above = ranks[binom.cdf(ranks - 1, n, p) <= TAIL], ranks[binom.sf(ranks - 1, n, p) <= TAIL]
-    if not len(below) or not len(above):
+    return (int(below[-1]), int(above[0])) if len(below) and len(above) else None
+
+
+def quantile(samples: pd.Series, p: float) -> Estimate:
+    """The quantile by rank and its exact two-sided interval; NaN where n can't support both of its ends."""
+    ordered = np.sort(samples.to_numpy(dtype=float))
+    ranks = interval_ranks(len(ordered), p)
+    if ranks is None:
         return NOTHING
-    return Estimate(float(at(ordered, p)), float(ordered[below[-1] - 1]), float(ordered[above[0] - 1]))
+    low, high = ranks
+    return Estimate(float(at(ordered, p)), float(ordered[low - 1]), float(ordered[high - 1]))
 
 
 def ratio(one: Estimate, other: Estimate, ours: pd.Series, theirs: pd.Series, p: float, seed: int) -> Estimate:

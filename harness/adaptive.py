@@ -1,0 +1,117 @@
+"""`sweep.p99_iterations=auto`: requests until the interval of P99 is narrow, or a budget is used up.
+
+Standard library only: workers decide this in their own interpreters. A block knows nothing of the others, so it asks
+how wide the pooled interval would be if every block of its case were like it.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from harness.job import MOST_ITERATIONS
+
+Reason = Literal["width", "budget", "most"]
+P, TAIL = 0.99, 0.025
+CHECK_EVERY = 16
+"""Rounds between two looks: an interval that is looked at after every request would stop at its luckiest."""
+
+MARGIN = 0.9
+"""Who stops when an interval looks narrow stops at a lucky look: pooled, it comes out about a tenth wider."""
+
+
+class Stop(NamedTuple):
+    """Why a length of a block got no more requests: `width` reached, `budget` used up, or the `most` there may be."""
+
+    prompt_length: int
+    n: int
+    relative_width: float
+    reason: Reason
+
+
+@lru_cache(maxsize=4096)
+def ranks_from_the_top(n: int) -> tuple[int, int] | None:
+    """How many of n samples lie above the upper and the lower end of the exact 95 % interval of P99; None without.
+
+    The number of samples above P99 is J ~ Binomial(n, 0.01). The upper end is the sample with `a` above it, a the
+    largest with P(J <= a) <= 2.5 %; the lower end that with `b` above it, b + 1 the smallest with P(J > b) <= 2.5 %.
+    The same ranks as harness.statistics.interval_ranks.
+    """
+    share = 1.0 - P
+    term, below, above, count = P**n, 0.0, -1, 0
+    while True:
+        below += term  # P(J <= count)
+        if below <= TAIL:
+            above = count
+        if 1.0 - below <= TAIL:
+            break
+        term *= (n - count) / (count + 1) * share / P
+        count += 1
+    return (above, count) if above >= 0 and count < n else None
+
+
+def expected_width(ordered: Sequence[int], blocks: int) -> float:
+    """Width over value of the interval of P99 pooled over `blocks` blocks like this one; infinite where n is too small.
+
+    `ordered`: a block's latencies, sorted. The pooled ranks fall on every `blocks`-th of them, rounded outwards.
+    """
+    n = len(ordered)
+    ends = ranks_from_the_top(n * blocks)
+    if ends is None:
+        return math.inf
+    above, below = ends[0] // blocks, min(n - 1, math.ceil(ends[1] / blocks))
+    value = ordered[max(1, math.ceil(n * P - 1e-9)) - 1]
+    return (ordered[n - 1 - above] - ordered[n - 1 - below]) / value
+
+
+class Rule:
+    """Which lengths of a block still want requests."""
+
+    def __init__(self, lengths: Iterable[int], blocks: int, width: float) -> None:
+        self._open = list(lengths)
+        self._blocks, self._width = blocks, width
+        self._latencies: dict[int, list[int]] = defaultdict(list)
+        self.stops: list[Stop] = []
+
+    def add(self, length: int, latency_ns: int) -> None:
+        """Take a request's latency."""
+        insort(self._latencies[length], latency_ns)
+
+    def still_open(self, rounds: int, spent: bool) -> list[int]:
+        """The lengths that go on after so many rounds; `spent`: the budget is used up, so none does."""
+        if not spent and rounds < MOST_ITERATIONS and rounds % CHECK_EVERY:
+            return self._open
+        for length in list(self._open):
+            width = expected_width(self._latencies[length], self._blocks)
+            reached = width <= MARGIN * self._width
+            if reached or spent or rounds >= MOST_ITERATIONS:
+                reason: Reason = "width" if reached else "budget" if spent else "most"
+                self.stops.append(Stop(length, len(self._latencies[length]), width, reason))
+                self._open.remove(length)
+        return self._open
+
+
+def extra_rounds(
+    rule: Rule, first: int, spent: Callable[[], bool], measure: Callable[[int, Sequence[int]], None]
+) -> list[Stop]:
+    """Rounds from `first` on over the lengths that are still open; returns why each ended."""
+    rounds = first
+    while lengths := rule.still_open(rounds, spent()):
+        measure(rounds, tuple(lengths))
+        rounds += 1
+    return rule.stops
+
+
+def stopped(path: Path) -> dict[tuple[str, int, int], int]:
+    """From case, block and prompt length to the timed requests there, of a p99_stops.csv; empty without a file."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {(row["case"], int(row["block"]), int(row["prompt_length"])): int(row["n"]) for row in rows}

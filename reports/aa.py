@@ -1,0 +1,140 @@
+"""One case under several names, simulated from a published run: what its tests find although nothing differs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from reports.blockwise import clustered, t_test, ttft_samples
+from reports.quantiles import Array, at
+from reports.run import load
+
+NAMES, BLOCKS, REQUESTS = 4, 3, 127
+BATCH = 250
+NAIVE_DRAWS = 500
+INTERVAL_DRAWS = 1000
+EFFECTS = ("normal", "two speeds", "heavy tail")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A case of a run: log latencies over their block's median, [block, length, request], and how blocks differ."""
+
+    name: str
+    residuals: Array
+    block_sd: float
+
+
+def sources(path: Path) -> list[Source]:
+    """The cases of a run with two or more whole blocks. Raises ValueError when the run can't be read."""
+    run = load(path)
+    timed, found = ttft_samples(run), []
+    for case, title in run.cases.items():
+        own = timed[timed["case"] == case].sort_values(["block", "prompt_length", "iteration"])
+        sizes = own.groupby(["block", "prompt_length"]).size()
+        if own["block"].nunique() < 2 or sizes.nunique() != 1 or sizes.iloc[0] < REQUESTS:
+            continue
+        shape = (own["block"].nunique(), own["prompt_length"].nunique(), int(sizes.iloc[0]))
+        logs = np.log(own["latency_ms"].to_numpy(dtype=float)).reshape(shape)
+        medians = at(logs, 0.5)
+        spread = float(medians.mean(axis=1).std(ddof=1))
+        found.append(Source(f"{title}, {path.name}", logs - medians[..., None], spread))
+    return found
+
+
+def shifts(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """What processes differ by, of unit variance: normal, one of two speeds at even odds, or Student's t of 3."""
+    if kind == "normal":
+        return rng.normal(size=shape)
+    if kind == "two speeds":
+        return rng.choice([-1.0, 1.0], size=shape)
+    return rng.standard_t(3, size=shape) / math.sqrt(3)
+
+
+def requests(source: Source, draws: int, rng: np.random.Generator) -> Array:
+    """Residuals [draws, name, block, length, request]: neighbouring requests of a published block, drawn at random.
+
+    All lengths of a block come from the same rounds: what slows neighbours slows them together.
+    """
+    blocks, _, size = source.residuals.shape
+    which = rng.integers(blocks, size=(draws, NAMES, BLOCKS))
+    starts = rng.integers(size, size=(draws, NAMES, BLOCKS))
+    times = (starts[..., None] + np.arange(REQUESTS)) % size
+    return np.moveaxis(source.residuals[which[..., None], :, times], -1, -2)
+
+
+def p_values(samples: Array, p: float, average: bool = False) -> Array:
+    """p-values [draws, pair, row] of a quantile, from samples [draws, name, block, length, request]; or of one row,
+    the average."""
+    draws, names, blocks, lengths, size = samples.shape
+    by_block = at(samples, p)
+    pooled = at(np.moveaxis(samples, 2, 3).reshape(draws, names, lengths, blocks * size), p)
+    if average:
+        by_block, pooled = by_block.mean(axis=-1, keepdims=True), pooled.mean(axis=-1, keepdims=True)
+    pairs = list(itertools.combinations(range(names), 2))
+    found = [
+        t_test(np.moveaxis(by_block[:, one] - by_block[:, other], 1, -1), pooled[:, one] - pooled[:, other])[0]
+        for one, other in pairs
+    ]
+    return np.stack(found, axis=1)
+
+
+def naive(samples: Array) -> float:
+    """The share of rank-sum tests between two names at one length, over all their requests, with p <= 5 %."""
+    one, other = (samples[:, name, :, 0].reshape(len(samples), -1) for name in (0, 1))
+    return float((stats.mannwhitneyu(one, other, axis=1).pvalue <= 0.05).mean())
+
+
+def interval_holds(samples: Array, truth: float, seed: int) -> float:
+    """The share of block-cluster bootstrap intervals of a mean, at one length, that hold the true mean."""
+    held = [clustered(list(draw), lambda values: float(values.mean()), seed) for draw in np.exp(samples[:, 0, :, 0])]
+    return float(np.mean([found.low <= truth <= found.high for found in held]))
+
+
+def rates(source: Source, kind: str, draws: int, seed: int) -> dict[str, float]:
+    """False positives of one source under one kind of difference between processes."""
+    rng = np.random.default_rng([seed, EFFECTS.index(kind)])
+    counts: dict[str, list[float]] = {name: [] for name in ("ttft_cell", "p99_cell", "average", "row", "table")}
+    left = draws
+    while left:
+        batch, left = min(BATCH, left), max(0, left - BATCH)
+        samples = requests(source, batch, rng)
+        samples = samples + source.block_sd * shifts(kind, (batch, NAMES, BLOCKS, 1, 1), rng)
+        cells = p_values(samples, 0.5)
+        counts["ttft_cell"] += list((cells <= 0.05).mean(axis=(1, 2)))
+        counts["p99_cell"] += list((p_values(samples, 0.99) <= 0.05).mean(axis=(1, 2)))
+        counts["average"] += list((p_values(samples, 0.5, average=True) <= 0.05).mean(axis=(1, 2)))
+        # Holm rejects something in a row exactly when the row's smallest p-value passes Bonferroni's bound.
+        counts["table"] += list(cells.min(axis=(1, 2)) * cells.shape[1] <= 0.05)
+        counts["row"] += list((cells.min(axis=1) * cells.shape[1] <= 0.05).mean(axis=1))
+    return {name: float(np.mean(values)) for name, values in counts.items()}
+
+
+def checks(source: Source, kind: str, draws: int, seed: int) -> dict[str, float]:
+    """The naive test and the bootstrap of a mean, on fewer draws."""
+    rng = np.random.default_rng([seed, 100 + EFFECTS.index(kind)])
+    count = min(draws, INTERVAL_DRAWS)
+    samples = requests(source, count, rng)[:, :2]
+    samples = samples + source.block_sd * shifts(kind, (count, 2, BLOCKS, 1, 1), rng)
+    # The true mean: that of the residuals times that of the shifts, drawn as often as makes it sure.
+    factor = np.exp(source.block_sd * shifts(kind, (400_000,), rng)).mean()
+    truth = float(np.exp(source.residuals[:, 0]).mean() * factor)
+    return {"naive": naive(samples[:NAIVE_DRAWS]), "interval": interval_holds(samples, truth, seed)}
+
+
+def null_rates(found: list[Source], draws: int, seed: int) -> pd.DataFrame:
+    """One row a source and kind of process: shares of differences found where there are none."""
+    records = [
+        {"source": source.name, "block_sd": source.block_sd, "effects": kind, "draws": draws}
+        | rates(source, kind, draws, seed)
+        | checks(source, kind, draws, seed)
+        for source in found
+        for kind in EFFECTS
+    ]
+    return pd.DataFrame(records)

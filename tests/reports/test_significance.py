@@ -1,0 +1,181 @@
+"""Tests over blocks: exact where the answer is known, and harmless where there is nothing to find."""
+
+import io
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from reports import aa, coverage, significance
+from reports.__main__ import tables_of
+from reports.blocks import components
+from reports.blockwise import by_block, clustered, contrast, holm, p99_samples, t_test
+from reports.overview import speedup_frame
+from reports.run import load
+from tests import synthetic
+from tests.synthetic import Spec, invent
+
+
+def test_holm_as_textbooks_have_it():
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    found = holm(np.array([0.5, math.nan, 0.9]))
+    assert found[[0, 2]] == pytest.approx([1.0, 1.0])
+    assert math.isnan(found[1])
+    assert holm(np.array([])).size == 0
+
+
+def test_a_pooled_ratio_that_is_the_mean_of_blocks_has_the_paired_t_test():
+    one, other = np.array([1.0, 1.3, 0.9, 1.2]), np.array([0.7, 1.1, 0.8, 0.9])
+    known = stats.ttest_rel(one, other)
+    p, reach = t_test(one - other, np.array(np.mean(one - other)))
+    assert float(p) == pytest.approx(known.pvalue)
+    low, high = known.confidence_interval()
+    assert 2 * float(reach) == pytest.approx(high - low)
+
+
+def test_a_pooled_ratio_that_blocks_do_not_bear_out_is_less_sure():
+    logs = np.array([0.1, 0.11, 0.12])
+    assert t_test(logs, np.array(0.13))[1] > t_test(logs, np.array(0.11))[1]
+
+
+def test_two_blocks_have_no_test_and_equal_ones_no_difference():
+    assert math.isnan(contrast(np.array([1.0, 1.1]), 1.05).p)
+    assert contrast(np.zeros(3), 0.0) == (1.0, 1.0, 1.0, 1.0, 3)
+    assert contrast(np.ones(3), 1.0).p == 0.0
+
+
+def test_the_cluster_bootstrap_of_a_mean_is_as_wide_as_student_says():
+    rng = np.random.default_rng(3)
+    blocks = [rng.normal(100 + shift, 0.1, 500) for shift in (-1, 0, 0.5, 1.5)]
+    found = clustered(blocks, lambda values: float(values.mean()), seed=1)
+    means = [block.mean() for block in blocks]
+    reach = stats.t.ppf(0.975, 3) * np.std(means, ddof=1) / 2
+    assert found.value == pytest.approx(np.mean(means))
+    assert found.high - found.value == pytest.approx(reach, rel=0.08)
+    assert math.isnan(clustered(blocks[:2], lambda values: float(values.mean()), seed=1).low)
+
+
+def test_the_variance_between_blocks_is_told_from_that_within():
+    rng = np.random.default_rng(5)
+    shifts = rng.normal(0, 0.03, 200)
+    own = pd.DataFrame({
+        "block": np.repeat(np.arange(200), 50),
+        "prompt_length": 10,
+        "latency_ms": np.exp(np.repeat(shifts, 50) + rng.normal(0, 0.04, 10_000)),
+    })  # fmt: skip
+    found = components(own)
+    assert found["block_share"] == pytest.approx(9 / 25, abs=0.05)
+    assert found["block_sd"] == pytest.approx(0.03, rel=0.2)
+    assert math.isnan(components(own[own["block"] == 0])["block_share"])
+
+
+def table(run, name):
+    return next(table for table in tables_of(run) if table.name == name)
+
+
+def test_every_pair_and_row_is_in_the_csv_with_ratio_and_interval(full):
+    found = table(full, "significance")
+    frame = pd.read_csv(io.StringIO(found.csv()))
+    assert len(found.rows) == 3 * 6
+    assert (frame["family"] == "overall").sum() == 3 * 6
+    assert len(frame.query("family == 'row' and metric == 'TTFT'")) == 3 * 6
+    for _, row in frame[frame["family"] == "row"].groupby(["metric", "row"]):
+        assert row["holm_p"].tolist() == pytest.approx(holm(row["p"].to_numpy()).tolist())
+    assert (frame["ratio"] >= 1).all()
+    assert ((frame["low"] <= frame["ratio"]) & (frame["ratio"] <= frame["high"])).all()
+    assert (frame["holm_p"] >= frame["p"]).all()
+    jit = frame.query("metric == 'TTFT' and row == 'Average' and case == 'jit' and over == 'baseline'").iloc[0]
+    assert jit["verdict"] == "faster"
+    logs = by_block(full, "TTFT").query("row == 'Average'").pivot(index="block", columns="case", values="value")
+    assert jit["ratio"] == pytest.approx(float((logs["baseline"] / logs["jit"]).mean()), rel=0.01)
+
+
+def test_speed_ups_have_the_interval_of_their_test(full):
+    frame = speedup_frame(full).set_index(["metric", "case", "over"])
+    there, back = frame.loc[("TTFT", "jit", "baseline")], frame.loc[("TTFT", "baseline", "jit")]
+    assert there["low"] < there["speed_up"] < there["high"]
+    assert back["low"] == pytest.approx(1 / there["high"])
+    assert "×" in table(full, "speedup").rows[1][2].text
+    assert "[" in table(full, "speedup").rows[1][2].text
+
+
+def test_two_names_of_one_case_tie(tmp_path, monkeypatch):
+    monkeypatch.setitem(synthetic.LATENCY, "jit", synthetic.LATENCY["jit_cuda_graph"])
+    spec = Spec(cases=("baseline", "jit", "jit_cuda_graph"), missing=(), wrong=(), blocks=3, iterations=40)
+    run = load(invent(tmp_path / "run", spec))
+    assert {row[-1].text for row in table(run, "ttft").rows} <= {"tie: JIT-Only, JIT+CUDA", "tie: JIT+CUDA, JIT-Only"}
+    assert [sum(cell.bold for cell in row) for row in table(run, "ttft").rows] == [2, 2, 2, 2]
+    frame = table(run, "ttft").frame
+    assert not frame["winner"].any()
+    assert set(frame.loc[frame["tie"], "case"]) == {"jit", "jit_cuda_graph"}
+    verdicts = significance.overall(run).set_index(["metric", "case", "over"])["verdict"]
+    assert verdicts[[set(index[1:]) == {"jit", "jit_cuda_graph"} for index in verdicts.index]].ne("faster").all()
+
+
+def test_a_lost_block_is_no_witness(tmp_path):
+    path = invent(tmp_path / "run", Spec(blocks=4))
+    status = pd.read_csv(path / "status.csv")
+    lost = (status["case"] == "jit") & (status["block"] == 2)
+    status.assign(state=status["state"].mask(lost, "timeout")).to_csv(path / "status.csv", index=False)
+    found = significance.tests(load(path), "TTFT")
+    assert set(found.loc[(found["case"] == "jit") | (found["over"] == "jit"), "blocks"]) == {3}
+    assert found.loc[(found["case"] != "jit") & (found["over"] != "jit"), "blocks"].eq(4).all()
+
+
+def test_p99_of_an_open_number_of_requests_takes_them_all(full):
+    sweep = {**full.sweep, "ttft_iterations": 5, "p99_iterations": "auto"}
+    run = replace(full, manifest={**full.manifest, "config": {**full.manifest["config"], "sweep": sweep}})
+    assert len(p99_samples(run)) == (full.samples["metric"] == "ttft").sum()
+
+
+def source(rng):
+    """Requests with a heavy tail whose neighbours are alike, as those of a host."""
+    slow = np.repeat(rng.standard_t(4, (2, 3, 30)), 5, axis=-1)
+    return aa.Source("invented", 0.02 * (slow + rng.standard_t(4, slow.shape)), block_sd=0.05)
+
+
+@pytest.mark.parametrize("kind", aa.EFFECTS)
+def test_what_does_not_differ_is_rarely_found_to_differ(kind):
+    rates = aa.rates(source(np.random.default_rng(1)), kind, 250, seed=2)
+    assert max(rates["ttft_cell"], rates["p99_cell"], rates["average"]) <= 0.05 + 0.025
+    assert rates["ttft_cell"] > 0.005, "a test that never finds anything would pass too"
+
+
+def test_taking_requests_for_independent_would_find_differences_everywhere():
+    assert aa.checks(source(np.random.default_rng(1)), "normal", 200, seed=2)["naive"] > 0.5
+
+
+def test_intervals_by_rank_hold_the_quantile_as_often_as_they_say():
+    frame = coverage.coverage_frame(draws=1000, sizes=(190, 368, 380))
+    there = frame.dropna(subset=["coverage"])
+    assert there["exact"].between(0.95, 0.97).all()
+    assert (there["coverage"] - there["exact"]).abs().max() < 0.03
+    assert set(frame.loc[frame["coverage"].isna(), "n"]) == {190}
+
+
+def test_the_committed_coverage_is_within_its_bar():
+    frame = pd.read_csv(coverage.PUBLISHED.parent / "coverage" / "coverage.csv")
+    assert frame["draws"].eq(10_000).all()
+    assert frame["coverage"].dropna().between(0.94, 0.97).all()
+    found = pd.read_csv(coverage.PUBLISHED.parent / "coverage" / "false_positives.csv")
+    assert (found[["ttft_cell", "p99_cell", "average"]] <= 0.05).all(axis=None)
+
+
+def test_the_command_writes_both_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(coverage, "published_sources", lambda: [source(np.random.default_rng(1))])
+    monkeypatch.setattr(coverage, "SIZES", (190,))
+    assert coverage.main(["--to", str(tmp_path / "new"), "--draws", "50"]) == 0
+    names = {f"{name}.{end}" for name in ("coverage", "false_positives") for end in ("csv", "md", "tex")}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names
+
+
+def test_a_run_with_the_four_cells_has_their_effects(stored, full):
+    found = table(stored, "effects")
+    medians = found.frame.query("label == 'TTFT, 10 tokens'").iloc[0]
+    factor = math.sqrt(medians["jit"] / medians["eager"] * medians["jit_cuda_graph"] / medians["cuda_graph"])
+    assert medians["jit_factor"] == pytest.approx(factor)
+    assert medians["interaction_low"] <= medians["interaction"] <= medians["interaction_high"]
+    assert "effects" not in {table.name for table in tables_of(full)}, "it has no eager"
