@@ -5,20 +5,34 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness.job import Job
 from harness.launch import Outcome
 from harness.schema import CAPTURES, EVICTION, MEMORY, SAMPLES, STATUS
 
-Conditions = Callable[[int], tuple[str, str]]
-"""From a time in nanoseconds to the SM clock and the throttle reasons at it."""
+Conditions = Callable[[int], Mapping[str, str]]
+"""From a time in nanoseconds to the machine's state at it, the columns of schema.SAMPLES_STATE."""
 
 MemoryUsed = Callable[[int], str]
 """From a time in nanoseconds to the MiB that the device had in use, empty where nobody looked."""
+
+
+class Observer(Protocol):
+    """Who looked at the machine while a block ran; see harness.telemetry."""
+
+    def state(self, time_ns: int) -> Mapping[str, str]:
+        """See Conditions."""
+
+    def memory_used(self, time_ns: int) -> str:
+        """See MemoryUsed."""
+
+    def energy_j(self, time_ns: int) -> float | None:
+        """The card's energy counter in joules, None where nobody looked."""
+
 
 DONE = ("ok", "unsupported", "unavailable")
 NOT_HERE = ("unsupported", "unavailable")
@@ -55,12 +69,12 @@ def read_verdict(job: Job, case: str, block: int) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
-def record_block(job: Job, row: dict[str, Any], conditions: Conditions, memory_used: MemoryUsed) -> None:
+def record_block(job: Job, row: dict[str, Any], observer: Observer) -> None:
     """Put a block's row and samples on record, and the run's status.csv and samples.csv with them."""
     folder = job.block_dir(row["case"], row["block"])
     folder.mkdir(parents=True, exist_ok=True)
-    join_conditions(folder / "samples.csv", conditions)
-    join_memory(folder / "memory.csv", memory_used)
+    join_conditions(folder / "samples.csv", observer.state)
+    join_memory(folder / "memory.csv", observer.memory_used)
     write_json(folder / "verdict.json", row)
     write_status(job)
     merge(job, "samples.csv", SAMPLES)
@@ -79,14 +93,14 @@ def join_memory(path: Path, memory_used: MemoryUsed) -> None:
 
 
 def join_conditions(path: Path, conditions: Conditions) -> None:
-    """Fill SM clock and throttle reasons into a block's samples; an unfinished last line is left out."""
+    """Fill the machine's state into a block's samples; an unfinished last line is left out."""
     if not path.is_file():
         return
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     rows = list(csv.DictReader(io.StringIO(whole, newline="")))
     for row in rows:
-        row["sm_clock_mhz"], row["throttle"] = conditions(int(row["started_ns"]))
+        row.update(conditions(int(row["started_ns"])))
     write_aside(path, _csv_text(SAMPLES, rows))
 
 

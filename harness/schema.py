@@ -13,18 +13,27 @@ STATUS = (
     "case", "block", "state", "reason", "engine", "load_s", "compile_s", "capture_s",
     "peak_memory_gib", "graph_pool_mib", "graphs", "exit_code",
     "stage", "wall_s", "replays", "ungraphed", "ready_s",
+    "identity", "modules", "sampler", "kernels", "graph_launches", "replayed",
 )  # fmt: skip
 STATUS_ALWAYS = STATUS[:16]
-"""Columns that every status.csv has; `ready_s`, seconds from a worker's start until its case was ready, came later."""
+"""Columns that every status.csv has. Later came `ready_s`, seconds from a worker's start until its case was ready, and
+what proves the engine: `identity` is `proven: ...` or `not proven: ...` with the reason, `modules` names those loaded
+and their versions, `kernels` counts the different ones that the profiler saw, `graph_launches` the CUDA graphs that it
+saw launched in a prefill and two decode steps, and `replayed` the samples that a graph answered, of all."""
 SAMPLES = (
     "case", "block", "metric", "prompt_length", "context_length", "iteration", "started_ns",
     "host_ms", "gpu_ms", "server_ms", "token_id", "captures", "sm_clock_mhz", "throttle",
     "ungraphed", "hits", "misses", "evictions", "failures", "capturing",
     "latency_ms",
+    "replays", "temperature_c", "power_w", "co_tenants", "co_tenant_mib",
 )  # fmt: skip
 SAMPLES_ALWAYS = SAMPLES[:14]
 """Columns that every samples.csv has; those behind them came later, and are 0 where a file lacks them, but for
-`latency_ms`, which is then host_ms: the latency by the clock that the case's procedure names."""
+`latency_ms`, which is then host_ms: the latency by the clock that the case's procedure names; and for those of the
+machine's state, which are then unknown."""
+SAMPLES_STATE = ("sm_clock_mhz", "throttle", "temperature_c", "power_w", "co_tenants", "co_tenant_mib")
+"""The machine at a sample, by the nearest reading within a second; empty where nothing was read. `co_tenants` are the
+processes that compute on the GPU and are not of this run, and `co_tenant_mib` what they hold."""
 TTFT = (
     "case", "prompt_length", "n", "cold_ms", "mean_ms", "std_ms", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms",
     "gpu_p50_ms", "server_p50_ms", "floor_ms", "ratio_to_floor",
@@ -49,4 +58,6 @@ MEMORY = (
 )  # fmt: skip
 TELEMETRY = (
     "time_ns", "sm_clock_mhz", "memory_clock_mhz", "power_w", "temperature_c", "throttle", "memory_used_mib",
+    "energy_mj", "co_tenants", "co_tenant_mib",
 )  # fmt: skip
+"""One reading of the card. `energy_mj` is NVML's counter of the card's energy, in millijoules since the driver came."""

@@ -127,6 +127,8 @@ class BlockSink:
             after.failures - before.failures,
             int(capturing(before) or capturing(after) or after.begun > before.begun),
             f"{self._latency_ms(timed):.6f}",
+            after.replays - before.replays,
+            *[""] * 4,
         ]
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import plan
+from harness import conditions, plan
 from harness.compose import nearest
 from harness.config import (
     CaseConfig,
@@ -49,6 +49,7 @@ def check(config: RunConfig) -> None:
     check_followed(config)
     check_model(config)
     check_names(config)
+    conditions.check(config)
     for name in config.run:
         check_case(name, config.cases[name])
 

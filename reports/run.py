@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -197,7 +198,10 @@ def load(path: Path) -> Run:
     samples = frames["samples"]
     if "latency_ms" not in samples:  # it came with the server's clock: before, all latencies were the client's
         samples = samples.assign(latency_ms=samples["host_ms"])
-    frames["samples"] = samples.assign(**{column: 0.0 for column in schema.SAMPLES if column not in samples})
+    lacking = [column for column in schema.SAMPLES if column not in samples]
+    frames["samples"] = samples.assign(
+        **{column: math.nan if column in schema.SAMPLES_STATE else 0.0 for column in lacking}
+    )
     names = config["run"] if config.get("study") else places(config["run"])  # an experiment has an order of its own
     cases = told_apart({name: str(config["cases"][name]["title"]) for name in names})
     for name, frame in frames.items():

@@ -63,7 +63,7 @@ def invent(run_dir: Path, spec: Spec) -> Path:
 def write(path, columns, rows):
     columns = list(columns)
     if "latency_ms" in columns and rows and len(rows[0]) < len(columns):  # as where the client's clock counts
-        frame = pd.DataFrame(rows, columns=columns[:-1]).assign(latency_ms=lambda kept: kept["host_ms"])
+        frame = pd.DataFrame(rows, columns=columns).assign(latency_ms=lambda kept: kept["host_ms"])
     else:
         frame = pd.DataFrame(rows, columns=columns)
     frame.to_csv(path, index=False, float_format="%.6g")
