@@ -18,6 +18,7 @@ from rich.console import Console
 from harness import attempt, conditions, manifest, record
 from harness.compose import ROOT
 from harness.config import RunConfig
+from harness.equivalence import unequal
 from harness.gpu import Gpu
 from harness.job import Job, read_job, write_job
 from harness.launch import WORKER, child_environment, command, describe_exit, run_child
@@ -30,6 +31,8 @@ from harness.validate import check_positions, weights_folder
 
 RESULTS = ROOT / "results"
 INTERRUPTED = 130
+UNEQUAL = 3
+"""The exit code of a run in which everything ran and a case does not compute what the baseline computes."""
 
 
 class Stopped(Exception):
@@ -84,7 +87,8 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
 
 
 def carry_out(run: Run) -> int:
-    """Prepare, measure, summarise, report; the exit code is 0 when no case failed, 130 when interrupted."""
+    """Prepare, measure, summarise, report; the exit code is 0 when no case failed, 1 when one did, 3 when one
+    computes other than the baseline, 130 when interrupted."""
     with _terminate_as_interrupt():
         try:
             with watcher(run.console, len(order(run.config))) as watch, _telemetry(run) as telemetry:
@@ -264,7 +268,10 @@ def _close(run: Run, job: Job) -> int:
         failures.append(f"the report ({describe_exit(reported.returncode)})")
     if failures:
         run.say(f"failed: {'; '.join(failures)}")
-    return 1 if failures else 0
+    wrong = unequal(run.folder / "equivalence.csv")
+    if wrong:
+        run.say(f"not equal to the baseline: {'; '.join(wrong)}")
+    return 1 if failures else UNEQUAL if wrong else 0
 
 
 def _summarise_part(run: Run) -> None:

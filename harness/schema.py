@@ -50,7 +50,14 @@ DECODE = (
 EQUIVALENCE = (
     "case", "prompt_length", "tokens_compared", "tokens_equal", "max_relative_logit_error", "passed",
     "timed_tokens_compared", "timed_tokens_equal", "reason",
+    "first_divergence", "timed_tokens_uncompared", "timed_first_divergence",
+    "decode_tokens_compared", "decode_first_divergence",
 )  # fmt: skip
+EQUIVALENCE_ALWAYS = EQUIVALENCE[:9]
+"""Columns that every equivalence.csv has. Later came where ids first differ from the baseline's, empty where they never
+do: `first_divergence` by teacher-forced step (0 is behind the prompt), `timed_first_divergence` by timed request of the
+length, counted over blocks, and `decode_first_divergence` by the context length of a timed decode step, the same in
+each row of a case. `timed_tokens_uncompared` are of blocks that the baseline does not have."""
 CAPTURES = ("case", "block", "order", "bucket", "seconds", "grown_mib", "reason")
 EVICTION = ("case", "block", "graphs", "held_mib", "free_before_mib", "free_after_mib")
 MEMORY = (

@@ -191,10 +191,11 @@ def load(path: Path) -> Run:
             ("ttft", schema.TTFT),
             ("p99", schema.P99),
             ("decode", schema.DECODE),
-            ("equivalence", schema.EQUIVALENCE),
+            ("equivalence", schema.EQUIVALENCE_ALWAYS),
         )
     }
-    frames["status"] = frames["status"].reindex(columns=list(dict.fromkeys([*frames["status"], *schema.STATUS])))
+    for name, columns in (("status", schema.STATUS), ("equivalence", schema.EQUIVALENCE)):  # as they are today
+        frames[name] = frames[name].reindex(columns=list(dict.fromkeys([*frames[name], *columns])))
     samples = frames["samples"]
     if "latency_ms" not in samples:  # it came with the server's clock: before, all latencies were the client's
         samples = samples.assign(latency_ms=samples["host_ms"])
