@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
-from harness.contract import Capabilities, Case, Plan, SetUp, Stats, Unavailable
+from harness.contract import Capabilities, Case, Identity, Plan, SetUp, Stats, Unavailable
 
 OPTIONS = ("overlap_scheduler", "memory_fraction", "impersonate")
 LEAST_MAJOR = 1
@@ -130,6 +131,14 @@ class TensorRtLlm(Case):
     def stats(self) -> Stats:
         """See harness.contract.Case. The worker's stream is out of reach of CUDA events here."""
         return Stats(server_ns=self._server_ns)
+
+    def identity(self, prompt: Sequence[int]) -> Identity:
+        """See harness.contract.Case. Kernels, graphs and sampler are out of sight."""
+        version = str(getattr(sys.modules.get("tensorrt_llm"), "__version__", "of no stated version"))
+        return Identity(
+            modules={"tensorrt_llm": version},
+            unproven="the engine runs in processes of its own, which a profiler in this one does not see",
+        )
 
     def close(self) -> None:
         """See harness.contract.Case."""

@@ -11,7 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from harness.contract import Capabilities, Case, Footprint, Plan, Sampling, SetUp, Stats, Unavailable, Unsupported
+from harness.contract import (
+    Capabilities,
+    Case,
+    Footprint,
+    Identity,
+    Plan,
+    Sampling,
+    SetUp,
+    Stats,
+    Unavailable,
+    Unsupported,
+)  # fmt: skip
 
 OPTIONS = ("capture_sizes", "cudagraph_mode", "async_scheduling", "memory_fraction")
 MODES = ("FULL_AND_PIECEWISE", "FULL", "FULL_DECODE_ONLY", "PIECEWISE")
@@ -173,6 +184,12 @@ class Vllm(Case):
         self._engine.abort_request([request])
         for _ in range(self._in_flight):
             self._engine.step()
+
+    def identity(self, prompt: Sequence[int]) -> Identity:
+        """See harness.contract.Case."""
+        from cases.runtime.identity import identify
+
+        return identify(self, prompt, "cuda", f"{self._sampling.strategy} by vLLM's sampler")
 
     def stats(self) -> Stats:
         """See harness.contract.Case. The engine's streams and graphs are its own: nothing is counted."""

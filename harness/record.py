@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from harness.job import Job
 from harness.launch import Outcome
-from harness.schema import CAPTURES, EVICTION, MEMORY, SAMPLES, STATUS
+from harness.schema import CAPTURES, EVICTION, IDENTITY, MEMORY, SAMPLES, STATUS
 
 Conditions = Callable[[int], Mapping[str, str]]
 """From a time in nanoseconds to the machine's state at it, the columns of schema.SAMPLES_STATE."""
@@ -112,7 +112,8 @@ def write_status(job: Job) -> None:
 
 def merge_present(job: Job) -> None:
     """The tables that only some cases or workloads give, as far as any block has them."""
-    for name, columns in (("captures.csv", CAPTURES), ("eviction.csv", EVICTION), ("memory.csv", MEMORY)):
+    tables = {"captures.csv": CAPTURES, "eviction.csv": EVICTION, "memory.csv": MEMORY, "identity.csv": IDENTITY}
+    for name, columns in tables.items():
         if any((job.block_dir(case, block) / name).is_file() for case, block in job.order):
             merge(job, name, columns)
 

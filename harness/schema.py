@@ -58,6 +58,8 @@ EQUIVALENCE_ALWAYS = EQUIVALENCE[:9]
 do: `first_divergence` by teacher-forced step (0 is behind the prompt), `timed_first_divergence` by timed request of the
 length, counted over blocks, and `decode_first_divergence` by the context length of a timed decode step, the same in
 each row of a case. `timed_tokens_uncompared` are of blocks that the baseline does not have."""
+IDENTITY = ("case", "block", "phase", "kernel", "count")
+"""What a profiler saw in a prefill and in two decode steps: kernels, or operations on the CPU, most often first."""
 CAPTURES = ("case", "block", "order", "bucket", "seconds", "grown_mib", "reason")
 EVICTION = ("case", "block", "graphs", "held_mib", "free_before_mib", "free_after_mib")
 MEMORY = (

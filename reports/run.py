@@ -19,7 +19,10 @@ REFERENCE = "baseline"
 SMOKE = "SMOKE RUN, not a measurement"
 STEPPED = {"attribution"}
 """Studies whose cases each follow a procedure of their own."""
-TEXT = {"case", "state", "reason", "engine", "stage", "metric", "throttle"}
+TEXT = {
+    "case", "state", "reason", "engine", "stage", "metric", "throttle", "identity", "modules", "sampler", "replayed",
+    "phase", "kernel",
+}  # fmt: skip
 TRUTH = {"supported", "passed", "not_above_plain", "cache_equal"}
 PLACES = (
     "run", "protocol", "smoke", "started", "gpu", "model.name", "model.dtype", "model.weights", "config.run",
