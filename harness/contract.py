@@ -130,7 +130,7 @@ class Kernel(NamedTuple):
 
     phase: str
     name: str
-    count: int
+    times: int
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from harness.contract import Identity, Kernel
@@ -172,7 +172,7 @@ def shown(found: Identity) -> str:
     return f"{len(names)} different kernels{own}; {graphs} in a prefill and two decode steps"
 
 
-def listed(names: set[str], most: int = 8) -> str:
+def listed(names: Collection[str], most: int = 8) -> str:
     """Names in order, the first `most` of them."""
     first = sorted(name[:60] for name in names)
     return ", ".join(first[:most]) + (f" and {len(first) - most} more" if len(first) > most else "")

@@ -60,6 +60,13 @@ length, counted over blocks, and `decode_first_divergence` by the context length
 each row of a case. `timed_tokens_uncompared` are of blocks that the baseline does not have."""
 IDENTITY = ("case", "block", "phase", "kernel", "count")
 """What a profiler saw in a prefill and in two decode steps: kernels, or operations on the CPU, most often first."""
+ENERGY = (
+    "case", "block", "metric", "prompt_length", "n", "tokens", "began_ns", "ended_ns",
+    "joules", "joules_per_request", "joules_per_token", "idle_w", "method",
+)  # fmt: skip
+"""What the whole card took while `n` requests (`ttft`) or decode steps (`decode`) ran back to back, or nothing did
+(`rest`), by NVML's counter from `began_ns` to `ended_ns`; nothing is subtracted. `joules_per_token` is by token of the
+prompt in `ttft`, by new token in `decode`, and `idle_w` the mean power of the block's `rest`."""
 CAPTURES = ("case", "block", "order", "bucket", "seconds", "grown_mib", "reason")
 EVICTION = ("case", "block", "graphs", "held_mib", "free_before_mib", "free_after_mib")
 MEMORY = (

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import energy
 from harness.contract import CaptureRecord, Case, Eviction, SetUp, Stats, Unavailable, Unsupported
 from harness.job import CaseJob, Job, read_job
 from harness.loader import load, load_case
@@ -23,7 +24,7 @@ from harness.orphan import die_with_parent
 from harness.overhead import loop_overhead_us
 from harness.prompts import prompt
 from harness.proof import Replayed, prove
-from harness.schema import CAPTURES, EVICTION, IDENTITY
+from harness.schema import CAPTURES, ENERGY, EVICTION, IDENTITY
 from harness.sink import BlockSink, Events
 from harness.workloads import workload
 
@@ -79,6 +80,9 @@ def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int
         verdict["ready_s"] = round((time.monotonic_ns() - began_ns) / 1e9, 3)
         workload(job)(job, name, block, case, sink).measure()
         verdict |= counters(case.stats())
+        if energy.planned(job, block):
+            sink.stage("energy")
+            write_rows(folder / "energy.csv", ENERGY, energy.rows_of(name, block, energy.spans(job, name, case)))
         if job.sweep.workload == "latency":
             sink.stage("identity")
             verdict |= identify(case, job, name, block, sink.replayed)

@@ -21,7 +21,7 @@ STEPPED = {"attribution"}
 """Studies whose cases each follow a procedure of their own."""
 TEXT = {
     "case", "state", "reason", "engine", "stage", "metric", "throttle", "identity", "modules", "sampler", "replayed",
-    "phase", "kernel",
+    "phase", "kernel", "method",
 }  # fmt: skip
 TRUTH = {"supported", "passed", "not_above_plain", "cache_equal"}
 PLACES = (
@@ -38,6 +38,7 @@ KEYS = {
     "captures.csv": ["case", "block", "order"],
     "eviction.csv": ["case", "block"],
     "memory.csv": ["case", "block", "request"],
+    "energy.csv": ["case", "block", "metric", "prompt_length"],
 }
 
 
