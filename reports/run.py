@@ -117,6 +117,7 @@ class Run:
         sizes = sorted({int(count) for count in counts})
         n = [] if not sizes else [f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}"]
         date, part = str(self.manifest["started"])[:10], [self.unfinished] if self.unfinished else []
+        part += [f"warned before the run: {line}" for line in self.manifest.get("warnings", [])]
         words = [*n, self.gpu, date, f"protocol {self.manifest['protocol']}", self.model, "batch size 1", *part]
         return "; ".join(words) + "."
 
@@ -199,7 +200,8 @@ def load(path: Path) -> Run:
         )
     }
     for name, columns in (("status", schema.STATUS), ("equivalence", schema.EQUIVALENCE)):  # as they are today
-        frames[name] = frames[name].reindex(columns=list(dict.fromkeys([*frames[name], *columns])))
+        new = {column: "" if column in TEXT else math.nan for column in columns if column not in frames[name]}
+        frames[name] = frames[name].assign(**new)
     samples = frames["samples"]
     if "latency_ms" not in samples:  # it came with the server's clock: before, all latencies were the client's
         samples = samples.assign(latency_ms=samples["host_ms"])
