@@ -73,11 +73,10 @@ def prove(entry: CaseJob, found: Identity, counted: Replayed) -> dict[str, objec
     """
     claim = claim_of(entry)
     fault = module_fault(claim, found) or count_fault(claim, counted)
-    unproven = found.unproven
     if found.activity == "cuda":
         fault = fault or launch_fault(claim, found, entry) or kernel_fault(claim, found)
         fault = fault or (step_fault(claim, found) if entry.options.get("decode", "kv_cache") == "kv_cache" else "")
-        unproven = unproven or hidden(claim, found)
+    unproven = found.unproven or why_unproven(claim, found)
     if fault:
         raise WrongIdentity(fault)
     return {
@@ -88,6 +87,18 @@ def prove(entry: CaseJob, found: Identity, counted: Replayed) -> dict[str, objec
         "graph_launches": found.launches if found.activity == "cuda" else None,
         "replayed": f"{counted.graphs} of {counted.samples}",
     }
+
+
+def why_unproven(claim: Claim, found: Identity) -> str:
+    """Why what was seen proves nothing, empty where it does."""
+    if found.activity != "cuda":
+        names = {kernel.name for kernel in found.kernels}
+        return (
+            f"{len(names)} different operations on the CPU, which has no kernels and no CUDA graphs to tell engines by"
+        )
+    if not claim.module:
+        return f"nothing is known of this code that could be held against it; {shown(found)}"
+    return hidden(claim, found)
 
 
 def module_fault(claim: Claim, found: Identity) -> str:
@@ -109,6 +120,8 @@ def count_fault(claim: Claim, counted: Replayed) -> str:
 
 def launch_fault(claim: Claim, found: Identity, entry: CaseJob) -> str:
     """What is said when the graphs that the profiler saw launched are not those that should be, or were counted."""
+    if found.unproven:
+        return ""
     if claim.graphs is False and found.launches:
         return f"the profiler saw {found.launches} CUDA graphs launched, where none should be"
     # Graphs with shared executables are launched by calls of the driver, which the profiler does not show.
@@ -124,9 +137,11 @@ def kernel_fault(claim: Claim, found: Identity) -> str:
     names = {kernel.name for kernel in found.kernels}
     if claim.ours is False and names & OURS:
         return f"kernels of JIT answered: {listed(names & OURS)}"
+    if hidden(claim, found):
+        return ""
     if claim.kernels and not any(name.startswith(claim.kernels) for name in names):
         return f"no kernel named {claim.kernels}* was seen, so nothing compiled answered"
-    if not claim.ours or hidden(claim, found):
+    if not claim.ours:
         return ""
     for phase in ("prefill", "decode"):
         if not OURS & {kernel.name for kernel in found.kernels if kernel.phase == phase}:
@@ -147,13 +162,13 @@ def step_fault(claim: Claim, found: Identity) -> str:
 
 
 def hidden(claim: Claim, found: Identity) -> str:
-    """Why kernels prove nothing: graphs were launched, and the profiler showed no product of matrices inside."""
-    if not (claim.graphs and found.launches) or STEP & {kernel.name for kernel in found.kernels}:
-        return ""
-    if products(found.kernels, "prefill") or products(found.kernels, "decode"):
+    """Why kernels prove nothing: graphs were launched, and decode steps showed no product of matrices."""
+    step = {kernel.name for kernel in found.kernels if kernel.phase == "decode"}
+    if claim.graphs is False or not found.launches or step & STEP or products(found.kernels, "decode"):
         return ""
     return (
-        f"the profiler saw {found.launches} CUDA graphs launched and no matrix product: it does not show their insides"
+        f"the profiler saw {found.launches} CUDA graphs launched and no matrix product in decode steps: it does not "
+        "show the insides of graphs"
     )
 
 
@@ -165,8 +180,6 @@ def products(kernels: Sequence[Kernel], phase: str) -> set[str]:
 def shown(found: Identity) -> str:
     """What was seen, in some words."""
     names = {kernel.name for kernel in found.kernels}
-    if found.activity == "cpu":
-        return f"{len(names)} different operations on the CPU, where there are no kernels and no CUDA graphs"
     graphs = f"{found.launches} CUDA graphs launched, {found.replays} replays counted"
     own = f", of them this repository's {listed(names & OURS)}" if names & OURS else ", none of them this repository's"
     return f"{len(names)} different kernels{own}; {graphs} in a prefill and two decode steps"

@@ -101,7 +101,8 @@ def test_an_engine_that_is_not_loaded_did_not_answer():
 def test_graphs_that_hide_their_kernels_prove_nothing_and_fail_nothing():
     row = prove(entry("JitCudaGraph"), seen("_greedy", launches=3), GRAPHS)
     assert row["identity"] == (
-        "not proven: the profiler saw 3 CUDA graphs launched and no matrix product: it does not show their insides"
+        "not proven: the profiler saw 3 CUDA graphs launched and no matrix product in decode steps: it does not show "
+        "the insides of graphs"
     )
 
 
@@ -113,7 +114,17 @@ def test_who_shows_nothing_is_not_proven():
 def test_the_cpu_has_operations_and_no_kernels():
     cpu = Identity({"torch": "2"}, "greedy", "cpu", (Kernel("prefill", "aten::mm", 3),), replays=3)
     row = prove(entry("JitCudaGraph"), cpu, GRAPHS)
-    assert row["identity"].startswith("proven: 1 different operations on the CPU, where there are no kernels")
+    assert row["identity"].startswith("not proven: 1 different operations on the CPU, which has no kernels")
+
+
+def test_code_that_nothing_is_known_of_is_not_proven():
+    row = prove(CaseJob("X", "mine.Case", "inproc", None, 60, {}), seen(*LIBRARY, launches=1), NONE)
+    assert row["identity"].startswith("not proven: nothing is known of this code that could be held against it; 2 ")
+
+
+def test_a_profiler_that_sees_no_calls_says_nothing_of_launches():
+    row = prove(entry("CudaGraph"), seen(*LIBRARY, replays=3, unproven="no calls"), GRAPHS)
+    assert row["identity"] == "not proven: no calls"
 
 
 def test_our_kernels_are_those_of_the_source():
@@ -141,7 +152,7 @@ def test_a_profilers_events_become_kernels_and_launches():
     assert identity.kernels_of(events, "cuda", "decode") == [
         Kernel("decode", "_gemv", 2), Kernel("decode", "x" * 200, 1)
     ]  # fmt: skip
-    assert identity.launches_of(events) == 2
+    assert identity.launches_of([name for name, where in events if where == cpu]) == 2
 
 
 def test_a_profiler_that_does_not_start_is_said(monkeypatch):

@@ -18,6 +18,7 @@ NO_KERNELS = ("Memcpy", "Memset")
 """What copies and sets memory has a place among a GPU's activities and is no kernel."""
 LAUNCHES = ("cudaGraphLaunch", "cuGraphLaunch")
 """One launch is one call of the runtime, which calls the driver: whichever of the two the profiler shows, or both."""
+CALLS = ("cuda", "cu")
 LONGEST_NAME = 200
 DECODE_STEPS = 2
 
@@ -33,11 +34,11 @@ def identify(case: Case, prompt: Sequence[int], device: str, sampler: str) -> Id
     except RuntimeError as error:
         return Identity(modules, sampler, unproven=f"torch's profiler does not start: {' '.join(str(error).split())}")
     before = case.stats()
-    kernels, launches = watched(device, "prefill", lambda: case.prefill(prompt))
+    kernels, calls = watched(device, "prefill", lambda: case.prefill(prompt))
     middle = case.stats()
     case.prefill(prompt, DECODE_STEPS + 1)
     resumed = case.stats()
-    more, again = watched(device, "decode", lambda: [case.decode() for _ in range(DECODE_STEPS)])
+    more, later = watched(device, "decode", lambda: [case.decode() for _ in range(DECODE_STEPS)])
     after = case.stats()
     if not kernels and not more:
         return Identity(modules, sampler, unproven=f"torch's profiler showed nothing that ran on {device}")
@@ -46,11 +47,14 @@ def identify(case: Case, prompt: Sequence[int], device: str, sampler: str) -> Id
         getattr(middle, name) - getattr(before, name) + getattr(after, name) - getattr(resumed, name)
         for name in ("replays", "ungraphed")
     )
-    return Identity(modules, sampler, seen, (*kernels, *more), launches + again, replays, ungraphed)
+    launches = launches_of(calls) + launches_of(later)
+    blind = device == "cuda" and not any(name.startswith(CALLS) for name in (*calls, *later))
+    unproven = "torch's profiler shows no calls of CUDA, so no launches of graphs" if blind else ""
+    return Identity(modules, sampler, seen, (*kernels, *more), launches, replays, ungraphed, unproven)
 
 
-def watched(device: str, phase: str, work: Callable[[], object]) -> tuple[list[Kernel], int]:
-    """What ran on the device during `work`, most often first, and how many CUDA graphs were launched."""
+def watched(device: str, phase: str, work: Callable[[], object]) -> tuple[list[Kernel], list[str]]:
+    """What ran on the device during `work`, most often first, and what the profiler saw on the host."""
     recording = started(recorder(device))
     try:
         work()
@@ -59,7 +63,7 @@ def watched(device: str, phase: str, work: Callable[[], object]) -> tuple[list[K
     finally:
         recording.stop()
     events = [(event.name, event.device_type) for event in recording.events() or ()]
-    return kernels_of(events, device, phase), launches_of(events)
+    return kernels_of(events, device, phase), [name for name, where in events if where == DeviceType.CPU]
 
 
 def kernels_of(events: Sequence[tuple[str, Any]], device: str, phase: str) -> list[Kernel]:
@@ -69,15 +73,14 @@ def kernels_of(events: Sequence[tuple[str, Any]], device: str, phase: str) -> li
     return [Kernel(phase, name, count) for name, count in names.most_common() if not name.startswith(NO_KERNELS)]
 
 
-def launches_of(events: Sequence[tuple[str, Any]]) -> int:
-    """CUDA graphs launched, by the calls on the host."""
-    host = [name for name, where in events if where == DeviceType.CPU]
+def launches_of(host: Sequence[str]) -> int:
+    """CUDA graphs launched, by what was seen on the host."""
     return max(sum(name.startswith(call) for name in host) for call in LAUNCHES)
 
 
 def recorder(device: str) -> Any:
-    """A profiler of the kernels and calls of CUDA, or of operations on the CPU."""
-    return profile(activities=[ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU])
+    """A profiler of what the host does, and of a GPU's kernels where there is one."""
+    return profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])])
 
 
 def started(recording: Any) -> Any:
