@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import itertools
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from harness import energy, record
+from harness import energy, record, run, telemetry
 from harness.contract import Plan
+from harness.gpu import Gpu
+from harness.job import read_job
 from harness.schema import ENERGY
 from tests.fakes import FakeCase
-from tests.runs import execute_in
+from tests.runs import execute_in, samples
 
 
 @pytest.fixture
@@ -116,3 +120,39 @@ def test_the_worker_measures_energy_behind_everything_timed(make_job, tmp_path):
     assert [row["metric"] for row in found] == ["rest", "ttft"]
     assert int(found[1]["n"]) >= 1
     assert events[-1]["replays"] == 1 + 1 + 4, "energy is in no counter of what was timed"
+
+
+WATTS = 120
+
+
+def test_a_run_beside_a_card_has_its_state_and_its_joules(tmp_path, monkeypatch):
+    """NVML is a fake that draws 120 W and lists one process of somebody else; all else is a real run."""
+    card = Gpu(0, "H200", "GPU-abc", "570", 143_000, 140_000, (1,), (2,), persistence=True, energy_counter=True)
+    answers = {
+        "nvmlInit": None, "nvmlShutdown": None, "nvmlDeviceGetHandleByIndex": "handle",
+        "nvmlDeviceGetCurrentClocksThrottleReasons": 4, "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=3 << 20),
+        "nvmlDeviceGetClockInfo": 1980, "nvmlDeviceGetTemperature": 40, "nvmlDeviceGetPowerUsage": 120_000,
+        "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=1, usedGpuMemory=2 << 20)],
+    }  # fmt: skip
+    for name, answer in answers.items():
+        monkeypatch.setattr(telemetry.pynvml, name, lambda *_, answer=answer: answer)
+    counter = lambda handle: time.perf_counter_ns() * WATTS // 1_000_000  # noqa: E731
+    monkeypatch.setattr(telemetry.pynvml, "nvmlDeviceGetTotalEnergyConsumption", counter)
+    monkeypatch.setattr(run, "check_machine", lambda config: card)
+    assert execute_in(tmp_path, "run=[fake]", "energy.seconds=0.2", "telemetry.hz=50") == 0
+    spans = list(csv.DictReader((tmp_path / "energy.csv").open(newline="")))
+    assert [row["metric"] for row in spans] == ["rest", "ttft", "decode"]
+    assert [energy.watts(row) for row in spans] == pytest.approx([WATTS] * 3, rel=0.1)
+    assert {row["co_tenants"] + "/" + row["co_tenant_mib"] for row in samples(tmp_path, "fake")} == {"1/2"}
+    assert {row["throttle"] for row in samples(tmp_path, "fake")} == {"sw_power_cap"}
+    manifest = record.read_json(tmp_path / "manifest.json")
+    assert (manifest["no_energy"], manifest["gpu"]["persistence"]) == ("", True)
+    assert manifest["warnings"] == ["GPU 0 is also used by process 1 (2 MiB)"]
+
+
+def test_nothing_is_read_beside_a_case_that_the_telemetry_is_paused_in(tmp_path, monkeypatch):
+    seen: list[bool] = []
+    monkeypatch.setattr(telemetry.Telemetry, "pause", lambda self, paused: seen.append(paused))
+    assert execute_in(tmp_path, "telemetry.paused_in=[other]") == 0
+    order = [case for case, _ in read_job(tmp_path / "job.json").order]
+    assert seen == [case == "other" for case in order]

@@ -139,6 +139,20 @@ def test_the_energy_counter_is_read_between_two_readings():
     assert telemetry.energy_j(far, 5) is None
 
 
+def test_a_pause_reads_nothing(tmp_path, monkeypatch):
+    asked = threading.Event()
+    monkeypatch.setattr(telemetry, "read", lambda handle: asked.set() or pytest.fail("the card was read"))
+    for name in ("nvmlInit", "nvmlShutdown", "nvmlDeviceGetHandleByIndex"):
+        monkeypatch.setattr(telemetry.pynvml, name, lambda *_: None)
+    monkeypatch.setattr(telemetry, "Tenants", lambda *_: None)
+    monkeypatch.setattr(telemetry, "memory_used_mib", lambda handle: 0)
+    watching = telemetry.Telemetry(tmp_path / "telemetry.csv", 0, hz=100)
+    watching.pause(True)
+    with watching:
+        assert not asked.wait(0.2)
+    assert len((tmp_path / "telemetry.csv").read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize(("hz", "device"), [(0, 0), (10, None)])
 def test_without_readings_there_is_only_the_header(tmp_path, monkeypatch, hz, device):
     monkeypatch.setattr(telemetry.pynvml, "nvmlInit", lambda: pytest.fail("NVML was asked"))
