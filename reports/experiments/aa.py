@@ -24,6 +24,8 @@ TEXT = (
 )
 LEVEL = 0.05
 SIGNIFICANCE = ("pair", "metric", "cell", "ratio", "low", "high", "p", "holm_p", "verdict")
+LEAST_REACH = 1.0
+"""Per cent that the figure shows at least: differences below look as small as they are."""
 WORDS = {"pair", "metric", "cell", "verdict"}
 NONE = "significance.csv is not in this run's folder: ratios are shown, and no share of significant ones."
 
@@ -123,20 +125,23 @@ def ratio_table(run: Run, name: str) -> Table:
 
 
 def plot(run: Run, name: str, title: str) -> Plot:
-    """Ratios of the medians of TTFT by prompt length, a line a pair."""
-    caption = "The median of the later case over that of the earlier one: 1 where they are alike."
+    """Differences of the medians of TTFT by prompt length, a line a pair."""
+    caption = "How far the median of one name lies above that of the other: 0 where they are alike."
     rows = [row for row in ratios(run) if row["metric"] == "TTFT"]
     if not rows:
         return Plot(name, title, caption, None, "no two cases have samples of one length")
     drawn, axes = canvas(run, title, caption, run.ttft["n"])
     ends = []
     looks = [style.LOOKS[case] for case in ("jit_cuda_graph", "jit", "cuda_graph")]
-    for number_, (label, own) in enumerate(pd.DataFrame(rows).groupby("label", sort=False)):
-        look = looks[number_ % len(looks)]
-        axes.plot(own["place"], own["ratio"], color=look.colour, marker=look.marker)
-        ends.append((float(own["ratio"].iloc[-1]), str(label), look.colour))
-    axes.axhline(1.0, color=style.FLOOR, linestyle="--", linewidth=1.2)
+    for place, ((one, other), own) in enumerate(pd.DataFrame(rows).groupby(["one", "other"], sort=False)):
+        look, percent = looks[place % len(looks)], (own["ratio"] - 1) * 100
+        axes.plot(own["place"], percent, color=look.colour, marker=look.marker)
+        ends.append((float(percent.iloc[-1]), f"{other} to {one}", look.colour))
+    axes.axhline(0.0, color=style.FLOOR, linestyle="--", linewidth=1.2)
+    reach = max(LEAST_REACH, *(1.1 * abs(row["ratio"] - 1) * 100 for row in rows))
+    axes.set_ylim(-reach, reach)
     axes.set_xlabel("Prompt length (tokens)")
-    axes.set_ylabel("Ratio of medians")
+    axes.set_ylabel("Difference (%)")
+    axes.yaxis.set_major_formatter("{x:g}")
     end_labels(axes, ends)
     return Plot(name, title, caption, drawn)
