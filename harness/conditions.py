@@ -11,6 +11,7 @@ from harness.telemetry import Reading
 
 MOST_HZ = 100
 LONGEST_ENERGY_S = 600
+MOST_LENGTHS = 40
 SPREAD = 0.05
 """Share of the highest SM clock by which the clock may vary under one load and be called steady."""
 LEAST_READINGS = 5
@@ -83,4 +84,7 @@ def why_no_energy(config: RunConfig, gpu: Gpu | None) -> str:
         return "telemetry.hz is 0, and the telemetry reads the counter"
     if config.sweep.workload != "latency":
         return f"the workload {config.sweep.workload} has no energy stage"
+    lengths = len(config.sweep.prompt_lengths)
+    if lengths > MOST_LENGTHS:
+        return f"the sweep has {lengths} prompt lengths, and more than {MOST_LENGTHS} take too long"
     return ""

@@ -227,6 +227,7 @@ def test_why_energy_is_not_measured():
     assert why(counting, "energy.seconds=0") == "energy.seconds is 0"
     assert why(counting, "telemetry.hz=0").startswith("telemetry.hz is 0")
     assert why(counting, "sweep=stream") == "the workload stream has no energy stage"
+    assert why(counting, "sweep=every_length").startswith("the sweep has 500 prompt lengths")
     assert why(H200) == "NVML gives no energy counter for this H200"
     assert why(None) == "the run is on the CPU, and the counter is the GPU's"
 
