@@ -22,7 +22,7 @@ from harness.contract import (
     Stats,
     Unavailable,
     Unsupported,
-)  # fmt: skip
+)
 
 OPTIONS = ("capture_sizes", "cudagraph_mode", "async_scheduling", "memory_fraction")
 MODES = ("FULL_AND_PIECEWISE", "FULL", "FULL_DECODE_ONLY", "PIECEWISE")
@@ -145,11 +145,7 @@ class Vllm(Case):
         if sampling.strategy == "greedy":
             return self._class(**common, temperature=0.0)
         return self._class(
-            **common,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            seed=sampling.seed,
+            **common, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, seed=sampling.seed
         )
 
     def _next(self) -> int:
