@@ -64,10 +64,19 @@ def noted(table, cell):
     return [text for mark, text in table.notes.lines() if mark in cell.marks]
 
 
-def test_an_older_run_has_none_of_it_and_a_newer_one_all(stored, tables):
+def test_an_older_run_has_none_of_it_and_a_newer_one_all(new, tables):
     ours = {"identity", "divergence", "machine", "energy"}
-    assert not ours & {table.name for table in tables_of(stored)}
     assert ours <= set(tables)
+    always = {
+        "samples": schema.SAMPLES_ALWAYS,
+        "status": schema.STATUS_ALWAYS,
+        "equivalence": schema.EQUIVALENCE_ALWAYS,
+    }
+    for name, columns in always.items():
+        path = new / f"{name}.csv"
+        pd.read_csv(path).reindex(columns=list(columns)).to_csv(path, index=False)
+    (new / "energy.csv").unlink()
+    assert not ours & {table.name for table in tables_of(load(new))}
 
 
 def test_who_answered_stands_in_the_table_and_in_the_footnotes_of_the_summary(tables):
