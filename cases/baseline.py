@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from threading import Semaphore, Thread
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from harness.contract import Capabilities, Case, Footprint, Plan, SetUp, Stats
+from harness.contract import Capabilities, Case, Footprint, Identity, Plan, SetUp, Stats
 
 if TYPE_CHECKING:
     import torch
@@ -224,6 +224,13 @@ class Baseline(Case):
             return_dict_in_generate=True,
         )
         return [array("f", row[0].float().cpu().numpy().tobytes()) for row in found.logits]
+
+    def identity(self, prompt: Sequence[int]) -> Identity:
+        """See harness.contract.Case. On the CPU decode is not seen: it runs on a thread of its own."""
+        from cases.runtime.identity import identify
+
+        sampler = f"{self._plan.sampling.strategy} by transformers' generate"
+        return identify(self, prompt, self._plan.device, sampler)
 
     def stats(self) -> Stats:
         """See harness.contract.Case."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 from cases.tensorrt import gates, options
 from cases.tensorrt.engine import Engine, load
 from cases.tensorrt.stream import Stream
-from harness.contract import Capabilities, Case, Plan, SetUp, Stats, Unavailable
+from harness.contract import Capabilities, Case, Identity, Plan, SetUp, Stats, Unavailable
 
 Result = TypeVar("Result")
 
@@ -74,6 +75,14 @@ class TensorRtLlm(Case):
                 self._finish(self._stream)
         waiting = self._stream.coalesced if self._stream else 0
         return Stats(server_ns=self._server_ns, coalesced=self._coalesced + waiting)
+
+    def identity(self, prompt: Sequence[int]) -> Identity:
+        """See harness.contract.Case. Kernels, graphs and sampler are out of sight."""
+        version = str(getattr(sys.modules.get("tensorrt_llm"), "__version__", "of no stated version"))
+        return Identity(
+            modules={"tensorrt_llm": version},
+            unproven="the engine runs in processes of its own, which a profiler in this one does not see",
+        )
 
     def close(self) -> None:
         """See harness.contract.Case. No process of the engine's is left behind."""

@@ -11,7 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from harness.contract import Capabilities, Case, Footprint, Plan, Sampling, SetUp, Stats, Unavailable, Unsupported
+from harness.contract import (
+    Capabilities,
+    Case,
+    Footprint,
+    Identity,
+    Plan,
+    Sampling,
+    SetUp,
+    Stats,
+    Unavailable,
+    Unsupported,
+)
 
 OPTIONS = ("capture_sizes", "cudagraph_mode", "async_scheduling", "memory_fraction")
 MODES = ("FULL_AND_PIECEWISE", "FULL", "FULL_DECODE_ONLY", "PIECEWISE")
@@ -134,11 +145,7 @@ class Vllm(Case):
         if sampling.strategy == "greedy":
             return self._class(**common, temperature=0.0)
         return self._class(
-            **common,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            seed=sampling.seed,
+            **common, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, seed=sampling.seed
         )
 
     def _next(self) -> int:
@@ -173,6 +180,12 @@ class Vllm(Case):
         self._engine.abort_request([request])
         for _ in range(self._in_flight):
             self._engine.step()
+
+    def identity(self, prompt: Sequence[int]) -> Identity:
+        """See harness.contract.Case."""
+        from cases.runtime.identity import identify
+
+        return identify(self, prompt, "cuda", f"{self._sampling.strategy} by vLLM's sampler")
 
     def stats(self) -> Stats:
         """See harness.contract.Case. The engine's streams and graphs are its own: nothing is counted."""

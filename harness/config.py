@@ -111,6 +111,18 @@ class ProtocolConfig:
 
 
 @dataclass
+class TelemetryConfig:
+    hz: float = option("readings of the GPU's state a second, at most 100; 0 reads nothing, and samples have no state")
+    paused_in: list[str] = option("cases during whose blocks nothing is read: for what the telemetry itself costs")
+
+
+@dataclass
+class EnergyConfig:
+    seconds: float = option("back-to-back requests of a length that its energy is taken over, in s; 0 measures none")
+    blocks: int = option("blocks of a case that measure energy, from the first on")
+
+
+@dataclass
 class ExpectedConfig:
     """Rough rates that only the plan's estimate uses; no measurement depends on them."""
 
@@ -142,6 +154,8 @@ class RunConfig:
     model: ModelConfig = option("the model; model=NAME picks a file of conf/model")
     sweep: SweepConfig = option("what is measured how often; sweep=NAME picks a file of conf/sweep")
     protocol: ProtocolConfig = option("the procedure; protocol=NAME picks a file of conf/protocol")
+    telemetry: TelemetryConfig = option("the state of the GPU beside the samples")
+    energy: EnergyConfig = option("joules a request, behind everything timed")
     device: str = option("cuda or cpu; every cpu run is stamped smoke")
     gpu: int = option("index of the GPU, as nvidia-smi counts")
     study: str | None = option("the experiment that this run is; experiment=NAME sets it, the report shows its section")

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 Strategy = Literal["greedy", "sample"]
 Pacing = Literal["pull", "push"]
+Activity = Literal["cuda", "cpu", "none"]
 REHEARSE_NS = 200_000
 """Between two rehearsals, in nanoseconds; see Case.rehearse. A request that comes during one waits for its end."""
 
@@ -126,6 +127,34 @@ class CaptureRecord(NamedTuple):
     reason: str = ""
 
 
+class Kernel(NamedTuple):
+    """What a profiler saw run: the phase, `prefill` or `decode`, the name of a kernel, or on the CPU of an operation,
+    and how often."""
+
+    phase: str
+    name: str
+    times: int
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a case can prove of who answers: a pass of a profiler over one prefill and two decode steps.
+
+    `modules`: software that is loaded, and its versions. `sampler`: who chooses the token. `activity`: what was seen,
+    kernels of a GPU, operations on the CPU, or nothing. `launches`: CUDA graphs that the profiler saw launched;
+    `replays`, `ungraphed`: what the case's own counters say of the same pass. `unproven`: why nothing was seen.
+    """
+
+    modules: Mapping[str, str] = field(default_factory=dict)
+    sampler: str = ""
+    activity: Activity = "none"
+    kernels: tuple[Kernel, ...] = ()
+    launches: int = 0
+    replays: int = 0
+    ungraphed: int = 0
+    unproven: str = ""
+
+
 class Eviction(NamedTuple):
     """All graphs given back: how many, what they held, and free device memory before and after, in bytes."""
 
@@ -183,6 +212,10 @@ class Case(ABC):
         Returns `len(forced) + 1` float32 arrays of vocabulary size. Not timed.
         """
         raise Unsupported("this engine does not hand out logits")
+
+    def identity(self, prompt: Sequence[int]) -> Identity:
+        """Show which engine, kernels, graphs and sampler answer a prompt. It begins a sequence. Not timed."""
+        return Identity(unproven="this engine has no way to show its kernels")
 
     def use(self, sampling: Sampling) -> None:
         """Choose tokens so from the next `prefill` on. Raises Unsupported where the engine can't change it."""

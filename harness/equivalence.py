@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,8 +36,9 @@ def rows(run_dir: Path, job: Job, samples: pd.DataFrame) -> Iterator[Row]:
         scores, fault = load_scores(run_dir, job, case)
         alike = same_requests(job, case)
         tokens = timed_tokens(timed, case) if alike else {}
+        decoded = decode_tokens(samples, case) if alike else {}
         for index, length in enumerate(job.sweep.prompt_lengths):
-            row: Row = {"case": case, "prompt_length": length, **tokens.get(length, {})}
+            row: Row = {"case": case, "prompt_length": length, **tokens.get(length, {}), **decoded}
             if scores is None or reference is None:
                 row |= {"reason": fault if scores is None else reference_fault}
             else:
@@ -85,6 +87,7 @@ def compare(logits: Logits, reference: Logits, tolerance: float) -> Row:
     return {
         "tokens_compared": len(b),
         "tokens_equal": int((ids == reference_ids).sum()),
+        "first_divergence": first(ids != reference_ids),
         "max_relative_logit_error": error,
         "passed": error <= tolerance and swapped == 0,
         "reason": fault_of(error, tolerance, swapped),
@@ -93,9 +96,14 @@ def compare(logits: Logits, reference: Logits, tolerance: float) -> Row:
 
 def failed(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], reason: str) -> Row:
     """The row of logits that can't be measured against each other: the ids are counted, the error is NaN."""
-    equal = int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
+    unlike = a.argmax(axis=1) != b.argmax(axis=1)
     error = {"max_relative_logit_error": math.nan, "passed": False, "reason": reason}
-    return {"tokens_compared": len(b), "tokens_equal": equal, **error}
+    return {"tokens_compared": len(b), "tokens_equal": int((~unlike).sum()), "first_divergence": first(unlike), **error}
+
+
+def first(unlike: npt.NDArray[np.bool_]) -> int | None:
+    """The place of the first True, None when there is none."""
+    return int(unlike.argmax()) if unlike.any() else None
 
 
 def relative_error(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
@@ -123,12 +131,45 @@ def timed_fault(row: Row) -> Row:
 
 
 def timed_tokens(timed: pd.DataFrame, case: str) -> dict[int, Row]:
-    """How many timed requests gave the reference's token, by prompt length; the same key is the same prompt."""
+    """How many timed requests gave the reference's token, by prompt length; the same key is the same prompt.
+
+    A block that the reference does not have has prompts of its own: its requests are counted as not compared.
+    """
     keys = ["block", "prompt_length", "iteration"]
     ours, reference = (timed.loc[timed["case"] == name, [*keys, "token_id"]] for name in (case, REFERENCE))
-    both = ours.merge(reference, on=keys, suffixes=("", "_reference"))
-    equal = (both["token_id"] == both["token_id_reference"]).groupby(both["prompt_length"])
+    both = ours.sort_values(keys).merge(reference, on=keys, suffixes=("", "_reference"))
+    unlike = (both["token_id"] != both["token_id_reference"]).groupby(both["prompt_length"])
+    there = ours.groupby("prompt_length").size()
     return {
-        int(length): {"timed_tokens_compared": len(group), "timed_tokens_equal": int(group.sum())}
-        for length, group in equal
+        int(length): {
+            "timed_tokens_compared": len(group),
+            "timed_tokens_equal": int((~group).sum()),
+            "timed_tokens_uncompared": int(there[length]) - len(group),
+            "timed_first_divergence": first(group.to_numpy()),
+        }
+        for length, group in unlike
     }
+
+
+def decode_tokens(samples: pd.DataFrame, case: str) -> Row:
+    """How many timed decode steps are there in the reference too, and the least context at which an id is another.
+
+    Sequences have the same prompts in every block, so all blocks are held against the reference's first. An id that
+    differs changes all that follow it, so only the first says something.
+    """
+    keys = ["iteration", "context_length"]
+    steps = samples[samples["metric"] == "decode"]
+    ours, reference = (steps[steps["case"] == name] for name in (case, REFERENCE))
+    reference = reference[reference["block"] == reference["block"].min()]
+    both = ours.merge(reference[[*keys, "token_id"]], on=keys, suffixes=("", "_reference"))
+    unlike = both.loc[both["token_id"] != both["token_id_reference"], "context_length"]
+    diverged = int(unlike.min()) if len(unlike) else None
+    return {"decode_tokens_compared": len(both), "decode_first_divergence": diverged} if len(both) else {}
+
+
+def unequal(path: Path) -> list[str]:
+    """`case (at N tokens: why)` for each case that equivalence.csv says not to compute what the reference does."""
+    with path.open(encoding="utf-8", newline="") as file:
+        failed_rows = [row for row in csv.DictReader(file) if row["passed"] == "False"]
+    first_of = {row["case"]: row for row in reversed(failed_rows)}
+    return [f"{case} (at {row['prompt_length']} tokens: {row['reason']})" for case, row in sorted(first_of.items())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pynvml
 
@@ -14,7 +14,11 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; memory in MiB, `processes` the ids of those that hold some of it now."""
+    """One GPU; memory in MiB, `processes` the ids of those that hold some of it now.
+
+    `holding` is what they hold in MiB, as far as the driver says; `persistence` is None where it does not.
+    `energy_counter`: whether it counts the energy that the card takes.
+    """
 
     index: int
     name: str
@@ -23,6 +27,16 @@ class Gpu:
     memory_mib: int
     free_mib: int
     processes: tuple[int, ...]
+    holding: tuple[int | None, ...] = ()
+    persistence: bool | None = None
+    energy_counter: bool = False
+
+
+class Process(NamedTuple):
+    """A process that computes on the GPU, and what it holds in MiB, None where the driver does not say."""
+
+    pid: int
+    mib: int | None
 
 
 def list_gpus() -> tuple[list[Gpu], str]:
@@ -41,6 +55,7 @@ def list_gpus() -> tuple[list[Gpu], str]:
 def _describe(index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    found = processes(handle) or []
     return Gpu(
         index=index,
         name=pynvml.nvmlDeviceGetName(handle),
@@ -48,16 +63,37 @@ def _describe(index: int) -> Gpu:
         driver=pynvml.nvmlSystemGetDriverVersion(),
         memory_mib=memory.total // MIB,
         free_mib=memory.free // MIB,
-        processes=_processes(handle),
+        processes=tuple(process.pid for process in found),
+        holding=tuple(process.mib for process in found),
+        persistence=_persistence(handle),
+        energy_counter=_counts_energy(handle),
     )
 
 
-def _processes(handle: Any) -> tuple[int, ...]:
-    """Compute processes on the GPU; none where the driver refuses to tell (containers)."""
+def processes(handle: Any) -> list[Process] | None:
+    """Compute processes on the GPU; None where the driver refuses to tell (containers)."""
     try:
-        return tuple(process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
+        found = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
     except pynvml.NVMLError:
-        return ()
+        return None
+    return [Process(one.pid, None if one.usedGpuMemory is None else one.usedGpuMemory // MIB) for one in found]
+
+
+def _persistence(handle: Any) -> bool | None:
+    """Whether the driver stays loaded without a client; None where it does not say."""
+    try:
+        return bool(pynvml.nvmlDeviceGetPersistenceMode(handle) == pynvml.NVML_FEATURE_ENABLED)
+    except pynvml.NVMLError:
+        return None
+
+
+def _counts_energy(handle: Any) -> bool:
+    """Whether the GPU has a counter of its energy (Volta and later)."""
+    try:
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError:
+        return False
+    return True
 
 
 def visible(gpus: Sequence[Gpu]) -> list[Gpu]:

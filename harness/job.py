@@ -93,7 +93,8 @@ class SweepJob:
 class Job:
     """A whole run. `order` is the seeded random order of (case, block).
 
-    `sentence`: token ids of the prompt that some cases may be given, and `end_id` what pads it.
+    `sentence`: token ids of the prompt that some cases may be given, and `end_id` what pads it. `energy_s`: seconds of
+    back-to-back requests that energy is taken over, a length, in the first `energy_blocks` blocks of a case; 0 is none.
     """
 
     run_dir: str
@@ -109,6 +110,8 @@ class Job:
     order: list[tuple[str, int]]
     sentence: list[int] = field(default_factory=list)
     end_id: int = 0
+    energy_s: float = 0.0
+    energy_blocks: int = 0
 
     def sampling_of(self, case: str) -> Sampling:
         """How a case chooses tokens."""

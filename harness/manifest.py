@@ -176,6 +176,8 @@ def _gpu_facts(gpu: Gpu) -> dict[str, Any]:
         "memory_mib": gpu.memory_mib,
         "free_mib": gpu.free_mib,
         "other_processes": len(gpu.processes),
+        "persistence": gpu.persistence,
+        "energy_counter": gpu.energy_counter,
     }
 
 
@@ -183,6 +185,12 @@ def resumed(path: Path, at: str) -> None:
     """Note that the run went on at the time `at`: from started to finished it was not always running."""
     stored = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, {**stored, "resumed": [*stored.get("resumed", []), at]})
+
+
+def warned(path: Path, lines: Sequence[str]) -> None:
+    """Add what was warned of before the first block, each sentence once."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**stored, "warnings": list(dict.fromkeys([*stored.get("warnings", []), *lines]))})
 
 
 def finish(path: Path) -> None:

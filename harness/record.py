@@ -5,20 +5,35 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from harness import energy
 from harness.job import Job
 from harness.launch import Outcome
-from harness.schema import CAPTURES, EVICTION, MEMORY, P99_STOPS, SAMPLES, STATUS
+from harness.schema import CAPTURES, ENERGY, EVICTION, IDENTITY, MEMORY, P99_STOPS, SAMPLES, STATUS
 
-Conditions = Callable[[int], tuple[str, str]]
-"""From a time in nanoseconds to the SM clock and the throttle reasons at it."""
+Conditions = Callable[[int], Mapping[str, str]]
+"""From a time in nanoseconds to the machine's state at it, the columns of schema.SAMPLES_STATE."""
 
 MemoryUsed = Callable[[int], str]
 """From a time in nanoseconds to the MiB that the device had in use, empty where nobody looked."""
+
+
+class Observer(Protocol):
+    """Who looked at the machine while a block ran; see harness.telemetry."""
+
+    def state(self, time_ns: int) -> Mapping[str, str]:
+        """See Conditions."""
+
+    def memory_used(self, time_ns: int) -> str:
+        """See MemoryUsed."""
+
+    def energy_j(self, time_ns: int) -> float | None:
+        """The card's energy counter in joules, None where nobody looked."""
+
 
 DONE = ("ok", "unsupported", "unavailable")
 NOT_HERE = ("unsupported", "unavailable")
@@ -55,12 +70,13 @@ def read_verdict(job: Job, case: str, block: int) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
-def record_block(job: Job, row: dict[str, Any], conditions: Conditions, memory_used: MemoryUsed) -> None:
+def record_block(job: Job, row: dict[str, Any], observer: Observer) -> None:
     """Put a block's row and samples on record, and the run's status.csv and samples.csv with them."""
     folder = job.block_dir(row["case"], row["block"])
     folder.mkdir(parents=True, exist_ok=True)
-    join_conditions(folder / "samples.csv", conditions)
-    join_memory(folder / "memory.csv", memory_used)
+    join_conditions(folder / "samples.csv", observer.state)
+    join_memory(folder / "memory.csv", observer.memory_used)
+    join_energy(folder / "energy.csv", observer.energy_j)
     write_json(folder / "verdict.json", row)
     write_status(job)
     merge(job, "samples.csv", SAMPLES)
@@ -68,26 +84,33 @@ def record_block(job: Job, row: dict[str, Any], conditions: Conditions, memory_u
 
 
 def join_memory(path: Path, memory_used: MemoryUsed) -> None:
-    """Fill what the device had in use into a block's readings of memory; an unfinished last line is left out."""
-    if not path.is_file():
-        return
-    text = path.read_text(encoding="utf-8")
-    rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
-    for row in rows:
-        row["device_used_mib"] = memory_used(int(row["time_ns"]))
-    write_aside(path, _csv_text(MEMORY, rows))
+    """Fill what the device had in use into a block's readings of memory."""
+    if path.is_file():
+        rows = whole_rows(path)
+        for row in rows:
+            row["device_used_mib"] = memory_used(int(row["time_ns"]))
+        write_aside(path, _csv_text(MEMORY, rows))
 
 
 def join_conditions(path: Path, conditions: Conditions) -> None:
-    """Fill SM clock and throttle reasons into a block's samples; an unfinished last line is left out."""
-    if not path.is_file():
-        return
+    """Fill the machine's state into a block's samples."""
+    if path.is_file():
+        rows = whole_rows(path)
+        for row in rows:
+            row.update(conditions(int(row["started_ns"])))
+        write_aside(path, _csv_text(SAMPLES, rows))
+
+
+def join_energy(path: Path, energy_j: Callable[[int], float | None]) -> None:
+    """Fill the joules into a block's spans of energy."""
+    if path.is_file():
+        write_aside(path, _csv_text(ENERGY, energy.filled(whole_rows(path), energy_j)))
+
+
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table that a worker wrote; an unfinished last line is left out."""
     text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    rows = list(csv.DictReader(io.StringIO(whole, newline="")))
-    for row in rows:
-        row["sm_clock_mhz"], row["throttle"] = conditions(int(row["started_ns"]))
-    write_aside(path, _csv_text(SAMPLES, rows))
+    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
 
 
 def write_status(job: Job) -> None:
@@ -98,7 +121,8 @@ def write_status(job: Job) -> None:
 
 def merge_present(job: Job) -> None:
     """The tables that only some cases or workloads give, as far as any block has them."""
-    tables = {"captures.csv": CAPTURES, "eviction.csv": EVICTION, "memory.csv": MEMORY, "p99_stops.csv": P99_STOPS}
+    tables = {"captures.csv": CAPTURES, "eviction.csv": EVICTION, "memory.csv": MEMORY, "p99_stops.csv": P99_STOPS,
+              "identity.csv": IDENTITY, "energy.csv": ENERGY}  # fmt: skip
     for name, columns in tables.items():
         if any((job.block_dir(case, block) / name).is_file() for case, block in job.order):
             merge(job, name, columns)

@@ -15,9 +15,10 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import attempt, manifest, record
+from harness import attempt, conditions, manifest, record
 from harness.compose import ROOT
 from harness.config import RunConfig
+from harness.equivalence import unequal
 from harness.gpu import Gpu
 from harness.job import Job, read_job, write_job
 from harness.launch import WORKER, child_environment, command, describe_exit, run_child
@@ -30,6 +31,8 @@ from harness.validate import check_positions, weights_folder
 
 RESULTS = ROOT / "results"
 INTERRUPTED = 130
+UNEQUAL = 3
+"""The exit code of a run in which everything ran and a case does not compute what the baseline computes."""
 
 
 class Stopped(Exception):
@@ -75,8 +78,8 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
     check_folder(folder, settings)
     check_machine_of(folder, gpu)
     run = Run(config, resolved, folder, gpu, Console(), started, worker)
-    if gpu is not None and gpu.processes:
-        run.say(f"note: GPU {gpu.index} is also used by process {', '.join(map(str, gpu.processes))}")
+    for line in conditions.before(gpu):
+        run.say(f"warning: {line}")
     make_folder("output", folder)
     if not (folder / "settings.json").exists():
         record.write_json(folder / "settings.json", settings)
@@ -84,12 +87,13 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
 
 
 def carry_out(run: Run) -> int:
-    """Prepare, measure, summarise, report; the exit code is 0 when no case failed, 130 when interrupted."""
+    """Prepare, measure, summarise, report; the exit code is 0 when no case failed, 1 when one did, 3 when one
+    computes other than the baseline, 130 when interrupted."""
     with _terminate_as_interrupt():
         try:
-            with watcher(run.console, len(order(run.config))) as watch:
-                job = _freeze(run, watch)
-                _run_blocks(run, job, watch)
+            with watcher(run.console, len(order(run.config))) as watch, _telemetry(run) as telemetry:
+                job = _freeze(run, watch, telemetry)
+                _run_blocks(run, job, watch, telemetry)
             return _close(run, job)
         except KeyboardInterrupt:
             _summarise_part(run)
@@ -98,6 +102,12 @@ def carry_out(run: Run) -> int:
         except Stopped as error:
             run.say(f"failed: {error}")
             return error.exit_code
+
+
+def _telemetry(run: Run) -> Telemetry:
+    """From before the first child on: who computes on the GPU then is none of this run."""
+    gpu = None if run.gpu is None else run.gpu.index
+    return Telemetry(run.folder / "telemetry.csv", gpu, run.config.telemetry.hz)
 
 
 def choose_folder(config: RunConfig) -> Path:
@@ -133,17 +143,25 @@ def check_machine_of(folder: Path, gpu: Gpu | None) -> None:
         raise ValueError(f"output={folder} holds a run of another machine ({difference}): choose another folder")
 
 
-def _freeze(run: Run, watch: Watcher) -> Job:
+def _freeze(run: Run, watch: Watcher, telemetry: Telemetry) -> Job:
     """Prepare, then write job.json and manifest.json; a resumed run keeps those it has."""
     path = run.folder / "job.json"
     prepared = _prepare(run, watch)
     _check_model(run, prepared)
     if path.exists():
-        return _resume(run, path, prepared)
-    job = build_job(run.config, run.folder, prepared, int(prepared["shape"]["max_position_embeddings"]))
-    facts = manifest.build(run.config, run.resolved, job, prepared, run.gpu, run.environment(), run.started)
-    record.write_json(run.folder / "manifest.json", facts)
-    write_job(job, path)
+        job = _resume(run, path, prepared)
+    else:
+        job = build_job(run.config, run.folder, prepared, int(prepared["shape"]["max_position_embeddings"]))
+        no_energy = conditions.why_no_energy(run.config, run.gpu)
+        energy = run.config.energy
+        job = replace(job, energy_s=0.0 if no_energy else energy.seconds, energy_blocks=energy.blocks)
+        facts = manifest.build(run.config, run.resolved, job, prepared, run.gpu, run.environment(), run.started)
+        record.write_json(run.folder / "manifest.json", {**facts, "no_energy": no_energy})
+        write_job(job, path)
+    unsteady = conditions.unsteady(telemetry.between(*prepared.get("calibrated_ns", (0, 0))))
+    if unsteady:
+        run.say(f"warning: {unsteady}")
+    manifest.warned(run.folder / "manifest.json", [*conditions.before(run.gpu), *filter(None, [unsteady])])
     return job
 
 
@@ -202,21 +220,20 @@ def _check_same_weights(folder: Path, prepared: Mapping[str, Any]) -> None:
         raise Stopped(f"the run in {folder} was begun with other software ({difference}): choose another output", 2)
 
 
-def _run_blocks(run: Run, job: Job, watch: Watcher) -> None:
+def _run_blocks(run: Run, job: Job, watch: Watcher, telemetry: Telemetry) -> None:
     """Every block that is not done, whatever became of the others. Summaries of an earlier attempt go first."""
     clear(run.folder)
-    gpu = None if run.gpu is None else run.gpu.index
-    with Telemetry(run.folder / "telemetry.csv", gpu) as telemetry:
-        for case, block in job.order:
-            title = f"{job.cases[case].title} {block + 1}/{job.blocks_of(case)}"
-            watch.begin(title)
-            row = record.read_verdict(job, case, block)
-            if row is not None and row["state"] in record.DONE:
-                watch.end(f"{row['state']} before, skipped", counted=True)
-                continue
-            row = _absent_before(job, case, block) or _run_block(run, job, case, block, watch)
-            record.record_block(job, row, telemetry.nearest, telemetry.memory_used)
-            watch.end(f"{row['state']} {row['reason']}".strip(), counted=True)
+    for case, block in job.order:
+        title = f"{job.cases[case].title} {block + 1}/{job.blocks_of(case)}"
+        watch.begin(title)
+        row = record.read_verdict(job, case, block)
+        if row is not None and row["state"] in record.DONE:
+            watch.end(f"{row['state']} before, skipped", counted=True)
+            continue
+        telemetry.pause(case in run.config.telemetry.paused_in)
+        row = _absent_before(job, case, block) or _run_block(run, job, case, block, watch)
+        record.record_block(job, row, telemetry)
+        watch.end(f"{row['state']} {row['reason']}".strip(), counted=True)
 
 
 def _absent_before(job: Job, case: str, block: int) -> dict[str, Any] | None:
@@ -251,7 +268,10 @@ def _close(run: Run, job: Job) -> int:
         failures.append(f"the report ({describe_exit(reported.returncode)})")
     if failures:
         run.say(f"failed: {'; '.join(failures)}")
-    return 1 if failures else 0
+    wrong = unequal(run.folder / "equivalence.csv")
+    if wrong:
+        run.say(f"not equal to the baseline: {'; '.join(wrong)}")
+    return 1 if failures else UNEQUAL if wrong else 0
 
 
 def _summarise_part(run: Run) -> None:

@@ -13,18 +13,27 @@ STATUS = (
     "case", "block", "state", "reason", "engine", "load_s", "compile_s", "capture_s",
     "peak_memory_gib", "graph_pool_mib", "graphs", "exit_code",
     "stage", "wall_s", "replays", "ungraphed", "ready_s",
+    "identity", "modules", "sampler", "kernels", "graph_launches", "replayed",
 )  # fmt: skip
 STATUS_ALWAYS = STATUS[:16]
-"""Columns that every status.csv has; `ready_s`, seconds from a worker's start until its case was ready, came later."""
+"""Columns that every status.csv has. Later came `ready_s`, seconds from a worker's start until its case was ready, and
+what proves the engine: `identity` is `proven: ...` or `not proven: ...` with the reason, `modules` names those loaded
+and their versions, `kernels` counts the different ones that the profiler saw, `graph_launches` the CUDA graphs that it
+saw launched in a prefill and two decode steps, and `replayed` the samples that a graph answered, of all."""
 SAMPLES = (
     "case", "block", "metric", "prompt_length", "context_length", "iteration", "started_ns",
     "host_ms", "gpu_ms", "server_ms", "token_id", "captures", "sm_clock_mhz", "throttle",
     "ungraphed", "hits", "misses", "evictions", "failures", "capturing",
     "latency_ms", "coalesced",
+    "replays", "temperature_c", "power_w", "co_tenants", "co_tenant_mib",
 )  # fmt: skip
 SAMPLES_ALWAYS = SAMPLES[:14]
 """Columns that every samples.csv has; those behind them came later, and are 0 where a file lacks them, but for
-`latency_ms`, which is then host_ms: the latency by the clock that the case's procedure names."""
+`latency_ms`, which is then host_ms: the latency by the clock that the case's procedure names; and for those of the
+machine's state, which are then unknown."""
+SAMPLES_STATE = ("sm_clock_mhz", "throttle", "temperature_c", "power_w", "co_tenants", "co_tenant_mib")
+"""The machine at a sample, by the nearest reading within a second; empty where nothing was read. `co_tenants` are the
+processes that compute on the GPU and are not of this run, and `co_tenant_mib` what they hold."""
 TTFT = (
     "case", "prompt_length", "n", "cold_ms", "mean_ms", "std_ms", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms",
     "gpu_p50_ms", "server_p50_ms", "floor_ms", "ratio_to_floor",
@@ -44,7 +53,23 @@ DECODE_ALWAYS = DECODE[:15]
 EQUIVALENCE = (
     "case", "prompt_length", "tokens_compared", "tokens_equal", "max_relative_logit_error", "passed",
     "timed_tokens_compared", "timed_tokens_equal", "reason",
+    "first_divergence", "timed_tokens_uncompared", "timed_first_divergence",
+    "decode_tokens_compared", "decode_first_divergence",
 )  # fmt: skip
+EQUIVALENCE_ALWAYS = EQUIVALENCE[:9]
+"""Columns that every equivalence.csv has. Later came where ids first differ from the baseline's, empty where they never
+do: `first_divergence` by teacher-forced step (0 is behind the prompt), `timed_first_divergence` by timed request of the
+length, counted over blocks, and `decode_first_divergence` by the context length of a timed decode step, the same in
+each row of a case. `timed_tokens_uncompared` are of blocks that the baseline does not have."""
+IDENTITY = ("case", "block", "phase", "kernel", "count")
+"""What a profiler saw in a prefill and in two decode steps: kernels, or operations on the CPU, most often first."""
+ENERGY = (
+    "case", "block", "metric", "prompt_length", "n", "tokens", "began_ns", "ended_ns",
+    "joules", "joules_per_request", "joules_per_token", "idle_w", "method",
+)  # fmt: skip
+"""What the whole card took while `n` requests (`ttft`) or decode steps (`decode`) ran back to back, or nothing did
+(`rest`), by NVML's counter from `began_ns` to `ended_ns`; nothing is subtracted. `joules_per_token` is by token of the
+prompt in `ttft`, by new token in `decode`, and `idle_w` the mean power of the block's `rest`."""
 CAPTURES = ("case", "block", "order", "bucket", "seconds", "grown_mib", "reason")
 P99_STOPS = ("case", "block", "prompt_length", "n", "relative_width", "reason")
 """With p99_iterations=auto: timed requests of a length and block, the width of the pooled interval of P99 over its
@@ -55,4 +80,6 @@ MEMORY = (
 )  # fmt: skip
 TELEMETRY = (
     "time_ns", "sm_clock_mhz", "memory_clock_mhz", "power_w", "temperature_c", "throttle", "memory_used_mib",
+    "energy_mj", "co_tenants", "co_tenant_mib",
 )  # fmt: skip
+"""One reading of the card. `energy_mj` is NVML's counter of the card's energy, in millijoules since the driver came."""

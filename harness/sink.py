@@ -15,6 +15,7 @@ from typing import Any
 from harness.adaptive import Stop
 from harness.contract import Footprint, Stats
 from harness.loop import Place, Timed, latency_ns
+from harness.proof import Replayed
 from harness.schema import MEMORY, P99_STOPS, SAMPLES
 
 EVENT_PERIOD_S = 0.2
@@ -55,13 +56,22 @@ class BlockSink:
         self._recent: dict[tuple[str, int], deque[float]] = defaultdict(lambda: deque(maxlen=MEDIAN_WINDOW))
         self._next_event = 0.0
         self.current_stage = ""
+        self.replayed = Replayed()
 
     def keep(self, samples: Sequence[tuple[Place, Timed]]) -> None:
         """Write samples, one line each, and hand them to the operating system."""
         for place, timed in samples:
             self._rows.writerow(self._row(place, timed))
+            self._count(timed)
             self._recent[place.metric, place.prompt_length].append(self._latency_ms(timed))
         self._file.flush()
+
+    def _count(self, timed: Timed) -> None:
+        """By whom the sample was answered, as the case's counters say."""
+        before, after, so_far = timed.before, timed.after, self.replayed
+        graph = after.replays > before.replays
+        other = not graph and after.ungraphed > before.ungraphed
+        self.replayed = Replayed(so_far.graphs + graph, so_far.ungraphed + other, so_far.samples + 1)
 
     def memory(self, request: int, held: Footprint, rss_bytes: int) -> None:
         """Append a reading of memory to memory.csv; the parent adds what the device had in use."""
@@ -134,6 +144,8 @@ class BlockSink:
             int(capturing(before) or capturing(after) or after.begun > before.begun),
             f"{self._latency_ms(timed):.6f}",
             after.coalesced - before.coalesced,
+            after.replays - before.replays,
+            *[""] * 4,
         ]
 
 

@@ -1,4 +1,5 @@
-"""Clocks, power, temperature and throttle reasons of the GPU at 10 Hz, from the parent, while workers measure."""
+"""The state of the GPU at 10 Hz, from the parent, while workers measure: clocks, power, temperature, throttle reasons,
+energy and who else computes there. Everything is read; nothing on the card is ever set."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -14,9 +16,12 @@ from typing import Any, NamedTuple
 import pynvml
 
 from harness.gpu import MIB
-from harness.schema import TELEMETRY
+from harness.schema import SAMPLES_STATE, TELEMETRY
+from harness.tenants import Others, Tenants
 
-PERIOD_S = 0.1
+HZ = 10.0
+TENANTS_EVERY = 10
+"""Readings between two looks at who computes: the list is dearer than a clock, and processes come and go slowly."""
 TOLERANCE_NS = 1_000_000_000
 """A sample of a latency takes the nearest reading, if that is at most this far away."""
 
@@ -43,6 +48,9 @@ class Reading(NamedTuple):
     temperature_c: int | str
     throttle: str
     memory_used_mib: int | str
+    energy_mj: int | str = ""
+    co_tenants: int | str = ""
+    co_tenant_mib: int | str = ""
 
 
 def throttle_text(mask: int) -> str:
@@ -60,11 +68,16 @@ def _ask(question: Callable[[], Any]) -> Any:
         return ""
 
 
+def memory_used_mib(handle: Any) -> int | str:
+    """MiB of device memory in use by whatever process."""
+    used = _ask(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+    return "" if used == "" else int(used) // MIB
+
+
 def read(handle: Any) -> Reading:
     """Ask NVML for one reading. The clock is the one that workers stamp their samples with."""
     milliwatts = _ask(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
     mask = _ask(lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
-    used = _ask(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used)
     return Reading(
         time_ns=time.perf_counter_ns(),
         sm_clock_mhz=_ask(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
@@ -72,17 +85,23 @@ def read(handle: Any) -> Reading:
         power_w="" if milliwatts == "" else milliwatts / 1e3,
         temperature_c=_ask(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
         throttle="" if mask == "" else throttle_text(mask),
-        memory_used_mib="" if used == "" else used // MIB,
+        memory_used_mib=memory_used_mib(handle),
+        energy_mj=_ask(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)),
     )
 
 
 class Telemetry:
-    """A context: while it is open, one thread appends readings to `path`. Without a GPU only the header is written."""
+    """A context: while it is open, one thread appends `hz` readings a second to `path`.
 
-    def __init__(self, path: Path, gpu: int | None) -> None:
+    Without a GPU, and at 0 Hz, only the header is written.
+    """
+
+    def __init__(self, path: Path, gpu: int | None, hz: float = HZ) -> None:
         self._path = path
-        self._gpu = gpu
+        self._gpu = gpu if hz else None
+        self._period_s = 1.0 / hz if hz else 0.0
         self._stop = threading.Event()
+        self._paused = False
         self._thread: threading.Thread | None = None
         self._readings: list[Reading] = []
 
@@ -104,9 +123,21 @@ class Telemetry:
             self._thread.join()
             pynvml.nvmlShutdown()
 
+    def pause(self, paused: bool) -> None:
+        """Read nothing from now on, or go on reading."""
+        self._paused = paused
+
     def _watch(self, handle: Any) -> None:
-        while not self._stop.wait(PERIOD_S):
+        tenants, others = Tenants(handle, memory_used_mib(handle)), Others()
+        for number in count():
+            if self._stop.wait(self._period_s):
+                return
+            if self._paused:
+                continue
             reading = read(handle)
+            if number % TENANTS_EVERY == 0:
+                others = tenants.others(reading.memory_used_mib)
+            reading = reading._replace(co_tenants=others.processes, co_tenant_mib=others.mib)
             self._readings.append(reading)
             self._append([reading])
 
@@ -114,9 +145,17 @@ class Telemetry:
         with self._path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(rows)
 
-    def nearest(self, time_ns: int) -> tuple[str, str]:
-        """SM clock in MHz and throttle reasons at `time_ns`; empty texts where nothing was read near it."""
-        return nearest(self._readings, time_ns)
+    def state(self, time_ns: int) -> dict[str, str]:
+        """The machine at `time_ns`, the columns of schema.SAMPLES_STATE."""
+        return state(self._readings, time_ns)
+
+    def between(self, began_ns: int, ended_ns: int) -> list[Reading]:
+        """The readings in a span, in order."""
+        return [reading for reading in list(self._readings) if began_ns <= reading.time_ns <= ended_ns]
+
+    def energy_j(self, time_ns: int) -> float | None:
+        """The card's energy counter in joules at `time_ns`; None where it was not read around that time."""
+        return energy_j(self._readings, time_ns)
 
     def memory_used(self, time_ns: int) -> str:
         """MiB of device memory in use at `time_ns`, by whatever process; empty where nothing was read near it."""
@@ -124,10 +163,27 @@ class Telemetry:
         return "" if best is None else str(best.memory_used_mib)
 
 
-def nearest(readings: list[Reading], time_ns: int) -> tuple[str, str]:
-    """SM clock and throttle reasons of the reading near a time; empty texts where there is none."""
+def state(readings: list[Reading], time_ns: int) -> dict[str, str]:
+    """The machine by the reading near a time; empty texts where there is none."""
     best = near(readings, time_ns)
-    return ("", "") if best is None else (str(best.sm_clock_mhz), best.throttle)
+    return {column: "" if best is None else str(getattr(best, column)) for column in SAMPLES_STATE}
+
+
+def energy_j(readings: list[Reading], time_ns: int) -> float | None:
+    """The energy counter in joules at a time, on the straight line between the readings before and behind it.
+
+    None where one of the two is missing, further than TOLERANCE_NS away, or has no counter.
+    """
+    after = bisect_left(readings, time_ns, key=lambda reading: reading.time_ns)
+    if not 0 < after < len(readings):
+        return None
+    low, high = readings[after - 1], readings[after]
+    if not (isinstance(low.energy_mj, int) and isinstance(high.energy_mj, int)):
+        return None
+    if max(time_ns - low.time_ns, high.time_ns - time_ns) > TOLERANCE_NS:
+        return None
+    share = (time_ns - low.time_ns) / (high.time_ns - low.time_ns)
+    return (low.energy_mj + share * (high.energy_mj - low.energy_mj)) / 1e3
 
 
 def near(readings: list[Reading], time_ns: int) -> Reading | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import plan
+from harness import conditions, plan
 from harness.check_p99 import check_auto, check_p99
 from harness.compose import nearest
 from harness.config import (
@@ -50,6 +50,7 @@ def check(config: RunConfig) -> None:
     check_followed(config)
     check_model(config)
     check_names(config)
+    conditions.check(config)
     for name in config.run:
         check_case(name, config.cases[name])
         check_auto(name, config.cases[name], config.sweep)

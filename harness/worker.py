@@ -16,13 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.contract import CaptureRecord, Case, Eviction, SetUp, Unavailable, Unsupported
+from harness import energy
+from harness.contract import CaptureRecord, Case, Eviction, SetUp, Stats, Unavailable, Unsupported
 from harness.job import CaseJob, Job, read_job
 from harness.loader import load, load_case
 from harness.orphan import die_with_parent
 from harness.overhead import loop_overhead_us
 from harness.prompts import prompt
-from harness.schema import CAPTURES, EVICTION
+from harness.proof import Replayed, prove
+from harness.schema import CAPTURES, ENERGY, EVICTION, IDENTITY
 from harness.sink import BlockSink, Events
 from harness.workloads import workload
 
@@ -77,6 +79,13 @@ def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int
         verdict |= describe(case.prepare(job.plan(name)))
         verdict["ready_s"] = round((time.monotonic_ns() - began_ns) / 1e9, 3)
         workload(job)(job, name, block, case, sink).measure()
+        verdict |= counters(case.stats())
+        if energy.planned(job, block):
+            sink.stage("energy")
+            write_rows(folder / "energy.csv", ENERGY, energy.rows_of(name, block, energy.spans(job, name, case)))
+        if job.sweep.workload == "latency":
+            sink.stage("identity")
+            verdict |= identify(case, job, name, block, sink.replayed)
         if block == 0 and job.sweep.workload == "latency" and case.capabilities.logits:
             sink.stage("score")
             score(case, job, folder)
@@ -135,6 +144,16 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[objec
     part.replace(path)
 
 
+def identify(case: Case, job: Job, name: str, block: int, counted: Replayed) -> dict[str, Any]:
+    """Have the case show who answers, write what was seen to identity.csv, and hold it against what the case says.
+
+    The prompt is as long as the shortest timed ones and is none of them. Raises WrongIdentity on a contradiction.
+    """
+    found = case.identity(prompt(job, "identity", min(job.sweep.prompt_lengths), block))
+    write_rows(job.block_dir(name, block) / "identity.csv", IDENTITY, [[name, block, *one] for one in found.kernels])
+    return prove(job.cases[name], found, counted)
+
+
 def describe(set_up: SetUp) -> dict[str, Any]:
     """The part of a verdict that set-up gives."""
     return {
@@ -147,14 +166,17 @@ def describe(set_up: SetUp) -> dict[str, Any]:
 
 def footprint(case: Case) -> dict[str, Any]:
     """The part of a verdict that the end of the block gives."""
-    held, stats = case.footprint(), case.stats()
+    held = case.footprint()
     return {
         "peak_memory_gib": round(held.peak_memory_bytes / GIB, 3),
         "graph_pool_mib": round(held.graph_pool_bytes / MIB, 1),
         "graphs": held.graphs,
-        "replays": stats.replays,
-        "ungraphed": stats.ungraphed,
     }
+
+
+def counters(stats: Stats) -> dict[str, Any]:
+    """The part of a verdict that counts forwards, of everything measured and nothing behind it."""
+    return {"replays": stats.replays, "ungraphed": stats.ungraphed}
 
 
 def one_line(error: BaseException) -> str:

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reports import blocks, clocks, headroom, latency, markup, overview, page, plots, readme, terminal, verdicts
+from reports import (
+    blocks,
+    clocks,
+    headroom,
+    latency,
+    machine,
+    markup,
+    overview,
+    page,
+    plots,
+    proofs,
+    readme,
+    terminal,
+    verdicts,
+)
 from reports.experiments import ablation, section
 from reports.experiments.section import Section
 from reports.run import Run, load
@@ -22,7 +36,17 @@ def tables_of(run: Run) -> list[Table]:
     makers += [overview.summary_table, overview.speedup_table, verdicts.significance_table, headroom.headroom_table]
     makers += [ablation.effects_table] if run.study != "ablation" and set(ablation.CELLS) <= set(run.cases) else []
     makers += [blocks.blocks_table, clocks.clocks_table, overview.equivalence_table]
-    return [make(run) for make in [*(makers if run.compares else []), overview.status_table]]
+    always = [*([proofs.identity_table] if proofs.known(run) else []), overview.status_table]
+    found = [make(run) for make in [*(makers if run.compares else []), *state_tables(run), *always]]
+    return [proofs.footnoted(run, table) if table.name == "summary" else table for table in found]
+
+
+def state_tables(run: Run) -> list[Callable[[Run], Table]]:
+    """Tables on what newer runs alone have: where ids diverge, the card beside the samples, energy."""
+    makers: list[Callable[[Run], Table]] = []
+    makers += [proofs.divergence_table] if run.compares and proofs.compared(run) else []
+    makers += [machine.machine_table] if machine.known(run) else []
+    return makers + ([machine.energy_table] if machine.measured(run) else [])
 
 
 def write_report(run: Run, tables: list[Table], study: Section | None = None) -> Path:

@@ -23,7 +23,9 @@ PARTS = (
     ("Against the floor", ("ttft_ratio", "headroom")),
     ("Block by block", ("blocks",)),
     ("Where the time goes", ("clocks",)),
-    ("Do the cases compute the same?", ("equivalence",)),
+    ("Do the cases compute the same?", ("equivalence", "divergence")),
+    ("Who answered?", ("identity",)),
+    ("On what machine?", ("machine", "energy")),
 )
 """The general tables by heading; the figures stand behind the summary."""
 DEFINITIONS = {
@@ -51,6 +53,13 @@ DEFINITIONS = {
     "Ratio to the floor": "median over floor: 1 is the limit of the hardware.",
     "Equivalence": "under teacher forcing each case's logits stay within the tolerance of the baseline's, relative in "
     "the 2-norm, and its likeliest token is the baseline's or a near-tie; a case that fails keeps its row, marked.",
+    "Identity": "behind everything timed a profiler records the kernels of one prefill and two decode steps and the "
+    "CUDA graphs launched; they must be those that the case's code says, and every timed sample of a case with graphs "
+    "must count a replay. What an engine hides is called not proven.",
+    "Machine state": "SM clock, reasons to slow down, temperature, power and other processes on the GPU, by the "
+    "reading nearest to the sample; flagged samples are counted and kept.",
+    "Energy": "joules of the whole card by NVML's counter over requests of one length back to back, over their number; "
+    "the counter is too slow for one request, and nothing is subtracted.",
     "Speed-up": "latency of the other case over that of this one: geometric mean over prompt lengths, or the ratio of "
     "medians over the whole range for decode.",
 }
@@ -81,6 +90,8 @@ def definitions(run: Run) -> dict[str, str]:
         del found["Cold TTFT"]
     if any(procedure.get("clock") == "server" for procedure in procedures):
         found["TTFT"] += BY_SERVER
+    if reason := run.manifest.get("no_energy"):
+        found["Energy"] += f" Not measured in this run: {reason}."
     return found
 
 

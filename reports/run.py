@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,10 @@ REFERENCE = "baseline"
 SMOKE = "SMOKE RUN, not a measurement"
 STEPPED = {"attribution"}
 """Studies whose cases each follow a procedure of their own."""
-TEXT = {"case", "state", "reason", "engine", "stage", "metric", "throttle"}
+TEXT = {
+    "case", "state", "reason", "engine", "stage", "metric", "throttle", "identity", "modules", "sampler", "replayed",
+    "phase", "kernel", "method",
+}  # fmt: skip
 TRUTH = {"supported", "passed", "not_above_plain", "cache_equal"}
 PLACES = (
     "run", "protocol", "smoke", "started", "gpu", "model.name", "model.dtype", "model.weights", "config.run",
@@ -34,6 +38,7 @@ KEYS = {
     "captures.csv": ["case", "block", "order"],
     "eviction.csv": ["case", "block"],
     "memory.csv": ["case", "block", "request"],
+    "energy.csv": ["case", "block", "metric", "prompt_length"],
 }
 
 
@@ -130,6 +135,7 @@ class Run:
         sizes = sorted({int(count) for count in counts})
         n = [] if not sizes else [f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}"]
         date, part = str(self.manifest["started"])[:10], [self.unfinished] if self.unfinished else []
+        part += [f"warned before the run: {line}" for line in self.manifest.get("warnings", [])]
         words = [*n, self.gpu, date, f"protocol {self.manifest['protocol']}", self.model, "batch size 1", *part]
         return "; ".join(words) + "."
 
@@ -208,14 +214,19 @@ def load(path: Path) -> Run:
             ("ttft", schema.TTFT_ALWAYS),
             ("p99", schema.P99),
             ("decode", schema.DECODE_ALWAYS),
-            ("equivalence", schema.EQUIVALENCE),
+            ("equivalence", schema.EQUIVALENCE_ALWAYS),
         )
     }
-    frames["status"] = frames["status"].reindex(columns=list(dict.fromkeys([*frames["status"], *schema.STATUS])))
+    for name, columns in (("status", schema.STATUS), ("equivalence", schema.EQUIVALENCE)):  # as they are today
+        new = {column: "" if column in TEXT else math.nan for column in columns if column not in frames[name]}
+        frames[name] = frames[name].assign(**new)
     samples = frames["samples"]
     if "latency_ms" not in samples:  # it came with the server's clock: before, all latencies were the client's
         samples = samples.assign(latency_ms=samples["host_ms"])
-    frames["samples"] = samples.assign(**{column: 0.0 for column in schema.SAMPLES if column not in samples})
+    lacking = [column for column in schema.SAMPLES if column not in samples]
+    frames["samples"] = samples.assign(
+        **{column: math.nan if column in schema.SAMPLES_STATE else 0.0 for column in lacking}
+    )
     for name in ("ttft", "decode"):
         frames[name] = frames[name].assign(**{} if "coalesced" in frames[name] else {"coalesced": 0})
     names = config["run"] if config.get("study") else places(config["run"])  # an experiment has an order of its own

@@ -61,12 +61,13 @@ def invent(run_dir: Path, spec: Spec) -> Path:
 
 
 def write(path, columns, rows):
-    columns = list(columns)
-    if "latency_ms" in columns and rows and len(rows[0]) < len(columns):  # as where the client's clock counts
-        known = columns[: columns.index("latency_ms")]
-        frame = pd.DataFrame(rows, columns=known).assign(latency_ms=lambda kept: kept["host_ms"], coalesced=0)
-    else:
-        frame = pd.DataFrame(rows, columns=columns)
+    """Rows may end before the last columns; a sample without a latency of its own has that of the client's clock."""
+    given = columns if not rows or isinstance(rows[0], dict) else columns[: len(rows[0])]
+    frame = pd.DataFrame(rows, columns=list(given)).reindex(columns=list(columns))
+    if "latency_ms" in frame:
+        frame["latency_ms"] = frame["latency_ms"].fillna(frame["host_ms"])
+    if "coalesced" in frame:
+        frame["coalesced"] = frame["coalesced"].fillna(0)
     frame.to_csv(path, index=False, float_format="%.6g")
 
 

@@ -15,7 +15,18 @@ from array import array
 
 import pytest
 
-from harness.contract import CaptureRecord, Case, Eviction, Footprint, Sampling, SetUp, Stats, Unavailable, Unsupported
+from harness.contract import (
+    CaptureRecord,
+    Case,
+    Eviction,
+    Footprint,
+    Identity,
+    Sampling,
+    SetUp,
+    Stats,
+    Unavailable,
+    Unsupported,
+)
 from harness.loader import load_case
 from tests.entries import (
     ABSENT,
@@ -157,6 +168,23 @@ def test_captures_are_records_of_what_stats_counts(ready):
     assert all(type(record) is CaptureRecord for record in records)
     assert len(records) in (0, stats.captures + stats.failures)
     assert all(record.bucket >= 0 and record.seconds >= 0 and record.grown_bytes >= 0 for record in records)
+
+
+def test_an_identity_shows_what_ran_and_leaves_requests_alone(ready):
+    case, _ = ready
+    before = generate(case, prompt(19), 4)
+    found = case.identity(prompt(10))
+    assert type(found) is Identity
+    if found.unproven:
+        assert (found.activity, found.kernels) == ("none", ())
+    else:
+        assert found.activity == "cpu", "on this machine"
+        assert {kernel.phase for kernel in found.kernels} <= {"prefill", "decode"}
+        assert any(kernel.name.startswith("aten::") for kernel in found.kernels)
+        assert found.modules["torch"]
+        assert found.sampler.startswith("greedy by ")
+    assert found.launches == 0
+    assert generate(case, prompt(19), 4) == before
 
 
 def test_an_eviction_is_measured_or_refused_and_requests_go_on(ready):

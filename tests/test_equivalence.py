@@ -6,12 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from harness import equivalence
+from harness import equivalence, run
 from harness.job import read_job
 from harness.summary import load_samples
+from tests.runs import execute_in, status
 
 STORED = Path(__file__).parent / "data/synthetic"
 
@@ -49,3 +51,54 @@ def test_right_logits_do_not_excuse_other_ids_in_the_timed_requests(tmp_path, lo
 )
 def test_a_row_fails_below_half_and_keeps_an_earlier_reason(row, fails):
     assert bool(equivalence.timed_fault(row)) == fails
+
+
+def test_where_ids_first_differ_is_said(tmp_path):
+    shutil.copytree(STORED, tmp_path, dirs_exist_ok=True)
+    samples = load_samples(tmp_path / "samples.csv")
+    before = judged(tmp_path, samples)
+    assert before[["timed_first_divergence", "decode_first_divergence"]].isna().all(axis=None)
+    ours = samples["case"] == "jit"
+    late = ours & (samples["metric"] == "ttft") & (samples["block"] == 1) & (samples["iteration"] == 3)
+    samples.loc[late & (samples["prompt_length"] == 100), "token_id"] = -1
+    decode = ours & (samples["metric"] == "decode") & (samples["block"] == 1)
+    samples.loc[decode & samples["context_length"].isin([42, 51]), "token_id"] = -1
+    after = judged(tmp_path, samples).set_index("prompt_length")
+    assert after.loc[100, "timed_first_divergence"] == 20 + 3
+    assert after.loc[[10, 400], "timed_first_divergence"].isna().all()
+    assert set(after["decode_first_divergence"]) == {42}
+    assert set(after["decode_tokens_compared"]) == {2 * 50}
+
+
+def test_blocks_that_the_baseline_lacks_are_counted_as_not_compared(tmp_path):
+    shutil.copytree(STORED, tmp_path, dirs_exist_ok=True)
+    samples = load_samples(tmp_path / "samples.csv")
+    samples = samples[(samples["case"] != "baseline") | (samples["block"] == 0)]
+    found = judged(tmp_path, samples)
+    assert set(found["timed_tokens_compared"]) == set(found["timed_tokens_uncompared"]) == {20}
+    assert set(found["decode_tokens_compared"]) == {2 * 50}, "decode prompts are the same in every block"
+
+
+def test_forced_steps_name_their_first_divergence():
+    reference = np.eye(4, 8, dtype=np.float32)
+    logits = reference.copy()
+    assert equivalence.compare(logits, reference, 0.02)["first_divergence"] is None
+    logits[2] = np.roll(logits[2], 1)
+    assert equivalence.compare(logits, reference, 0.02)["first_divergence"] == 2
+    logits[3] = np.nan
+    assert equivalence.compare(logits, reference, 0.02)["first_divergence"] == 2
+
+
+def test_a_case_that_computes_otherwise_is_in_the_exit_code(tmp_path, monkeypatch, capsys):
+    real = run.subprocess.run
+
+    def without_report(call, **rest):
+        return run.subprocess.CompletedProcess(call, 0) if "reports" in call else real(call, **rest)
+
+    monkeypatch.setattr(run.subprocess, "run", without_report)
+    wrong = [{"case": "other", "prompt_length": 10, "passed": False, "reason": "the ids are others"}]
+    monkeypatch.setattr(equivalence, "rows", lambda *_: iter(wrong))
+    assert execute_in(tmp_path) == run.UNEQUAL == 3
+    assert "not equal to the baseline: other (at 10 tokens: the ids are others)" in capsys.readouterr().out
+    assert {row["state"] for row in status(tmp_path).values()} == {"ok"}
+    assert execute_in(tmp_path / "worse", "cases.fake.behaviour=exit") == 1

@@ -106,3 +106,14 @@ def test_requests_beside_captures_on_the_tiny_model(tmp_path):
     missing = {-(-length // 16) * 16 for length in config.sweep.interference.missing}
     assert missing & {int(row["bucket"]) for row in rows(tmp_path / "run" / "captures.csv")}
     assert {row["misses"] for row in quiet + busy} == {"0"}
+
+
+@pytest.mark.parametrize("name", ["aa", "telemetry"])
+def test_a_null_comparison_runs_one_case_under_several_names(name):
+    config = composed(name)
+    entries = [config.cases[case] for case in config.run]
+    alike = {(entry.target, entry.transport, str(entry.options), str(entry.procedure)) for entry in entries}
+    assert len(alike) == 1
+    assert len({entry.title for entry in entries}) == len(entries)
+    assert config.telemetry.paused_in == (["off"] if name == "telemetry" else [])
+    assert config.sweep.blocks * config.sweep.ttft_iterations >= 368, "a P99 needs as many"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.contract import CaptureRecord, Eviction, Footprint, Plan, Sampling, SetUp, Stats
+from harness.contract import CaptureRecord, Eviction, Footprint, Identity, Kernel, Plan, Sampling, SetUp, Stats
 from harness.ipc import messages as m
 from harness.ipc.fields import DEPTH_LIMIT, INT31, INT63, PROMPT_LIMIT, TEXT_LIMIT, WireError
 from harness.ipc.wire import FRAME_LIMIT, HEADER, checked_length, decode, encode
@@ -37,6 +37,18 @@ samplings = st.builds(
     repetition_penalty=seconds,
 )
 captures = st.builds(CaptureRecord, st.integers(0, INT31), seconds, counts, texts)
+fewer = st.integers(0, INT31)
+identities = st.builds(
+    Identity,
+    modules=st.dictionaries(texts, texts, max_size=3),
+    sampler=texts,
+    activity=st.sampled_from(["cuda", "cpu", "none"]),
+    kernels=st.lists(st.builds(Kernel, texts, texts, st.integers(1, INT31)), max_size=4).map(tuple),
+    launches=fewer,
+    replays=fewer,
+    ungraphed=fewer,
+    unproven=texts,
+)
 plans = st.builds(
     Plan,
     case=texts,
@@ -87,6 +99,8 @@ EVERY_MESSAGE = {
         texts,
     ),
     m.Shutdown: st.just(m.Shutdown()),
+    m.GetIdentity: st.builds(m.GetIdentity, prompts),
+    m.IdentityIs: st.builds(m.IdentityIs, identities, st.builds(Stats, *[counts] * len(Stats._fields))),
     m.Close: st.just(m.Close()),
     m.Closed: st.just(m.Closed()),
     m.Failure: st.builds(
@@ -243,6 +257,9 @@ def test_a_pickle_is_only_bytes():
         (m.Prefill([1.5], 1), "prompt must hold integers from 0"),
         (m.Prefill([1], 0), "new_tokens must be"),
         (m.Score([1], [-1]), "negative"),
+        (m.IdentityIs(Identity(activity="gpu"), Stats()), "activity must be one of cuda, cpu, none"),  # type: ignore[arg-type]
+        (m.IdentityIs(Identity(kernels=(Kernel("decode", "k", 0),)), Stats()), "an integer from 1"),
+        (m.IdentityIs(Identity(modules={"torch": 2}), Stats()), "a version must be a text"),  # type: ignore[dict-item]
         (m.Token(-1, Stats()), "token_id must be"),
         (m.Token(1, Stats(gpu_ns=1.5)), "stats must be 11 integers"),
         (m.Token(1, Stats(gpu_ns=-1)), "stats must be integers from 0"),

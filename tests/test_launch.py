@@ -7,15 +7,12 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from harness import launch, record, run, telemetry
-from harness.gpu import list_gpus
+from harness import launch, run, telemetry
 from tests.runs import execute_in, samples, status
 
 
@@ -225,30 +222,6 @@ def test_the_manifest_keeps_what_sways_a_latency_and_no_token(execute, tmp_path,
     assert "hf_secret" not in stored
 
 
-def test_telemetry_reads_the_gpu_while_it_is_open(tmp_path, monkeypatch):
-    asked = threading.Event()
-
-    def no_power(handle):
-        asked.set()
-        raise telemetry.pynvml.NVMLError(telemetry.pynvml.NVML_ERROR_NOT_SUPPORTED)
-
-    answers = {
-        "nvmlInit": None, "nvmlShutdown": None, "nvmlDeviceGetHandleByIndex": "handle",
-        "nvmlDeviceGetCurrentClocksThrottleReasons": 4, "nvmlDeviceGetMemoryInfo": SimpleNamespace(used=3 << 20),
-        "nvmlDeviceGetClockInfo": 1980, "nvmlDeviceGetTemperature": 40,
-    }  # fmt: skip
-    for name, answer in answers.items():
-        monkeypatch.setattr(telemetry.pynvml, name, lambda *_, answer=answer: answer)
-    monkeypatch.setattr(telemetry.pynvml, "nvmlDeviceGetPowerUsage", no_power)
-    path = tmp_path / "telemetry.csv"
-    with telemetry.Telemetry(path, 0) as watching:
-        assert asked.wait(30)
-    rows = list(csv.DictReader(path.open()))
-    assert rows[0]["sm_clock_mhz"] == "1980"
-    assert (rows[0]["power_w"], rows[0]["throttle"], rows[0]["memory_used_mib"]) == ("", "sw_power_cap", "3")
-    assert watching.nearest(int(rows[0]["time_ns"])) == ("1980", "sw_power_cap")
-
-
 def test_an_interpreter_that_vanished_is_a_failure(tmp_path):
     outcome = launch.run_child(["/nowhere/python"], {}, tmp_path / "log.txt", 5, lambda event: None)
     assert outcome.state == "failed"
@@ -269,38 +242,3 @@ def test_events_may_come_in_pieces():
     for byte in b'{"event":"stage","stage":"load"}\n{"event":"verdict","state":"ok"}\n':
         reader.feed(bytes([byte]))
     assert (reader.stage, reader.breach, len(seen)) == ("load", "", 2)
-
-
-def test_samples_take_the_nearest_reading_and_lose_an_unfinished_line(tmp_path):
-    path = tmp_path / "samples.csv"
-    header = ",".join(record.SAMPLES)
-    path.write_text(f"{header}\nfake,0,ttft,10,10,0,5000,1.25,,,7,0,,,0,1,0,0,0,0,1.25,0\nfake,0,ttft,10,10,1,60")
-    readings = [telemetry.Reading(time, clock, 1, 1.0, 1, reason, 1) for time, clock, reason in
-                [(0, 900, ""), (4000, 1980, "sw_power_cap"), (9000, 100, "idle")]]  # fmt: skip
-    record.join_conditions(path, lambda time_ns: telemetry.nearest(readings, time_ns))
-    assert path.read_text() == f"{header}\nfake,0,ttft,10,10,0,5000,1.25,,,7,0,1980,sw_power_cap,0,1,0,0,0,0,1.25,0\n"
-
-
-def test_no_reading_near_by_is_no_condition():
-    far = telemetry.Reading(10 * telemetry.TOLERANCE_NS, 1, 1, 1.0, 1, "", 1)
-    assert telemetry.nearest([far], 0) == ("", "")
-    assert telemetry.nearest([], 0) == ("", "")
-
-
-def test_throttle_reasons_are_named():
-    assert telemetry.throttle_text(0) == ""
-    assert telemetry.throttle_text(0x1) == "idle"
-    assert telemetry.throttle_text(0x4 | 0x20) == "sw_power_cap|sw_thermal"
-    assert telemetry.throttle_text(1 << 40) == "0x10000000000"
-
-
-@pytest.mark.gpu
-def test_nvml_describes_the_gpu_and_telemetry_reads_it(tmp_path):
-    gpus, why = list_gpus()
-    if not gpus:
-        pytest.skip(why)
-    assert gpus[0].memory_mib >= gpus[0].free_mib > 0
-    with telemetry.Telemetry(tmp_path / "telemetry.csv", gpus[0].index) as watching:
-        time.sleep(5 * telemetry.PERIOD_S)
-        clock, _ = watching.nearest(time.perf_counter_ns())
-    assert int(clock) > 0

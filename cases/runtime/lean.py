@@ -19,6 +19,7 @@ from harness.contract import (
     Case,
     Eviction,
     Footprint,
+    Identity,
     Plan,
     Sampling,
     SetUp,
@@ -45,6 +46,7 @@ class LeanCase(Case):
     def __init__(self) -> None:
         self._session: Session | None = None
         self._runner: Runner | None = None
+        self._device = self._chooser = ""
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
@@ -94,6 +96,7 @@ class LeanCase(Case):
         ops.compile()
         self._runner = self.make_runner(plan, model, ops)
         self._session = Session(model, self._runner, ops, plan.device, decoding)
+        self._device, self._chooser = plan.device, f"{plan.sampling.strategy} by {ops.name}"
         warm_kernels(model, ops)
         compiled = time.perf_counter()
         self._runner.capture()
@@ -148,6 +151,13 @@ class LeanCase(Case):
     def score(self, prompt: Sequence[int], forced: Sequence[int]) -> list[array[float]]:
         """See harness.contract.Case."""
         return self._open().score(prompt, forced)
+
+    def identity(self, prompt: Sequence[int]) -> Identity:
+        """See harness.contract.Case."""
+        from cases.runtime.identity import identify
+
+        self._open()
+        return identify(self, prompt, self._device, f"{self._chooser} operations")
 
     def use(self, sampling: Sampling) -> None:
         """See harness.contract.Case. Raises ValueError for values outside their ranges."""

@@ -41,7 +41,9 @@ def provision(spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
     found = digest(folder)
     laps.end("digest")
     report("calibrate", device)
+    began_ns = time.perf_counter_ns()
     rates = calibrate(device, model["dtype"])
+    calibrated_ns = [began_ns, time.perf_counter_ns()]
     laps.end("calibrate")
     return {
         "checkpoint": str(folder),
@@ -55,6 +57,7 @@ def provision(spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
         **{name: round(rate, 4) for name, rate in rates.items()},
         "seconds": laps.seconds,
+        "calibrated_ns": calibrated_ns,
         **sentence(folder, shape.vocab_size),
     }
 

@@ -57,6 +57,7 @@ class Answers:
         }
         if served is None:
             self.handlers |= {m.Prepare: self._prepare, m.Score: self._score, m.Evict: self._evict}
+            self.handlers |= {m.GetIdentity: self._identity}
 
     def to(self, connection: Connection, request: Any) -> list[bytes]:
         """Frames ready to send: what a case gives that can't be sent is a failure of the case too."""
@@ -196,6 +197,12 @@ class Answers:
 
     def _captures(self, _: Connection, __: m.GetCaptures) -> list[m.Message]:
         return [m.CapturesAre(self.engine().captured())]
+
+    def _identity(self, _: Connection, request: m.GetIdentity) -> list[m.Message]:
+        case = self.engine()
+        found = case.identity(request.prompt)
+        gc.collect()
+        return [m.IdentityIs(found, case.stats()._replace(server_ns=self._server_ns))]
 
     def _evict(self, _: Connection, __: m.Evict) -> list[m.Message]:
         case = self.engine()

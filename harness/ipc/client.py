@@ -23,6 +23,7 @@ from harness.contract import (
     Case,
     Eviction,
     Footprint,
+    Identity,
     Plan,
     Sampling,
     SetUp,
@@ -122,6 +123,12 @@ class RemoteCase(Case):
         rows = [self._ask(m.Score(prompt, forced), m.Logits)]
         rows += [self._receive("Score", m.Logits) for _ in forced]
         return [array("f", row.row) for row in rows]
+
+    def identity(self, prompt: Sequence[int]) -> Identity:
+        """See Case.identity: the pass runs in the server, which holds the engine."""
+        answer = self._ask(m.GetIdentity(prompt), m.IdentityIs)
+        self._stats = answer.stats
+        return answer.identity
 
     def use(self, sampling: Sampling) -> None:
         """See Case.use."""

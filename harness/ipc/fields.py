@@ -43,7 +43,7 @@ def integer(name: str, low: int) -> Field:
     """An integer from `low` to 2^31-1."""
 
     def check(value: Any, name: str) -> int:
-        return _integer(value, name, low, INT31)
+        return checked_integer(value, name, low, INT31)
 
     return Field(name, check, check)
 
@@ -56,7 +56,7 @@ def choice(name: str, allowed: Sequence[str]) -> Field:
 
 def text(name: str) -> Field:
     """A text of limited length."""
-    return Field(name, _text, _text)
+    return Field(name, checked_text, checked_text)
 
 
 def row(name: str) -> Field:
@@ -106,7 +106,8 @@ def _refuse(value: object, name: str, wanted: str) -> NoReturn:
     raise WireError(f"{name} must be {wanted}, not {type(value).__name__} {repr(value)[:40]}")
 
 
-def _integer(value: Any, name: str, low: int, high: int) -> int:
+def checked_integer(value: Any, name: str, low: int, high: int) -> int:
+    """The integer. Raises WireError for any other value."""
     if type(value) is not int or not low <= value <= high:
         _refuse(value, name, f"an integer from {low} to {high}")
     return value
@@ -118,7 +119,8 @@ def _number(value: Any, name: str) -> float:
     return float(value)
 
 
-def _text(value: Any, name: str) -> str:
+def checked_text(value: Any, name: str) -> str:
+    """The text. Raises WireError for any other value, and for a text that is too long."""
     if type(value) is not str or len(value) > TEXT_LIMIT:
         _refuse(value, name, f"a text of at most {TEXT_LIMIT} characters")
     return value
@@ -175,11 +177,12 @@ def _plain(value: Any, name: str, depth: int = DEPTH_LIMIT) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item, name, depth - 1) for item in value]
     if isinstance(value, Mapping):
-        return {_text(key, f"a key of {name}"): _plain(item, name, depth - 1) for key, item in value.items()}
+        return {checked_text(key, f"a key of {name}"): _plain(item, name, depth - 1) for key, item in value.items()}
     return _refuse(value, name, "plain values (numbers, texts, lists, maps)")
 
 
-def _items(value: Any, name: str, count: int) -> list[Any]:
+def checked_items(value: Any, name: str, count: int) -> list[Any]:
+    """The list of `count` fields. Raises WireError for any other value."""
     if type(value) is not list or len(value) != count:
         _refuse(value, name, f"a list of {count} fields")
     return value
@@ -193,15 +196,15 @@ def _pack_plan(value: Plan, name: str) -> list[Any]:
 
 
 def _parse_plan(value: Any, name: str) -> Plan:
-    case, checkpoint, device, dtype, context, sampling, options = _items(value, name, 7)
+    case, checkpoint, device, dtype, context, sampling, options = checked_items(value, name, 7)
     if type(options) is not dict:
         _refuse(options, "options", "a map")
     return Plan(
-        case=_text(case, "case"),
-        checkpoint=_text(checkpoint, "checkpoint"),
+        case=checked_text(case, "case"),
+        checkpoint=checked_text(checkpoint, "checkpoint"),
         device=_choice(device, "device", ("cuda", "cpu")),
         dtype=_choice(dtype, "dtype", ("float16", "bfloat16", "float32")),
-        context=_integer(context, "context", 1, INT31),
+        context=checked_integer(context, "context", 1, INT31),
         sampling=_parse_sampling(sampling, "sampling"),
         options=_plain(options, "options"),
     )
@@ -214,13 +217,13 @@ def _pack_sampling(value: Sampling, name: str) -> list[Any]:
 
 
 def _parse_sampling(value: Any, name: str) -> Sampling:
-    strategy, temperature, top_k, top_p, seed, repetition_penalty = _items(value, name, 6)
+    strategy, temperature, top_k, top_p, seed, repetition_penalty = checked_items(value, name, 6)
     return Sampling(
         strategy=_choice(strategy, "strategy", ("greedy", "sample")),
         temperature=_number(temperature, "temperature"),
-        top_k=_integer(top_k, "top_k", 0, INT31),
+        top_k=checked_integer(top_k, "top_k", 0, INT31),
         top_p=_number(top_p, "top_p"),
-        seed=_integer(seed, "seed", 0, INT63),
+        seed=checked_integer(seed, "seed", 0, INT63),
         repetition_penalty=_number(repetition_penalty, "repetition_penalty"),
     )
 
@@ -236,11 +239,11 @@ def _parse_captures(value: Any, name: str) -> list[CaptureRecord]:
         _refuse(value, name, f"a list of at most {CAPTURES_LIMIT} captures")
     records = []
     for item in value:
-        bucket, seconds, grown_bytes, reason = _items(item, f"one of {name}", 4)
+        bucket, seconds, grown_bytes, reason = checked_items(item, f"one of {name}", 4)
         records.append(
             CaptureRecord(
-                _integer(bucket, "a bucket", 0, INT31), _number(seconds, "a duration"),
-                _integer(grown_bytes, "bytes", 0, INT63), _text(reason, "a reason"),
+                checked_integer(bucket, "a bucket", 0, INT31), _number(seconds, "a duration"),
+                checked_integer(grown_bytes, "bytes", 0, INT63), checked_text(reason, "a reason"),
             )
         )  # fmt: skip
     return records
@@ -253,9 +256,9 @@ def _pack_setup(value: SetUp, name: str) -> list[Any]:
 
 
 def _parse_setup(value: Any, name: str) -> SetUp:
-    engine, load_s, compile_s, capture_s = _items(value, name, 4)
+    engine, load_s, compile_s, capture_s = checked_items(value, name, 4)
     seconds = (_number(part, "a duration") for part in (load_s, compile_s, capture_s))
-    return SetUp(_text(engine, "engine"), *seconds)
+    return SetUp(checked_text(engine, "engine"), *seconds)
 
 
 def _pack_counters(value: Sequence[int], name: str, form: struct.Struct) -> bytes:

@@ -2,6 +2,7 @@
 
 Prepare -> Ready        Prefill, Decode -> Token        Score -> Logits, once a row
 GetFootprint -> FootprintIs     GetCaptures -> CapturesAre      GetStatus -> StatusIs
+GetIdentity -> IdentityIs
 Use -> Used             Evict -> Evicted                Close, Shutdown -> Closed
 Generate -> Token, once a token where it streams, then Finished
 Cancel has no answer: it ends the client's Generate requests, waiting or running, each with its Finished.
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
-from harness.contract import CaptureRecord, Eviction, Footprint, Plan, Sampling, SetUp, Stats
+from harness.contract import CaptureRecord, Eviction, Footprint, Identity, Plan, Sampling, SetUp, Stats
 
 FailureKind = Literal["unavailable", "unsupported", "invalid", "failed", "busy"]
 Reason = Literal["length", "stop", "cancelled", "stopped"]
@@ -199,6 +200,21 @@ class StatusIs:
 
 
 @dataclass(frozen=True, slots=True)
+class GetIdentity:
+    """Client: who answers such a prompt?"""
+
+    prompt: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityIs:
+    """Server: what the case can prove of itself, and the counters behind it."""
+
+    identity: Identity
+    stats: Stats
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Client: end the server, whoever else is connected."""
 
@@ -243,6 +259,8 @@ Message: TypeAlias = (
     | GetStatus
     | StatusIs
     | Shutdown
+    | GetIdentity
+    | IdentityIs
     | Close
     | Closed
     | Failure

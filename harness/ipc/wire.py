@@ -18,6 +18,7 @@ from harness.contract import Eviction, Footprint, Stats
 from harness.ipc import fields as f
 from harness.ipc import messages as m
 from harness.ipc.fields import WireError
+from harness.ipc.proof import identity
 
 FRAME_LIMIT = 8 << 20
 """Bytes in the body of one frame; a row of logits is one frame."""
@@ -62,6 +63,8 @@ _MESSAGES: tuple[tuple[Callable[..., m.Message], tuple[f.Field, ...]], ...] = (
         ),
     ),
     (m.Shutdown, ()),
+    (m.GetIdentity, (f.ids("prompt", 1),)),
+    (m.IdentityIs, (identity("identity"), f.counters("stats", Stats))),
 )
 _TAGS = {made: (tag, parts) for tag, (made, parts) in enumerate(_MESSAGES)}
 # Messages without fields are the same bytes each time; Decode, one of them, is asked for every token.

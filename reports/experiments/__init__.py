@@ -6,6 +6,7 @@ import matplotlib as mpl
 
 from reports import style
 from reports.experiments import (
+    aa,
     ablation,
     attribution,
     background_capture,
@@ -14,6 +15,7 @@ from reports.experiments import (
     floor,
     ipc,
     rolling,
+    telemetry,
 )
 from reports.experiments.section import Section
 from reports.run import Run
@@ -27,6 +29,8 @@ STUDIES = {
     "ablation": ablation.section,
     "floor": floor.section,
     "attribution": attribution.section,
+    "aa": aa.section,
+    "telemetry": telemetry.section,
 }
 
 

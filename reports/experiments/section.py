@@ -19,7 +19,8 @@ from reports.table import DASH, Cell, Column, Notes, Table, number
 
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper"
 PUBLISHED = "published"
-COLUMNS = {"captures": schema.CAPTURES, "eviction": schema.EVICTION, "memory": schema.MEMORY}
+COLUMNS = {"captures": schema.CAPTURES, "eviction": schema.EVICTION, "memory": schema.MEMORY,
+           "energy": schema.ENERGY, "identity": schema.IDENTITY}  # fmt: skip
 INDEPENDENT = "Intervals of 95 % take the samples for independent, pooled over blocks."
 Record = dict[str, Any]
 
@@ -108,7 +109,7 @@ def cell_of(run: Run, record: Record, field: Field, notes: Notes) -> Cell:
 
 
 def table_file(run: Run, name: str) -> pd.DataFrame:
-    """captures.csv, eviction.csv or memory.csv; empty when no case gave any. Raises ValueError with one sentence."""
+    """captures.csv, eviction.csv and their like; empty when no case gave any. Raises ValueError with one sentence."""
     path = run.path / f"{name}.csv"
     return load_table(path, COLUMNS[name]) if path.is_file() else pd.DataFrame(columns=list(COLUMNS[name]))
 

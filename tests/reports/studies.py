@@ -20,6 +20,8 @@ CASES = {
     "floor": {"jit_cuda_graph": "JIT+CUDA", "cuda_graph": "CUDA Graph"},
     "ablation": {"eager": "Eager (control)", "jit": "JIT-Only", "cuda_graph": "CUDA Graph",
                  "jit_cuda_graph": "JIT+CUDA"},
+    "aa": {"first": "JIT+CUDA (A)", "second": "JIT+CUDA (B)"},
+    "telemetry": {"on": "Telemetry on", "again": "Telemetry on again", "off": "Telemetry off"},
 }  # fmt: skip
 EDGES = {
     "full": range(1, 501),
@@ -138,6 +140,14 @@ def floor(path, monkeypatch, iterations=190, **spec):
     return base(path, "floor", monkeypatch, iterations=iterations, lengths=(10, 37, 50, 100), **spec)
 
 
+def aa(path, monkeypatch, iterations=125, **spec):
+    return base(path, "aa", monkeypatch, iterations=iterations, blocks=3, **spec)
+
+
+def telemetry(path, monkeypatch, iterations=125, **spec):
+    return base(path, "telemetry", monkeypatch, iterations=iterations, blocks=3, **spec)
+
+
 MAKERS = {
     "capture_coverage": capture_coverage,
     "coverage_policies": coverage_policies,
@@ -146,6 +156,8 @@ MAKERS = {
     "ipc": ipc,
     "ablation": ablation,
     "floor": floor,
+    "aa": aa,
+    "telemetry": telemetry,
 }
 
 

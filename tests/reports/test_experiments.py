@@ -18,6 +18,8 @@ from reports.run import SMOKE, load
 from tests.reports import studies
 
 FIGURES = {
+    "aa": ["aa"],
+    "telemetry": ["telemetry"],
     "capture_coverage": ["capture_coverage"],
     "coverage_policies": ["coverage_policies"],
     "rolling": ["rolling_hits", "rolling_memory", "rolling_ecdf"],

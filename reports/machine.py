@@ -1,0 +1,130 @@
+"""The card beside the samples, and what a request takes of its energy."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pandas as pd
+
+from harness.schema import UNTHROTTLED
+from reports.experiments.section import table_file
+from reports.latency import case_marks
+from reports.run import Run
+from reports.table import DASH, Cell, Column, Notes, Table, heads, number
+
+STEADY = 0.05
+"""Share of the highest SM clock by which the clocks of a case's samples may vary and be called steady."""
+METRICS = ("ttft", "decode")
+READ = (
+    "By the reading of NVML nearest to each timed sample, at most a second away. Every sample is kept, whatever its "
+    "state. Steady: among samples that nothing slowed down, the lowest SM clock is within 5 % of the highest. "
+)
+ENERGY = (
+    "Joules of the whole card, by NVML's counter, over about a second of requests of one length back to back, behind "
+    "everything timed: nothing is subtracted. At rest: the card's power with the case loaded and no request. Back to "
+    "back the card may reach its power cap, so a request's time there is not that of the other tables. "
+)
+
+
+def known(run: Run) -> bool:
+    """Whether the samples have the state of a card beside them; on the CPU and in older runs they do not."""
+    return bool(run.samples[["temperature_c", "co_tenants"]].notna().any(axis=None))
+
+
+def timed(run: Run, case: str) -> pd.DataFrame:
+    """The timed samples of a case."""
+    return run.samples[(run.samples["case"] == case) & run.samples["metric"].isin(METRICS)]
+
+
+def slowed(own: pd.DataFrame) -> Counter[str]:
+    """How many samples each reason slowed down."""
+    parts = (reason for text in own["throttle"].fillna("") for reason in set(str(text).split("|")))
+    return Counter(reason for reason in parts if reason not in UNTHROTTLED)
+
+
+def steady(own: pd.DataFrame) -> str:
+    """Whether the clock was steady, by the rule of READ; a dash where no sample can tell."""
+    free = own[own["throttle"].fillna("").isin(UNTHROTTLED)]["sm_clock_mhz"].dropna()
+    if free.empty:
+        return DASH
+    return "yes" if free.max() - free.min() <= STEADY * free.max() else "no"
+
+
+def machine_frame(run: Run) -> pd.DataFrame:
+    """One row a case: the card's state over its timed samples."""
+    rows = []
+    for case in run.cases:
+        own = timed(run, case)
+        reasons = slowed(own)
+        hit = own["throttle"].fillna("").map(lambda text: any(r not in UNTHROTTLED for r in str(text).split("|")))
+        rows.append({
+            "case": case, "n": len(own), "sm_clock_low_mhz": own["sm_clock_mhz"].min(),
+            "sm_clock_high_mhz": own["sm_clock_mhz"].max(), "steady": steady(own),
+            "temperature_max_c": own["temperature_c"].max(), "power_median_w": own["power_w"].median(),
+            "throttled": int(hit.astype(bool).sum()),
+            "reasons": "; ".join(f"{n} {reason}" for reason, n in reasons.most_common()),
+            "with_co_tenants": int((own["co_tenants"] > 0).sum()),
+            "co_tenants_unknown": int(own["co_tenants"].isna().sum()),
+            "co_tenant_max_mib": own["co_tenant_mib"].max(),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def machine_table(run: Run) -> Table:
+    """One row a case: clock, temperature, power, and how many samples were slowed down or shared the card."""
+    notes, frame, rows = Notes(), machine_frame(run), []
+    for record in frame.to_dict("records"):
+        title, marks = run.cases[str(record["case"])], case_marks(run, str(record["case"]), notes)
+        if not record["n"]:
+            rows.append([Cell(title, marks), *[Cell(DASH, (notes.mark(run.missing(str(record["case"]))),))] * 6])
+            continue
+        why = (notes.mark(f"{title}: {record['reasons']}."),) if record["reasons"] else ()
+        hidden = int(record["co_tenants_unknown"])
+        unknown = (notes.mark(f"{title}: of {hidden} samples it is not known who else computed."),) if hidden else ()
+        low, high = (float(record[f"sm_clock_{end}_mhz"]) for end in ("low", "high"))
+        rows.append([
+            Cell(title, marks), Cell(DASH if math.isnan(low) else f"{low:.0f} to {high:.0f}"),
+            Cell(str(record["steady"])), Cell(number(float(record["temperature_max_c"]), 0)),
+            Cell(number(float(record["power_median_w"]), 0)),
+            Cell(f"{record['throttled']} of {record['n']}", why), Cell(f"{record['with_co_tenants']}", unknown),
+        ])  # fmt: skip
+    head = heads(
+        "Case", "SM clock (MHz)", "Steady", "Hottest (°C)", "Power, median (W)", "Samples slowed down",
+        "Samples beside other processes", left=("Case", "Steady"),
+    )  # fmt: skip
+    title = "The card beside the timed samples"
+    return Table("machine", title, head, rows, notes, f"{READ}{run.facts(frame['n'])}", run.smoke, frame)
+
+
+def measured(run: Run) -> bool:
+    """Whether a case's energy was measured."""
+    return bool(table_file(run, "energy")["joules"].notna().any())
+
+
+def energy_table(run: Run) -> Table:
+    """A row a prompt length in joules a request, one for decode in joules a token, one at rest in watts."""
+    notes, frame = Notes(), table_file(run, "energy")
+    ttft, decode = (frame[frame["metric"] == metric] for metric in METRICS)
+    lines = [
+        (f"{length:.0f} tokens, J a request", ttft[ttft["prompt_length"] == length], "joules_per_request")
+        for length in sorted(set(ttft["prompt_length"]))
+    ]
+    lines += [("Decode, J a token", decode, "joules_per_token")] if len(decode) else []
+    lines += [("At rest, W", frame[frame["metric"] == "rest"], "idle_w")]
+    rows = [
+        [Cell(label), *(energy_cell(run, case, own[own["case"] == case][column], notes) for case in run.cases)]
+        for label, own, column in lines
+    ]
+    columns = [*heads("Prompt", left=("Prompt",))]
+    columns += [Column(Cell(title, case_marks(run, case, notes))) for case, title in run.cases.items()]
+    facts = f"{ENERGY}{run.facts(frame.loc[frame['metric'] != 'rest', 'n'])}"
+    return Table("energy", "Energy", columns, rows, notes, facts, run.smoke, frame, frozenset({len(lines) - 2}))
+
+
+def energy_cell(run: Run, case: str, values: pd.Series, notes: Notes) -> Cell:
+    """The mean over the blocks that measured it, or a dash with the reason."""
+    if values.notna().any():
+        return Cell(number(float(values.mean())))
+    lost = case not in set(run.samples["case"])
+    return Cell(DASH, (notes.mark(run.missing(case) if lost else "The energy counter was not read around it."),))

@@ -1,0 +1,133 @@
+"""What newer runs say of the machine, of who answered, of energy and of diverging ids; older ones lack the tables."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness import schema
+from harness.summary import summarise
+from reports import page
+from reports.__main__ import tables_of, write_report
+from reports.run import load
+
+SEEN = "proven: 12 different kernels, of them this repository's _gemv; 3 CUDA graphs launched, 3 replays counted"
+SPANS = {"rest": (0, 0, 240.0, ""), "ttft": (100, 500, 1000.0, 2.0), "decode": (10, 400, 600.0, "")}
+
+
+def change_manifest(path, **facts):
+    manifest = path / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **facts}))
+
+
+@pytest.fixture
+def new(run_dir):
+    """The stored run as it would be measured now."""
+    samples = pd.read_csv(run_dir / "samples.csv")
+    samples = samples.assign(replays=0, temperature_c=46, power_w=300.5, co_tenants=0.0, co_tenant_mib=0)
+    jit = samples["case"] == "jit"
+    samples.loc[jit & (samples["iteration"] == 2), "co_tenants"] = 1
+    samples.loc[jit & (samples["iteration"] == 3), "co_tenants"] = np.nan
+    samples.loc[samples.index[jit][5], ["sm_clock_mhz", "throttle"]] = [1500, ""]
+    samples.to_csv(run_dir / "samples.csv", index=False)
+    status = pd.read_csv(run_dir / "status.csv").assign(
+        identity=SEEN,
+        modules="torch 2.11.0",
+        sampler="greedy by Triton",
+        kernels=12,
+        graph_launches=3,
+        replayed="9 of 9",
+    )
+    status.loc[status["case"] == "eager", "identity"] = "not proven: the profiler does not start"
+    status.loc[status["case"] == "tensorrt_llm", "identity"] = ""
+    status.to_csv(run_dir / "status.csv", index=False)
+    rows = [
+        ("jit", 0, metric, length, n, 0, 0, 0, joules, each, 1.5 if metric == "decode" else "", 120, "back to back")
+        for metric, (length, n, joules, each) in SPANS.items()
+    ]
+    pd.DataFrame(rows, columns=list(schema.ENERGY)).to_csv(run_dir / "energy.csv", index=False)
+    summarise(run_dir)
+    return run_dir
+
+
+@pytest.fixture
+def tables(new):
+    return {table.name: table for table in tables_of(load(new))}
+
+
+def row(table, title):
+    return next(cells for cells in table.rows if cells[0].text == title)
+
+
+def noted(table, cell):
+    return [text for mark, text in table.notes.lines() if mark in cell.marks]
+
+
+def test_an_older_run_has_none_of_it_and_a_newer_one_all(new, tables):
+    ours = {"identity", "divergence", "machine", "energy"}
+    assert ours <= set(tables)
+    always = {
+        "samples": schema.SAMPLES_ALWAYS,
+        "status": schema.STATUS_ALWAYS,
+        "equivalence": schema.EQUIVALENCE_ALWAYS,
+    }
+    for name, columns in always.items():
+        path = new / f"{name}.csv"
+        pd.read_csv(path).reindex(columns=list(columns)).to_csv(path, index=False)
+    (new / "energy.csv").unlink()
+    assert not ours & {table.name for table in tables_of(load(new))}
+
+
+def test_who_answered_stands_in_the_table_and_in_the_footnotes_of_the_summary(tables):
+    jit, eager = (row(tables["identity"], title) for title in ("JIT-Only", "Eager (control)"))
+    assert [cell.text for cell in jit[1:]] == [
+        "2 of 2 processes", "greedy by Triton", "torch 2.11.0", "12", "3", "9 of 9"
+    ]  # fmt: skip
+    assert eager[1].text == "0 of 2 processes"
+    assert f"JIT-Only: {SEEN}." in noted(tables["summary"], row(tables["summary"], "JIT-Only")[0])
+    assert "tensorrt_llm is not installed" in noted(tables["identity"], row(tables["identity"], "TensorRT-LLM")[1])[0]
+
+
+def test_slowed_and_shared_samples_are_counted_and_kept(tables, new):
+    found = row(tables["machine"], "JIT-Only")
+    samples = pd.read_csv(new / "samples.csv")
+    own = samples[(samples["case"] == "jit") & samples["metric"].isin(["ttft", "decode"])]
+    slowed = int(own["throttle"].fillna("").str.contains("sw_power_cap").sum())
+    assert found[5].text == f"{slowed} of {len(own)}"
+    assert found[6].text == str(int((own["co_tenants"] == 1).sum()))
+    assert "it is not known who else computed" in noted(tables["machine"], found[6])[0]
+    assert found[1].text == "1500 to 1980"
+    assert (found[2].text, row(tables["machine"], "Baseline")[2].text) == ("no", "yes")
+
+
+def test_energy_is_a_table_where_it_was_measured_and_said_where_not(tables, new, stored):
+    texts = {cells[0].text: cells for cells in tables["energy"].rows}
+    jit = [column.head.text for column in tables["energy"].columns].index("JIT-Only")
+    assert texts["100 tokens, J a request"][jit].text == "2.00"
+    assert texts["Decode, J a token"][jit].text == "1.50"
+    assert texts["At rest, W"][jit].text == "120.00"
+    change_manifest(new, no_energy="telemetry.hz is 0")
+    assert page.definitions(load(new))["Energy"].endswith("Not measured in this run: telemetry.hz is 0.")
+    assert "Not measured" not in page.definitions(stored)["Energy"]
+
+
+def test_where_ids_diverge_is_said(new):
+    samples = pd.read_csv(new / "samples.csv")
+    decode = (samples["case"] == "jit") & (samples["metric"] == "decode") & (samples["context_length"] == 30)
+    samples.loc[decode, "token_id"] = -1
+    samples = samples[(samples["case"] != "baseline") | (samples["block"] == 0)]
+    samples.to_csv(new / "samples.csv", index=False)
+    summarise(new)
+    table = next(table for table in tables_of(load(new)) if table.name == "divergence")
+    assert [cell.text for cell in row(table, "JIT-Only")[1:]] == ["none", "none", "60", "30"]
+    assert [cell.text for cell in row(table, "Eager (control)")[2:]] == ["3", "60", "none"]
+
+
+def test_warnings_stand_under_every_table_and_the_page_has_all(new):
+    change_manifest(new, warnings=["GPU 0 is also used by process 7 (512 MiB)"])
+    run = load(new)
+    found = tables_of(run)
+    assert all("warned before the run: GPU 0 is also used by process 7" in table.facts for table in found)
+    text = write_report(run, found).read_text()
+    assert all(f'id="{name}"' in text for name in ("identity", "divergence", "machine", "energy"))
