@@ -55,8 +55,7 @@ class Run:
     p99: pd.DataFrame
     decode: pd.DataFrame
     equivalence: pd.DataFrame
-    memo: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
-    """What was computed once from the files; a changed copy of a run starts without it."""
+    memo: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)  # of `once`, not copied
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make` returns, made at the first call for this key."""

@@ -66,7 +66,8 @@ def compare(blocks: pd.DataFrame, pooled: pd.Series, case: str, over: str) -> Co
 def tests(run: Run, metric: str) -> pd.DataFrame:
     """Every pair in every row of a metric's table, the faster case first, Holm-corrected over the pairs of a row.
 
-    Rows are no family of their own: blocks differ at all lengths alike, so that nine rows are nearly one question.
+    Each row is a family: three blocks would not support one of all rows. So a difference somewhere in a table of nine
+    rows is less sure than one in a given row (results/coverage/false_positives.md has both shares), or than `overall`.
     """
     return run.once(("tests", metric), lambda: _tests(run, metric))
 
