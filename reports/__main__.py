@@ -1,4 +1,5 @@
-"""`python -m reports results/<run>`: tables, plots and a page from the files of a run."""
+"""`python -m reports results/<run>`: tables, plots and a page from the files of a run; `compare A B` sets two side by
+side."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reports import blocks, clocks, latency, markup, overview, page, plots, readme, terminal
+from reports.compare import command
 from reports.experiments import section
 from reports.experiments.section import Section
 from reports.run import Run, load
@@ -49,6 +51,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; 2 and one sentence on stderr when the input is not what it should be."""
+    if argv[:1] == ["compare"]:
+        return command.main(argv[1:])
     options = arguments(argv)
     console = terminal.console()
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ def check_prompts(job: Job, manifest: Mapping[str, Any]) -> Check:
     return ok("prompts", "drawn again from the seed, they have the digest in manifest.json")
 
 
+@lru_cache(maxsize=64)
+def code_of(commit: str, root: Path) -> set[str]:
+    """The digests of a commit's code, which never change: several runs may name one commit."""
+    return digests_of(commit, root)
+
+
 def check_code(manifest: Mapping[str, Any], root: Path = ROOT) -> Check:
     """The code of the commit that the manifest names has the digest that it gives."""
     git = manifest.get("git") if isinstance(manifest.get("git"), dict) else {}
@@ -49,7 +56,7 @@ def check_code(manifest: Mapping[str, Any], root: Path = ROOT) -> Check:
     if not (isinstance(commit, str) and REVISION.fullmatch(commit)):
         return failed("code", f"git.same_code_as in manifest.json is '{str(commit)[:40]}', not a commit")
     try:
-        found = digests_of(commit, root)
+        found = code_of(commit, root)
     except (ValueError, OSError, subprocess.SubprocessError):
         return note("code", f"commit {commit[:8]} is not in this checkout: its code is not held against the digest")
     if manifest.get("code_digest") not in found:
