@@ -24,11 +24,8 @@ ENDED = ("finished", "resumed")
 def forced(found: Sequence[Difference]) -> str:
     """What a heading says of runs that were compared although they differ in what matters; empty otherwise."""
     count = sum(one.matters for one in found)
-    return (
-        f" — FORCED: the runs differ in {count} thing{'s' * (count > 1)} that matter{'s' * (count == 1)}"
-        if count
-        else ""
-    )
+    things = "1 thing that matters" if count == 1 else f"{count} things that matter"
+    return f" – FORCED: the runs differ in {things}" if count else ""
 
 
 def runs_table(a: Run, b: Run, found: Sequence[Difference]) -> Table:

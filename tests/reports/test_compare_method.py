@@ -77,7 +77,9 @@ def test_a_page_of_equal_runs_accuses_nobody():
     """Of 60 pages with 20 cells of noisy blocks each, at most 5 % have one slower: without the correction many do."""
     rng = np.random.default_rng(8)
     pages = [[ratio_of(invented(rng, 4, 0.06, 30), invented(rng, 4, 0.06, 30)) for _ in range(20)] for _ in range(60)]
-    corrected = [[verdict(one, p) for one, p in zip(page, holm([one.p for one in page]), strict=True)] for page in pages]
+    corrected = [
+        [verdict(one, p) for one, p in zip(page, holm([one.p for one in page]), strict=True)] for page in pages
+    ]
     alone = [[verdict(one, one.p) for one in page] for page in pages]
     assert np.mean(["slower" in page for page in corrected]) <= 0.05
     assert np.mean(["slower" in page for page in alone]) > 0.1
