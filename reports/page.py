@@ -42,6 +42,23 @@ DEFINITIONS = {
     "the 2-norm, and its likeliest token is the baseline's or a near-tie; a case that fails keeps its row, marked.",
     "Speed-up": "latency of the other case over that of this one: geometric mean over prompt lengths, or the ratio of "
     "medians over the whole range for decode.",
+    "Avg TTFT, Avg P99": "the mean over prompt tokens (the lengths) of the medians, or of each length's P99; an "
+    "average is given only where every length has its value.",
+    "Context before the step": "the tokens in the cache when a decode step starts; a row takes the steps within its "
+    "range, both ends included.",
+    "Winner": "the best value of a row among the cases that ended well and passed the comparison with the baseline; "
+    "what else it takes stands under the table.",
+    "Block": "one process that loads a case, measures the whole plan and ends; its column holds its own medians by "
+    "metric, and largest over smallest is how far the blocks of a case lie apart.",
+    "Client − server, client − GPU": "what the socket and its messages, and the host's work, add to a request.",
+    "Set-up": "load, compile and capture together, in seconds before the first request; the median over blocks.",
+    "Peak memory": "the most device memory that the case's process held, weights included; the largest of its blocks.",
+    "Graphs": "CUDA graphs that the case held at the end of a block.",
+    "Largest relative logit error": "over the compared steps, the largest norm of the difference of two logit vectors "
+    "over the norm of the baseline's.",
+    "Teacher-forced tokens equal, timed tokens equal": "how many of the likeliest tokens are the baseline's: of those "
+    "compared under teacher forcing, and of the first tokens of the timed requests.",
+    "State, reason, engine": "how a block ended and why, and what answered, as the engine itself says.",
 }
 
 

@@ -16,7 +16,7 @@ from reports import sound
 from reports.style import places
 
 REFERENCE = "baseline"
-LARGEST = 1 << 30
+LARGEST = 1 << 28
 """The largest file that is read, in bytes."""
 SMOKE = "SMOKE RUN, not a measurement"
 STEPPED = {"attribution"}

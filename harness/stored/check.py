@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 State = Literal["ok", "note", "FAILED"]
 MIB = 2**20
-MOST = {".json": 64 * MIB, ".csv": 1024 * MIB}
-"""The largest files that are read, in bytes; a run of ten thousand requests has 1 MiB of samples."""
+MOST = {".json": 64 * MIB, ".csv": 256 * MIB}
+"""The largest files that are read, in bytes; ten thousand samples take 1 MiB."""
 Row = list[str]
 
 

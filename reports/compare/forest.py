@@ -23,7 +23,7 @@ ROW_IN, GAP = 0.17, 0.8  # height of a row, and what lies between two cases, in 
 PANEL_IN, LEFT_IN, BETWEEN_IN = 2.9, 0.62, 0.85
 LEAST_REACH, WIDEST = 0.08, 0.25  # of an axis, in natural logarithms: at least, and at most for intervals alone
 CAPTION = (
-    "B/A with its 95 % interval, log scale; left of 1, B is faster. Band: the margin of ±{margin:g} %. Filled: faster "
+    "B/A with its 95 % interval, log scale; left of 1, B is faster. Band: the margin of {margin:g} %. Filled: faster "
     "or slower after Holm's correction; ring: same; cross: unclear. An arrow is an interval that goes on."
 )
 TICKS = (

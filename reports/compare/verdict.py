@@ -23,10 +23,10 @@ Verdict = Literal["faster", "slower", "same", "unclear"]
 LEVEL = 0.05
 MARGIN = 0.03
 RULE = (
-    "Rule: slower or faster, where B/A lies outside ±{margin:g} % and differs from 1 at 5 % after Holm's correction "
-    "over the {cells} cells of this page that have an interval; same, where the 95 % interval lies wholly inside; else "
-    "unclear. “alone” is what a cell would be without the correction. Intervals are each cell's own: blocks resampled "
-    "whole, Student's t on log ratios."
+    "Rule: slower or faster, where B/A lies more than {margin:g} % from 1 and differs from 1 at 5 % after Holm's "
+    "correction over the {cells} cells of this page that have an interval; same, where the 95 % interval lies wholly "
+    "within {margin:g} %; else unclear. Behind 'alone' stands what a cell would be without the correction. Intervals "
+    "are each cell's own: blocks resampled whole, Student's t on log ratios."
 )
 
 
