@@ -14,7 +14,7 @@ from reports import terminal
 from reports.compare.cells import cells_of
 from reports.compare.forest import forest
 from reports.compare.manifests import Difference, differences
-from reports.compare.tables import both_facts, cells_table, counted, runs_table
+from reports.compare.tables import both_facts, cells_latex, cells_table, counted, runs_table
 from reports.compare.verdict import MARGIN
 from reports.plots import Plot
 from reports.run import load
@@ -43,16 +43,17 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; one sentence on stderr for a mistake."""
     options = arguments(argv)
     console = terminal.console()
+    margin = options.margin / 100
     try:
         check_options(options)
         a, b = load(options.a), load(options.b)
         found = differences(a, b)
         refuse(found, force=options.force)
-        cells = cells_of(a, b, options.margin / 100)
-        tables = [runs_table(a, b, found), cells_table(a, b, cells, found, options.margin / 100)]
+        cells = cells_of(a, b, margin)
+        tables = [runs_table(a, b, found), cells_table(a, b, cells, found, margin)]
         if options.to:
-            plot = forest(cells, tables[1].title, both_facts(a, b), a.smoke or b.smoke, options.margin / 100)
-            write(options.to, tables, plot)
+            plot = forest(cells, tables[1].title, both_facts(a, b), a.smoke or b.smoke, margin)
+            write(options.to, tables, cells_latex(a, b, cells, found, margin), plot)
     except (ValueError, OSError) as error:
         print(f"reports: {error}", file=sys.stderr)
         return MISTAKE
@@ -87,11 +88,12 @@ def refuse(found: Sequence[Difference], *, force: bool) -> None:
     )
 
 
-def write(folder: Path, tables: Sequence[Table], plot: Plot) -> None:
-    """The tables and the figure, under names of their own."""
+def write(folder: Path, tables: Sequence[Table], parts: str, plot: Plot) -> None:
+    """The tables and the figure, under names of their own; as LaTeX the cells come in `parts`."""
     folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
         write_table(table, folder)
+    (folder / "compare.tex").write_text(parts, encoding="utf-8")
     write_figure(plot, folder)
     if plot.figure is None:
         print(f"No figure: {plot.reason}.", file=sys.stderr)

@@ -12,6 +12,7 @@ from reports.compare.cells import Cell, unsupported
 from reports.compare.manifests import Difference
 from reports.compare.resample import Measured
 from reports.compare.verdict import RULE
+from reports.markup import latex
 from reports.run import Run
 from reports.table import DASH, Notes, Table, heads, number
 from reports.table import Cell as Field
@@ -72,19 +73,29 @@ FACTS = {
 }
 
 
-def cells_table(a: Run, b: Run, cells: Sequence[Cell], found: Sequence[Difference], margin: float) -> Table:
-    """A row a cell, metric by metric and case by case."""
+def cells_table(
+    a: Run, b: Run, cells: Sequence[Cell], found: Sequence[Difference], margin: float, metric: str = ""
+) -> Table:
+    """A row a cell, metric by metric and case by case; of one metric alone where that is named."""
     notes = Notes()
     ordered = sorted(cells, key=lambda cell: ORDER.index(cell.key.metric))
-    rows = [row_of(cell, marks(cell, a, b, notes)) for cell in ordered]
-    groups = [(cell.key.metric, cell.key.case) for cell in ordered]
+    shown = [cell for cell in ordered if metric in ("", cell.key.metric)]
+    rows = [row_of(cell, marks(cell, a, b, notes)) for cell in shown]
+    groups = [(cell.key.metric, cell.key.case) for cell in shown]
     rules = frozenset(place for place in range(1, len(groups)) if groups[place] != groups[place - 1])
     columns = ("Metric", "Case", "Tokens", "A (ms)", "B (ms)", "B/A", "95 % interval", "p (Holm)", "Verdict")
     head = heads(*columns, left=("Metric", "Case", "Verdict"))
     title = f"B against A, cell by cell{forced(found)}"
-    frame = pd.DataFrame([record(cell) for cell in ordered])
+    frame = pd.DataFrame([record(cell) for cell in shown])
     facts = f"{counted(cells)} {facts_of(a, b, cells, margin)}"
-    return Table("compare", title, head, rows, notes, facts, a.smoke or b.smoke, frame, rules)
+    name = f"compare_{metric.lower().replace(' ', '_')}" if metric else "compare"
+    return Table(name, title, head, rows, notes, facts, a.smoke or b.smoke, frame, rules)
+
+
+def cells_latex(a: Run, b: Run, cells: Sequence[Cell], found: Sequence[Difference], margin: float) -> str:
+    """The cells as LaTeX, a float for each metric: all in one are longer than a page."""
+    metrics = [metric for metric in ORDER if any(cell.key.metric == metric for cell in cells)]
+    return "\n".join(latex(cells_table(a, b, cells, found, margin, metric)) for metric in metrics)
 
 
 def facts_of(a: Run, b: Run, cells: Sequence[Cell], margin: float) -> str:

@@ -207,6 +207,19 @@ def test_the_figure_has_a_point_a_cell_and_is_not_blank(first, second, tmp_path)
     assert drawn == {round(math.log(cell.ratio.value), 9) for cell in cells}
 
 
+def test_every_metric_has_a_float_of_its_own(first, tmp_path):
+    compare(first, first, "--to", tmp_path / "out")
+    text = (tmp_path / "out" / "compare.tex").read_text()
+    assert [line[19:-1] for line in text.splitlines() if line.startswith("\\label")] == [
+        "ttft",
+        "p99",
+        "decode",
+        "cold-ttft",
+    ]
+    assert text.count(r"\toprule") == 4
+    assert "[U+" not in text
+
+
 def test_too_many_cells_for_a_figure_are_said(first, second):
     cells = cells_of(load(first), load(second), 0.03) * MOST
     plot = forest(cells, "title", "facts", False, 0.03)
