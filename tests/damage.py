@@ -77,6 +77,11 @@ DAMAGE: dict[str, tuple[Spoil, str]] = {
     ),
     "another clock": (put(SAMPLES, 2, "latency_ms", "0.5"), "whose clock counts"),
     "before its time": (put(SAMPLES, 3, "started_ns", "1"), "row 4 starts before the one above"),
+    "blocks that overlap": (
+        both(put(SAMPLES, 14, "host_ms", "1e9"), put(SAMPLES, 14, "latency_ms", "1e9")),
+        "row 16: the block starts before the one above it is over",
+    ),
+    "samples of nobody": (put("status.csv", 1, "state", "unavailable"), "is unavailable and has 14 samples"),
     "a foreign case": (put(SAMPLES, 2, "case", "intruder"), "intruder"),
     "another metric": (put(SAMPLES, 2, "metric", "speed"), "not one of"),
     "no such token": (put(SAMPLES, 2, "token_id", "1024"), "outside the vocabulary"),

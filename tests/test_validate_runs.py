@@ -16,6 +16,7 @@ from harness.stored import tables
 from harness.stored.check import Check
 from harness.stored.command import main, validate
 from harness.stored.digests import check_code
+from harness.stored.summaries import alike
 from tests import runs
 from tests.damage import DAMAGE, field, forget_digests
 
@@ -83,6 +84,21 @@ def test_an_edit_that_all_else_allows_is_seen_by_its_digest(copy):
     (note,) = [line for line in validate(copy) if line.name == "files"]
     assert note.state == "note"
     assert "no digest of each CSV" in note.text
+
+
+def test_printed_digits_may_turn_in_the_last_place_only():
+    assert alike("1.00000001", "1.00000001")
+    assert alike("1.00000001", "1.00000001e0")
+    assert alike("123456789", "123456789.1")
+    assert not alike("1.00000001", "1.00000002")
+    assert not alike("1.5", "")
+    assert not alike("True", "False")
+
+
+def test_a_run_that_was_gone_on_with_holds_too(copy):
+    assert runs.execute_in(copy, "sweep.blocks=2") == 0
+    assert json.loads((copy / "manifest.json").read_text())["resumed"]
+    assert failures(copy) == []
 
 
 def test_files_lost_or_added_are_seen(copy):

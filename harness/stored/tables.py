@@ -40,10 +40,11 @@ TRUTH = ("supported", "passed")
 NUMBERS = (
     "block", "prompt_length", "context_length", "iteration", "started_ns", "token_id", "captures", "ungraphed",
     "hits", "misses", "evictions", "failures", "capturing", "n", "throttled", "context_from", "context_to", "graphs",
-    "exit_code", "replays", "tokens_compared", "tokens_equal", "timed_tokens_compared", "timed_tokens_equal", "order",
-    "bucket", "request", "time_ns",
+    "exit_code", "replays", "order", "bucket", "request", "time_ns",
 )  # fmt: skip
-UNITS = ("seconds", "_ms", "_s", "_gib", "_mib", "_mhz", "_w", "_c", "_j", "ratio_to_floor", "_error")
+COUNTS = ("compared", "equal", "divergence")
+"""How the names of other columns with whole numbers end."""
+UNITS = ("seconds", "_ms", "_s", "_gib", "_mib", "_mhz", "_w", "_c", "_j", "_mj", "ratio_to_floor", "_error")
 """How the names of columns with real numbers end."""
 FILLED = (
     "case", "block", "metric", "prompt_length", "context_length", "iteration", "started_ns", "host_ms", "latency_ms",
@@ -119,7 +120,7 @@ def fault(column: str, text: str) -> str:
         return "" if text in WORDS[column] else f"not one of {', '.join(WORDS[column])}"
     if column in TRUTH:
         return "" if text in ("True", "False") else "not True or False"
-    if column in NUMBERS:
+    if column in NUMBERS or column.endswith(COUNTS):
         return "" if WHOLE.fullmatch(text) else "not a whole number"
     if column.endswith(UNITS):
         try:
@@ -131,4 +132,4 @@ def fault(column: str, text: str) -> str:
 
 def typed(column: str) -> bool:
     """Whether something is asked of a column's fields."""
-    return column in (*TEXT, *TRUTH, *NUMBERS) or column.endswith(UNITS)
+    return column in (*TEXT, *TRUTH, *NUMBERS) or column.endswith((*COUNTS, *UNITS))

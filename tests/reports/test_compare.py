@@ -15,6 +15,7 @@ from reports.__main__ import main
 from reports.compare.cells import cells_of
 from reports.compare.forest import MOST, forest
 from reports.compare.manifests import differences
+from reports.compare.verdict import holm
 from reports.run import SMOKE, load
 from tests.reports import pairs
 from tests.reports.pairs import CASES, WRITTEN, compare, manifest, times, verdicts
@@ -81,6 +82,26 @@ def test_the_ratio_is_of_the_medians_in_the_runs_own_tables(first, second):
     for row in a.decode.itertuples():
         assert cells["Decode", row.case, row.context_from, row.context_to].a.value == pytest.approx(row.p50_ms)
     assert cells["TTFT", "jit", 400, 400].ratio.value == pytest.approx(1.5)
+
+
+def test_the_verdict_is_the_corrected_one(first, second, monkeypatch):
+    times(second, 1.2)
+    a, b = load(first), load(second)
+    cells = cells_of(a, b, 0.03)
+    assert [cell.p for cell in cells] == holm([cell.ratio.p for cell in cells])
+    assert any(cell.verdict == "slower" for cell in cells)
+    monkeypatch.setattr("reports.compare.cells.holm", lambda ps: [1.0] * len(ps))
+    assert not any(cell.verdict == "slower" for cell in cells_of(a, b, 0.03))
+    assert any(cell.alone == "slower" for cell in cells_of(a, b, 0.03))
+
+
+def test_ttft_is_taken_over_its_own_iterations(first, second, tmp_path):
+    for name in ("one", "other"):
+        shutil.copytree(first, tmp_path / name)
+        manifest(tmp_path / name, config__sweep__ttft_iterations=50)
+    cells = cells_of(load(tmp_path / "one"), load(tmp_path / "other"), 0.03)
+    assert {cell.a.n for cell in cells if cell.key.metric == "TTFT"} == {50 * 4}
+    assert {cell.a.n for cell in cells if cell.key.metric == "P99"} == {100 * 4}
 
 
 def test_nothing_hangs_on_luck(first, second, tmp_path):
