@@ -29,12 +29,12 @@ def validate(folder: Path) -> list[Check]:
         raise ValueError(f"there is no folder {folder}: name the folder of a run, such as results/<run>")
     if not (folder / "manifest.json").is_file():
         raise ValueError(f"{folder} has no manifest.json: it is no run's folder")
-    sheets, lines = read_tables(folder)
     try:
         manifest = read_object(folder / "manifest.json")
         job = stored_job(folder, manifest)
     except ValueError as error:
-        return [failed("manifest.json", str(error)), *lines]
+        return [failed("manifest.json", str(error)), *read_tables(folder)[1]]
+    sheets, lines = read_tables(folder, whole=manifest.get("finished") is not None)
     return [stage(manifest), same_plan(folder, job), *lines, *check_sheets(folder, job, manifest, sheets)]
 
 
