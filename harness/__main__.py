@@ -1,4 +1,4 @@
-"""`python -m harness key=value ...`: compose, check everything, then run.
+"""`python -m harness key=value ...`: compose, check everything, then run; `validate RUN` checks a stored run instead.
 
 Every command line is composed once up front, because Hydra's own handling of a mistake is a trace or several lines;
 here it is one sentence and exit code 2. Then hydra.main composes again and does what Hydra does: --cfg, --multirun,
@@ -69,7 +69,11 @@ def refuse(error: ValueError) -> int:
 
 
 def main() -> int:
-    """0 when all went well, 1 when a case failed, 2 for a user's mistake, 130 when interrupted."""
+    """0 when all went well, 1 when a case or a check failed, 2 for a user's mistake, 130 when interrupted."""
+    if sys.argv[1:2] == ["validate"]:
+        from harness.stored import command  # loads pandas and NVML: not for a run's --help
+
+        return command.main(sys.argv[2:])
     codes: list[int] = []
 
     def task(composed: DictConfig) -> None:

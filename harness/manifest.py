@@ -181,10 +181,19 @@ def _gpu_facts(gpu: Gpu) -> dict[str, Any]:
     }
 
 
+def file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every CSV of a run, by name."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.csv"))}
+
+
 def resumed(path: Path, at: str) -> None:
-    """Note that the run went on at the time `at`: from started to finished it was not always running."""
+    """Note that the run went on at the time `at`: from started to finished it was not always running.
+
+    An end that an earlier attempt stamped is taken away with its digests: the files change again.
+    """
     stored = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, {**stored, "resumed": [*stored.get("resumed", []), at]})
+    kept = {key: value for key, value in stored.items() if key != "files"}
+    write_json(path, {**kept, "finished": None, "resumed": [*stored.get("resumed", []), at]})
 
 
 def warned(path: Path, lines: Sequence[str]) -> None:
@@ -194,6 +203,6 @@ def warned(path: Path, lines: Sequence[str]) -> None:
 
 
 def finish(path: Path) -> None:
-    """Stamp the end of the run, its report included."""
+    """Stamp the end of the run, its report included, with a digest of every CSV: `harness validate` asks for them."""
     stored = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, {**stored, "finished": now()})
+    write_json(path, {**stored, "finished": now(), "files": file_digests(path.parent)})

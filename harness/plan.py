@@ -22,19 +22,22 @@ CONTEXT_LEAST = 512
 
 
 def order(config: RunConfig) -> list[tuple[str, int]]:
-    """All (case, block) pairs: round by round, the cases of each in a random order that `seed` fixes.
+    """All (case, block) pairs of a run in the order in which they are measured."""
+    return order_of(config.seed, {name: blocks_of(config.cases[name], config.sweep) for name in config.run})
+
+
+def order_of(seed: int, planned: Mapping[str, int]) -> list[tuple[str, int]]:
+    """All (case, block) pairs, of as many blocks as each case has planned: round by round, the cases of each in a
+    random order that `seed` fixes.
 
     A case with fewer blocks than others sits out rounds drawn at random, so that a drift over the run is no case's own.
     """
-    draw = random.Random(config.seed)
-    planned = {name: blocks_of(config.cases[name], config.sweep) for name in config.run}
+    draw = random.Random(seed)
     rounds = range(max(planned.values()))
-    places = {
-        name: sorted(random.Random(f"{config.seed}/{name}").sample(rounds, count)) for name, count in planned.items()
-    }
+    places = {name: sorted(random.Random(f"{seed}/{name}").sample(rounds, count)) for name, count in planned.items()}
     pairs = []
     for turn in rounds:
-        names = [name for name in config.run if turn in places[name]]
+        names = [name for name in planned if turn in places[name]]
         draw.shuffle(names)
         pairs += [(name, places[name].index(turn)) for name in names]
     return pairs

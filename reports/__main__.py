@@ -1,4 +1,5 @@
-"""`python -m reports results/<run>`: tables, plots and a page from the files of a run."""
+"""`python -m reports results/<run>`: tables, plots and a page from the files of a run; `compare A B` sets two side by
+side."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from reports import (
     terminal,
     verdicts,
 )
+from reports.compare import command
 from reports.experiments import ablation, section
 from reports.experiments.section import Section
 from reports.run import Run, load
@@ -74,6 +76,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; 2 and one sentence on stderr when the input is not what it should be."""
+    if argv[:1] == ["compare"]:
+        return command.main(argv[1:])
     options = arguments(argv)
     console = terminal.console()
     try:

@@ -44,6 +44,8 @@ DEFINITIONS = {
     "Winner": "the case below every other one that may win, each by a paired t-test on the log ratios of blocks, at "
     "5 % after Holm's correction over the pairs of the row (the average, the whole range of decode and the summary: "
     "over all pairs and metrics); otherwise those that the lowest does not beat are named as a tie.",
+    "Against, p after Holm": "the case that the row's is held against, and the probability of a difference like this "
+    "one or a larger if there were none, corrected for all tests of the table (Holm 1979).",
     "Bandwidth used": "the weights' bytes, read once, over the median time and the measured read bandwidth.",
     "Launch gap": "the client's time less the GPU's, median over requests of the difference.",
     "Clocks": "the client's clock covers the whole request; the server's, where there is one, leaves the socket out; "
@@ -62,6 +64,26 @@ DEFINITIONS = {
     "the counter is too slow for one request, and nothing is subtracted.",
     "Speed-up": "latency of the other case over that of this one: geometric mean over prompt lengths, or the ratio of "
     "medians over the whole range for decode.",
+    "Avg TTFT, Avg P99": "the mean over prompt tokens (the lengths) of the medians, or of each length's P99; an "
+    "average is given only where every length has its value.",
+    "Context before the step": "the tokens in the cache when a decode step starts; a row takes the steps within its "
+    "range, both ends included.",
+    "Block": "one process that loads a case, measures the whole plan and ends; its column holds its own medians by "
+    "metric, and largest over smallest is how far the blocks of a case lie apart. Standard deviation: of the blocks' "
+    "medians. Share of variance: of all requests' variance, the part that lies between blocks.",
+    "Client − server, client − GPU": "what the socket and its messages, and the host's work, add to a request.",
+    "Set-up": "load, compile and capture together, in seconds before the first request; the median over blocks.",
+    "Peak memory": "the most device memory that the case's process held, weights included; the largest of its blocks.",
+    "Graphs": "CUDA graphs that the case held at the end of a block.",
+    "Largest relative logit error": "over the compared steps, the largest norm of the difference of two logit vectors "
+    "over the norm of the baseline's.",
+    "Teacher-forced tokens equal, timed tokens equal": "how many of the likeliest tokens are the baseline's: of those "
+    "compared under teacher forcing, and of the first tokens of the timed requests.",
+    "Teacher-forced: first step with another id, timed: first request with another id, decode: context at the first "
+    "other id": "where the likeliest token is first not the baseline's: by step behind the prompt, by timed request of "
+    "a length, by the length of a decode step's context.",
+    "Timed requests not compared": "requests of blocks that the baseline does not have.",
+    "State, reason, engine": "how a block ended and why, and what answered, as the engine itself says.",
 }
 
 

@@ -13,9 +13,12 @@ from typing import Any
 import pandas as pd
 
 from harness import schema
+from reports import sound
 from reports.style import places
 
 REFERENCE = "baseline"
+LARGEST = 1 << 28
+"""The largest file that is read, in bytes."""
 SMOKE = "SMOKE RUN, not a measurement"
 STEPPED = {"attribution"}
 """Studies whose cases each follow a procedure of their own."""
@@ -246,15 +249,19 @@ def told_apart(titles: dict[str, str]) -> dict[str, str]:
 
 def load_manifest(path: Path) -> dict[str, Any]:
     """manifest.json with all keys that a report needs. Raises ValueError with one sentence."""
+    content = read(path)
     try:
-        manifest = json.loads(read(path))
-    except json.JSONDecodeError as error:
+        manifest = json.loads(content)
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply for a manifest") from error
+    except ValueError as error:  # of the syntax, or of a number with thousands of digits
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(manifest, dict):
         raise ValueError(f"{path} holds no JSON object")
     for place in PLACES:
         if lost := absent(manifest, place):
             raise ValueError(f"{path} has no {lost}: was it written by this version of the harness?")
+    sound.check(manifest, path)
     if strays := [name for name in manifest["config"]["run"] if name not in manifest["config"]["cases"]]:
         raise ValueError(f"{path} runs the case {strays[0]}, which its config.cases does not describe")
     return manifest
@@ -272,12 +279,17 @@ def absent(manifest: dict[str, Any], place: str) -> str:
 
 
 def read(path: Path) -> str:
-    """A text file. Raises ValueError with one sentence when it is not there."""
+    """A text file. Raises ValueError with one sentence when it is not there, or no such file as a run has."""
     if not path.is_file():
         raise ValueError(
             f"{path} is missing: the run did not get as far as its summaries, or this is not a run's folder"
         )
-    return path.read_text(encoding="utf-8")
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path} has {size >> 20} MiB, and at most {LARGEST >> 20} are read: no run writes so much")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 (byte {error.start}): no run writes such a file") from error
 
 
 def load_table(path: Path, columns: Sequence[str], text: Collection[str] = TEXT) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""Checks of a stored run: `python -m harness validate results/<run>`."""

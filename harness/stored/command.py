@@ -1,0 +1,98 @@
+"""`python -m harness validate RUN [RUN ...]`: whether the files of a stored run say what they should.
+
+One line a check: `ok`, `note` for what can't be checked here and why, `FAILED` for what does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.job import Job
+from harness.stored.blocks import check_requests, check_status
+from harness.stored.check import Check, Sheet, failed, note, ok, read_object
+from harness.stored.digests import check_code, check_files, check_prompts
+from harness.stored.plan import same_plan, stored_job
+from harness.stored.summaries import check_summaries
+from harness.stored.tables import read_tables
+from harness.stored.times import check_latencies, check_order, check_telemetry, samples_of
+
+USERS_MISTAKE = 2
+
+
+def validate(folder: Path) -> list[Check]:
+    """Every check of one run. Raises ValueError with one sentence when the folder holds no run."""
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: name the folder of a run, such as results/<run>")
+    if not (folder / "manifest.json").is_file():
+        raise ValueError(f"{folder} has no manifest.json: it is no run's folder")
+    try:
+        manifest = read_object(folder / "manifest.json")
+        job = stored_job(folder, manifest)
+    except ValueError as error:
+        return [failed("manifest.json", str(error)), *read_tables(folder)[1]]
+    sheets, lines = read_tables(folder, whole=manifest.get("finished") is not None)
+    return [stage(manifest), same_plan(folder, job), *lines, *check_sheets(folder, job, manifest, sheets)]
+
+
+def stage(manifest: Mapping[str, Any]) -> Check:
+    """Whether the run calls itself finished."""
+    if manifest.get("finished") is None:
+        return note("manifest.json", f"the run is unfinished: begun {manifest.get('started')}, no end is stamped")
+    return ok("manifest.json", f"a run from {manifest.get('started')} to {manifest['finished']}")
+
+
+def check_sheets(folder: Path, job: Job, manifest: Mapping[str, Any], sheets: Mapping[str, Sheet]) -> Iterator[Check]:
+    """What the tables say together. A check whose table can't be read is left to the line on that table."""
+    status, samples, telemetry = (sheets.get(f"{name}.csv") for name in ("status", "samples", "telemetry"))
+    if status is not None:
+        yield check_status(job, status, manifest.get("finished") is not None)
+    if status is not None and samples is not None:
+        yield from check_requests(job, status, samples, sheets.get("p99_stops.csv"))
+    if samples is not None:
+        if strays := sorted(set(samples.column("case")) - set(job.cases)):
+            yield failed("samples", f"samples.csv has the case {strays[0][:40]}, which the run does not have")
+            return
+        timed = samples_of(samples)
+        yield check_latencies(job, timed)
+        yield check_order(timed, manifest)
+        if telemetry is not None:
+            yield from check_telemetry(timed, telemetry, manifest)
+        yield from check_summaries(folder, job, sheets)
+    yield check_prompts(job, manifest)
+    yield check_code(manifest)
+    yield check_files(folder, manifest)
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m harness validate", description=__doc__)
+    parser.add_argument("run", type=Path, nargs="+", help="folder of a run, such as results/<run>")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when every check of every run holds, 1 when one does not, 2 for what is no run."""
+    worst = 0
+    for folder in arguments(argv).run:
+        try:
+            lines = validate(folder)
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            worst = USERS_MISTAKE
+            continue
+        print(f"{folder}:")
+        for line in lines:
+            print(f"  {line.state:<6} {line.name:<22} {plain(line.text)}")
+        bad = sum(line.state == "FAILED" for line in lines)
+        print(f"  {bad} of {len(lines)} checks failed" if bad else f"  {len(lines)} checks, none failed")
+        worst = max(worst, int(bad > 0))
+    return worst
+
+
+def plain(text: str) -> str:
+    """A sentence on one line, without what a terminal would obey: it may quote a file."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

@@ -1,0 +1,1 @@
+"""Two runs, cell by cell: `python -m reports compare A B`."""

@@ -1,0 +1,265 @@
+"""`python -m reports compare A B`: verdicts, what is refused, what is said, and what is written."""
+
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import image
+
+from reports.__main__ import main
+from reports.compare.cells import cells_of
+from reports.compare.forest import MOST, forest
+from reports.compare.manifests import differences
+from reports.compare.verdict import holm
+from reports.run import SMOKE, load
+from tests.reports import pairs
+from tests.reports.pairs import CASES, WRITTEN, compare, manifest, times, verdicts
+from tests.synthetic import STORED, Spec, invent
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = ROOT / "results" / "published"
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A run of three cases in four blocks, with enough samples for a P99."""
+    return pairs.invented(tmp_path_factory.mktemp("first") / "first")
+
+
+@pytest.fixture
+def second(first, tmp_path):
+    """A copy, free to spoil."""
+    return shutil.copytree(first, tmp_path / "second")
+
+
+def test_a_run_against_itself_has_no_change(first, tmp_path, capsys):
+    assert compare(first, first, "--to", tmp_path / "out") == 0
+    found = verdicts(tmp_path / "out")
+    assert set(found.values()) <= {"same", "unclear"}
+    assert {key for key in found if key[0] != "Cold TTFT"} == {
+        *((metric, case, length) for metric in ("TTFT", "P99") for case in CASES for length in (10, 400)),
+        *(("Decode", case, start) for case in CASES for start in (10, 31)),
+    }
+    assert all(found["TTFT", case, 400] == "same" for case in CASES)
+    assert "B against A: 0 faster, 0 slower, " in capsys.readouterr().out
+
+
+def test_a_slower_cell_ends_the_gate_with_1(first, second, tmp_path, capsys):
+    times(second, 1.2, length=400)
+    assert compare(first, second, "--to", tmp_path / "out") == 1
+    found = verdicts(tmp_path / "out")
+    slower = {key for key, said in found.items() if said == "slower"}
+    assert ("TTFT", "jit", 400) in slower
+    assert slower <= {("TTFT", "jit", 400), ("P99", "jit", 400)}
+    assert f"0 faster, {len(slower)} slower" in capsys.readouterr().out
+
+
+def test_the_other_way_round_it_is_faster_and_the_gate_is_open(first, second, tmp_path):
+    times(second, 1.2, length=400)
+    assert compare(second, first, "--to", tmp_path / "out") == 0
+    assert verdicts(tmp_path / "out")["TTFT", "jit", 400] == "faster"
+
+
+def test_a_margin_decides_what_is_a_change(first, second):
+    times(second, 1.02)
+    assert compare(first, second) == 0
+    assert compare(first, second, "--margin", "1") == 1
+
+
+def test_the_ratio_is_of_the_medians_in_the_runs_own_tables(first, second):
+    times(second, 1.5)
+    a, b = load(first), load(second)
+    cells = {(cell.key.metric, cell.key.case, cell.key.first, cell.key.last): cell for cell in cells_of(a, b, 0.03)}
+    for row in a.ttft.itertuples():
+        assert cells["TTFT", row.case, row.prompt_length, row.prompt_length].a.value == pytest.approx(row.p50_ms)
+    for row in a.p99.itertuples():
+        assert cells["P99", row.case, row.prompt_length, row.prompt_length].a.value == pytest.approx(row.p99_ms)
+    for row in a.decode.itertuples():
+        assert cells["Decode", row.case, row.context_from, row.context_to].a.value == pytest.approx(row.p50_ms)
+    assert cells["TTFT", "jit", 400, 400].ratio.value == pytest.approx(1.5)
+
+
+def test_the_verdict_is_the_corrected_one(first, second, monkeypatch):
+    times(second, 1.2)
+    a, b = load(first), load(second)
+    cells = cells_of(a, b, 0.03)
+    assert [cell.p for cell in cells] == holm([cell.ratio.p for cell in cells])
+    assert any(cell.verdict == "slower" for cell in cells)
+    monkeypatch.setattr("reports.compare.cells.holm", lambda ps: [1.0] * len(ps))
+    assert not any(cell.verdict == "slower" for cell in cells_of(a, b, 0.03))
+    assert any(cell.alone == "slower" for cell in cells_of(a, b, 0.03))
+
+
+def test_ttft_is_taken_over_its_own_iterations(first, second, tmp_path):
+    for name in ("one", "other"):
+        shutil.copytree(first, tmp_path / name)
+        manifest(tmp_path / name, config__sweep__ttft_iterations=50)
+    cells = cells_of(load(tmp_path / "one"), load(tmp_path / "other"), 0.03)
+    assert {cell.a.n for cell in cells if cell.key.metric == "TTFT"} == {50 * 4}
+    assert {cell.a.n for cell in cells if cell.key.metric == "P99"} == {100 * 4}
+
+
+def test_nothing_hangs_on_luck(first, second, tmp_path):
+    times(second, 1.1)
+    for name in ("one", "other"):
+        compare(first, second, "--to", tmp_path / name)
+    for file in [*WRITTEN, "compare.png", "compare.pdf"]:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+
+
+UNLIKE = {
+    "GPU": ({"gpu__name": "Another"}, "GPU is Invented GPU in A and Another in B"),
+    "driver": ({"gpu__driver": "1.0"}, "driver is 0.0 in A and 1.0 in B"),
+    "torch": ({"versions__torch": "9"}, "torch is 0.0 (invented) in A and 9 in B"),
+    "CUDA": ({"versions__cuda": "13.9"}, "CUDA is not stated in A and 13.9 in B"),
+    "weights": ({"model__digest": "2" * 64}, "digest of the weights is 000000000000 in A and 222222222222 in B"),
+    "dtype": ({"model__dtype": "bfloat16"}, "dtype is float16 in A and bfloat16 in B"),
+    "protocol": ({"protocol": "paper"}, "protocol is controlled in A and paper in B"),
+    "prompts": ({"prompt_digest": "3" * 64}, "digest of the prompts is 111111111111 in A and 333333333333 in B"),
+    "sweep": ({"config__sweep__pause_ms": 5}, "sweep.pause_ms is not stated in A and 5 in B"),
+    "clock": ({"config__protocol": {"clock": "server"}}, "protocol.clock is client in A and server in B"),
+    "rehearse": ({"config__protocol": {"rehearse": True}}, "protocol.rehearse is not stated in A and true in B"),
+    "procedure": ({"config__cases__jit__procedure": {"prompt": "sentence"}}, "jit.procedure.prompt is random in A"),
+    "option": ({"config__cases__jit__decode": "recompute"}, "cases.jit.procedure.decode is kv_cache in A"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNLIKE)
+def test_unlike_runs_are_refused_and_forced_with_a_word(first, second, tmp_path, capsys, kind):
+    changes, said = UNLIKE[kind]
+    manifest(second, **changes)
+    assert compare(first, second) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("reports: the runs differ in what matters (")
+    assert printed.err.count("\n") == 1
+    assert said in printed.err
+    assert compare(first, second, "--force", "--to", tmp_path / "out") == 0
+    head = "FORCED: the runs differ in 1 thing that matters"
+    assert capsys.readouterr().out.splitlines()[0] == f"Compared runs – {head}"
+    assert all(head in (tmp_path / "out" / name).read_text() for name in ("compare.md", "compare_runs.md"))
+    assert said.split(" is ")[0].replace("_", "\\_") in (tmp_path / "out" / "compare_runs.md").read_text()
+
+
+def test_a_change_of_the_code_or_of_an_option_is_said_and_compared(first, second):
+    manifest(second, code_digest="4" * 64, config__cases__jit__jit={"backend": "triton"}, config__seed=7)
+    found = {one.what: one for one in differences(load(first), load(second))}
+    assert set(found) == {"code", "cases.jit.jit", "seed"} | set()
+    assert not any(one.matters for one in found.values())
+    assert compare(first, second) == 0
+
+
+def test_cases_of_one_run_only_and_those_that_failed_are_said(first, tmp_path, capsys):
+    spec = Spec(cases=("baseline", "jit", "eager"), missing=("jit",), wrong=("eager",), lengths=(10, 400), blocks=4,
+                iterations=100)  # fmt: skip
+    other = invent(tmp_path / "other", spec)
+    assert compare(first, other, "--to", tmp_path / "out") == 0
+    out = capsys.readouterr().out
+    assert "CUDA Graph is not in B." in out
+    assert "Eager (control) is not in A." in out
+    assert "B: JIT-Only: 0 of 4 blocks ended well; unavailable: package tensorrt_llm is not installed" in out
+    assert "3 not compared" in out.splitlines()[-1]
+    assert {key[1] for key, said in verdicts(tmp_path / "out").items() if said == ""} == {"jit", "cuda_graph", "eager"}
+
+
+def test_an_unfinished_run_and_a_lost_block_are_said(first, second, capsys):
+    status = (second / "status.csv").read_text().splitlines(keepends=True)
+    (second / "status.csv").write_text("".join(status[:-1]))
+    assert compare(first, second) == 0
+    out = capsys.readouterr().out
+    assert "interrupted: 11 of 12 blocks" in out
+    assert "B: CUDA Graph: 3 of 4 blocks ended well; the run ended before the others." in out
+
+
+def test_too_few_samples_for_a_p99_are_said(first, second, capsys):
+    frame = pd.read_csv(second / "p99.csv").assign(supported=False)
+    frame.to_csv(second / "p99.csv", index=False)
+    assert compare(first, second) == 0
+    out = capsys.readouterr().out
+    assert "P99: 6 of the TTFT cells have too few samples for one in A or B." in out
+    assert "\n P99 " not in out
+
+
+def test_one_block_gives_no_interval(tmp_path, capsys):
+    run = invent(tmp_path / "run", Spec(cases=("baseline",), missing=(), wrong=(), blocks=1))
+    slow = shutil.copytree(run, tmp_path / "slow")
+    times(slow, 3.0, case="baseline")
+    assert compare(run, slow) == 0
+    out = capsys.readouterr().out
+    assert "One block in A and B: how far blocks lie apart is not known, so there is no interval." in out
+    assert "0 faster, 0 slower, 0 same" in out
+
+
+def test_runs_without_a_common_case_are_no_open_gate(first, tmp_path, capsys):
+    other = invent(tmp_path / "other", Spec(cases=("eager",), missing=(), wrong=(), lengths=(10, 400), blocks=4))
+    assert compare(first, other, "--force") == 2
+    assert "have no samples of the same case: there is nothing to compare" in capsys.readouterr().err
+
+
+def test_a_smoke_run_is_stamped(tmp_path, capsys):
+    run = invent(tmp_path / "run", Spec(cases=("baseline",), missing=(), wrong=(), smoke=True))
+    assert compare(run, run, "--to", tmp_path / "out") == 0
+    assert SMOKE in capsys.readouterr().out
+    assert SMOKE in (tmp_path / "out" / "compare.md").read_text()
+
+
+def test_a_run_from_before_latency_ms_is_compared_by_the_clients_clock(first, second):
+    frame = pd.read_csv(second / "samples.csv", keep_default_na=False).drop(columns=["latency_ms", "capturing"])
+    frame.to_csv(second / "samples.csv", index=False)
+    assert compare(first, second) == 0
+
+
+def test_the_figure_has_a_point_a_cell_and_is_not_blank(first, second, tmp_path):
+    times(second, 1.2)
+    compare(first, second, "--to", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == WRITTEN | {"compare.png", "compare.pdf"}
+    pixels = image.imread(tmp_path / "out" / "compare.png")
+    assert np.ptp(pixels[..., :3]) > 0.5
+    cells = cells_of(load(first), load(second), 0.03)
+    plot = forest(cells, "title", "facts", False, 0.03)
+    points = [line for axes in plot.figure.axes for line in axes.lines if line.get_marker() in ("o", "x")]
+    assert len(points) == sum(not math.isnan(cell.ratio.value) for cell in cells)
+    drawn = {round(float(line.get_xdata()[0]), 9) for line in points}
+    assert drawn == {round(math.log(cell.ratio.value), 9) for cell in cells}
+
+
+def test_every_metric_has_a_float_of_its_own(first, tmp_path):
+    compare(first, first, "--to", tmp_path / "out")
+    text = (tmp_path / "out" / "compare.tex").read_text()
+    assert [line[19:-1] for line in text.splitlines() if line.startswith("\\label")] == [
+        "ttft",
+        "p99",
+        "decode",
+        "cold-ttft",
+    ]
+    assert text.count(r"\toprule") == 4
+    assert "[U+" not in text
+
+
+def test_too_many_cells_for_a_figure_are_said(first, second):
+    cells = cells_of(load(first), load(second), 0.03) * MOST
+    plot = forest(cells, "title", "facts", False, 0.03)
+    assert plot.figure is None
+    assert "more than a figure can show" in plot.reason
+
+
+def test_the_stored_runs_compare(capsys):
+    """Two published runs of unlike age, and the exit code of the command itself."""
+    call = [
+        sys.executable,
+        "-m",
+        "reports",
+        "compare",
+        PUBLISHED / "h200-2026-11-21",
+        PUBLISHED / "h200-2026-11-21-default",
+    ]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "104 cells of this page" in done.stdout
+    assert main(["compare", str(PUBLISHED / "h200-2026-11-21-paper"), str(STORED)]) == 2
+    assert "the runs differ in what matters" in capsys.readouterr().err

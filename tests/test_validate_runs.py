@@ -1,0 +1,230 @@
+"""`python -m harness validate`: the committed runs hold, and every kind of damage is seen in one sentence."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import manifest, schema
+from harness.stored import tables
+from harness.stored.check import Check
+from harness.stored.command import main, validate
+from harness.stored.digests import check_code
+from harness.stored.summaries import alike
+from tests import runs
+from tests.damage import DAMAGE, field, forget_digests
+
+ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = sorted(path.parent for path in (ROOT / "results" / "published").glob("*/manifest.json"))
+
+
+def failures(folder: Path) -> list[Check]:
+    return [line for line in validate(folder) if line.state == "FAILED"]
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
+def test_the_committed_runs_hold(folder):
+    lines = validate(folder)
+    assert [line for line in lines if line.state == "FAILED"] == []
+    held = {line.name for line in lines if line.state == "ok"}
+    assert {"samples.csv", "requests", "latencies", "order", "telemetry", "ttft.csv again"} <= held
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of fake cases as the harness leaves it."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert runs.execute_in(folder, "sweep.blocks=2") == 0
+    return folder
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+def test_a_run_of_today_has_nothing_left_to_check(whole):
+    lines = {line.name: line for line in validate(whole)}
+    assert failures(whole) == []
+    assert {name for name, line in lines.items() if line.state == "note"} <= {
+        "telemetry",
+        "code",
+        "equivalence.csv again",
+    }
+    assert lines["files"].text == "all 8 CSVs are what the run wrote, by their digests"
+    assert lines["plan"].state == lines["blocks"].state == lines["prompts"].state == "ok"
+
+
+def test_requests_that_the_clock_had_a_say_in_are_counted_against_what_stopped_them(tmp_path):
+    folder = tmp_path / "run"
+    automatic = ["sweep.p99_iterations=auto", "sweep.p99_width=0.5", "sweep.p99_budget_s=1"]
+    assert runs.execute_in(folder, "sweep.blocks=2", *automatic) == 0
+    assert failures(folder) == []
+    forget_digests(folder)
+    path = folder / "p99_stops.csv"
+    head, first, *rest = path.read_text().splitlines()
+    fields = first.split(",")
+    fields[3] = str(int(fields[3]) + 1)
+    path.write_text("\n".join([head, ",".join(fields), *rest, ""]))
+    assert [line.name for line in failures(folder)] == ["requests"]
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_seen_in_one_sentence(copy, kind, capsys):
+    """By its own check, whether or not there are digests."""
+    spoil, said = DAMAGE[kind]
+    forget_digests(copy)
+    spoil(copy)
+    assert main([str(copy)]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = [line for line in printed.out.splitlines() if "FAILED" in line]
+    assert any(said in line for line in lines), lines
+
+
+def test_an_edit_that_all_else_allows_is_seen_by_its_digest(copy):
+    field(copy / "status.csv", 1, "load_s", "0.125")
+    assert [line.text for line in failures(copy)] == [
+        "status.csv is not the file that the run wrote: its digest differs"
+    ]
+    forget_digests(copy)
+    assert failures(copy) == []
+    (note,) = [line for line in validate(copy) if line.name == "files"]
+    assert note.state == "note"
+    assert "no digest of each CSV" in note.text
+
+
+def test_printed_digits_may_turn_in_the_last_place_only():
+    assert alike("1.00000001", "1.00000001")
+    assert alike("1.00000001", "1.00000001e0")
+    assert alike("123456789", "123456789.1")
+    assert not alike("1.00000001", "1.00000002")
+    assert not alike("1.5", "")
+    assert not alike("True", "False")
+
+
+def test_a_run_that_was_gone_on_with_holds_too(copy):
+    assert runs.execute_in(copy, "sweep.blocks=2") == 0
+    assert json.loads((copy / "manifest.json").read_text())["resumed"]
+    assert failures(copy) == []
+
+
+def test_files_lost_or_added_are_seen(copy):
+    (copy / "more.csv").write_text("a\n1\n")
+    assert [line.text for line in failures(copy)] == ["more.csv came after the run"]
+    assert ("more.csv", "note") in [(line.name, line.state) for line in validate(copy)]
+    (copy / "more.csv").unlink()
+    (copy / "telemetry.csv").unlink()
+    assert "telemetry.csv is missing" in [line.text for line in failures(copy)]
+
+
+def test_a_large_file_is_refused_unread(copy, monkeypatch):
+    monkeypatch.setitem(tables.read_sheet.__globals__["MOST"], ".csv", 100)
+    assert any("at most 0 are read" in line.text for line in failures(copy))
+
+
+def test_a_run_marked_unfinished_may_lack_blocks(copy):
+    forget_digests(copy)
+    stored = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**stored, "finished": None}))
+    rows = (copy / "status.csv").read_text().splitlines(keepends=True)
+    case, block, *_ = rows.pop().split(",")
+    (copy / "status.csv").write_text("".join(rows))
+    kept = [
+        row for row in (copy / "samples.csv").read_text().splitlines(True) if not row.startswith(f"{case},{block},")
+    ]
+    (copy / "samples.csv").write_text("".join(kept))
+    for name in ("ttft", "p99", "decode", "equivalence"):
+        (copy / f"{name}.csv").unlink()
+    assert failures(copy) == []
+    absent = [line.name for line in validate(copy) if line.text == "not there yet: the run is unfinished"]
+    assert absent == ["ttft.csv", "p99.csv", "decode.csv", "equivalence.csv"]
+    (line,) = [line for line in validate(copy) if line.name == "blocks"]
+    assert (line.state, line.text[:14]) == ("note", "3 of 4 planned")
+
+
+def test_telemetry_must_go_forward_and_explain_every_sample(copy):
+    forget_digests(copy)
+    started = [row.split(",")[6] for row in (copy / "samples.csv").read_text().splitlines()[1:]]
+    head = ",".join(schema.TELEMETRY)
+    readings = [f"{int(time) - 5}{',' * (len(schema.TELEMETRY) - 1)}" for time in sorted(started, key=int)]
+    (copy / "telemetry.csv").write_text("\n".join([head, *readings, ""]))
+    assert failures(copy) == []
+    (copy / "telemetry.csv").write_text("\n".join([head, *reversed(readings), ""]))
+    assert [line.text for line in failures(copy)] == ["telemetry.csv row 3 is not later than the one above it"]
+    (copy / "telemetry.csv").write_text("\n".join([head, *(row.replace(",,", ",1980,", 1) for row in readings), ""]))
+    assert ["no reading beside it does" in line.text for line in failures(copy)] == [True]
+
+
+def test_code_is_held_against_the_commit_that_the_manifest_names(tmp_path):
+    digest = manifest.code_digest(ROOT)
+    assert check_code({"code_digest": digest, "git": {"same_code_as": "--output=/tmp/x"}}).state == "FAILED"
+    assert check_code({"code_digest": digest, "git": {"same_code_as": "0" * 40}}).state == "note"
+    assert check_code({"code_digest": digest, "git": {"sha": "0" * 40, "dirty": True}}).state == "note"
+    for call in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
+        (tmp_path / "harness").mkdir(exist_ok=True)
+        (tmp_path / "harness" / "a.py").write_text("x = 1\n")
+        subprocess.run(["git", *call], cwd=tmp_path, check=True)
+    sha = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    told = {"git": {"sha": sha, "dirty": False}}
+    assert check_code({**told, "code_digest": manifest.code_digest(tmp_path)}, tmp_path).state == "ok"
+    assert check_code({**told, "code_digest": digest}, tmp_path).state == "FAILED"
+
+
+def test_what_is_no_run_is_refused_in_one_sentence(tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert main([str(tmp_path)]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in errors] == ["error", "error"]
+    assert errors[1].endswith("has no manifest.json: it is no run's folder")
+
+
+def test_the_worst_of_several_runs_is_the_exit_code(whole, copy, tmp_path):
+    (copy / "samples.csv").unlink()
+    assert main([str(whole), str(copy)]) == 1
+    assert main([str(tmp_path / "nowhere"), str(whole)]) == 2
+
+
+def test_the_command_line_knows_validate(whole):
+    call = [sys.executable, "-m", "harness", "validate", str(whole)]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].endswith("checks, none failed")
+
+
+def test_a_resumed_run_has_no_digests_until_its_end(copy):
+    path = copy / "manifest.json"
+    assert json.loads(path.read_text())["files"]["samples.csv"]
+    manifest.resumed(path, "2026-01-01T00:00:00+00:00")
+    stored = json.loads(path.read_text())
+    assert "files" not in stored
+    assert stored["finished"] is None
+    manifest.finish(path)
+    assert json.loads(path.read_text())["files"] == manifest.file_digests(copy)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_whatever_happens_to_a_byte_nothing_but_sentences_come(copy, seed, capsys):
+    draw = random.Random(seed)
+    path = draw.choice([*sorted(copy.glob("*.csv")), copy / "manifest.json", copy / "job.json"])
+    data = bytearray(path.read_bytes())
+    for _ in range(draw.choice((1, 3, 30))):
+        at = draw.randrange(len(data))
+        data[at : at + draw.choice((0, 1, 1, 9))] = draw.choice(
+            (b"", b"\x00", b"\n", b'"', b"\xff", b",", b"9e999", b"[[{")
+        )
+    path.write_bytes(bytes(data))
+    assert main([str(copy)]) in (0, 1)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_every_column_of_the_schema_has_a_type():
+    assert [column for columns in tables.TABLES.values() for column in columns if not tables.typed(column)] == []
