@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from harness.contract import Case
@@ -48,17 +48,23 @@ def planned(job: Job, block: int) -> bool:
 
 
 def spans(job: Job, name: str, case: Case, clock: Clock = time.perf_counter_ns) -> list[Span]:
-    """The card at rest with the case loaded, then each prompt length, then decode steps."""
+    """The card at rest with the case loaded, then requests of a few prompt lengths, then decode steps."""
     with quiet_collector():
         _, began, ended = span(job.energy_s, clock, lambda: time.sleep(LEAD_S / 8))
         found = [Span("rest", 0, 0, 0, began, ended)]
-        for length in sorted(job.sweep.prompt_lengths):
+        for length in few(job.sweep.prompt_lengths):
             n, began, ended = span(job.energy_s, clock, prefills(job, name, case, length))
             found.append(Span("ttft", length, n, n * length, began, ended))
         if job.sweep.decode_sequences:
             n, began, ended = span(job.energy_s, clock, steps(job, name, case))
             found.append(Span("decode", job.sweep.decode_prompt_length, n, n, began, ended))
     return found
+
+
+def few(lengths: Sequence[int]) -> list[int]:
+    """The shortest, the middle and the longest: each takes seconds, and what lies between them can be read off."""
+    ordered = sorted(set(lengths))
+    return sorted({ordered[0], ordered[len(ordered) // 2], ordered[-1]})
 
 
 def span(seconds: float, clock: Clock, work: Work) -> tuple[int, int, int]:

@@ -52,6 +52,11 @@ def test_each_kind_of_request_has_a_span_of_its_own(make_job, fake, clock):
                for before, after in itertools.pairwise(found))  # fmt: skip
 
 
+def test_of_many_lengths_three_are_measured():
+    assert energy.few([400, 10, 50, 100, 150, 200, 250, 300, 350]) == [10, 200, 400]
+    assert energy.few([7]) == [7]
+
+
 def test_a_sequence_that_ends_is_followed_by_the_next(make_job, fake):
     step = energy.steps(make_job(), "fake", fake)
     tokens = [step() for _ in range(10)]

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from harness.job import CaseJob, Job, SweepJob, read_job
 from harness.plan import order_of
@@ -112,6 +112,11 @@ def with_sentence(job: Job, path: Path) -> Job:
     return replace(job, sentence=words, end_id=facts.count("end_id", 0), vocab_size=facts.count("vocab_size"))
 
 
+def p99_of(facts: Facts, place: str) -> int | Literal["auto"]:
+    """Requests that P99 is taken over, or that it was measured until it was known."""
+    return "auto" if facts.get(place, (int, str)) == "auto" else facts.count(place)
+
+
 def sweep_of(facts: Facts) -> SweepJob:
     """What is measured how often."""
     at = "config.sweep."
@@ -124,7 +129,7 @@ def sweep_of(facts: Facts) -> SweepJob:
     return SweepJob(
         prompt_lengths=facts.counts(f"{at}prompt_lengths"),
         ttft_iterations=facts.count(f"{at}ttft_iterations"),
-        p99_iterations=facts.count(f"{at}p99_iterations"),
+        p99_iterations=p99_of(facts, f"{at}p99_iterations"),
         warmup_iterations=facts.count(f"{at}warmup_iterations"),
         pause_ms=0.0,
         blocks=facts.count(f"{at}blocks", most=MOST_BLOCKS),
