@@ -87,7 +87,7 @@ MISTAKES = [
     (["+foo=1"], "unknown key 'foo'"),
     (["+sweep.foo=1"], "unknown key 'sweep.foo'"),
     (["model=tinny"], "model=tinny: no such choice; allowed: checkpoint, llama2_7b"),
-    (["experiment=smok"], "experiment=smok: no such choice; allowed: ablation, attribution, background_capture,"),
+    (["experiment=smok"], "experiment=smok: no such choice; allowed: aa, ablation, attribution, background_capture,"),
     (["case@cases.jit=nope"], "no such choice; allowed: baseline"),
     (["model=checkpoint"], "model.weights has no value"),
     (["run=[a"], "cannot read the override 'run=[a'"),

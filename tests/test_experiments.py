@@ -36,7 +36,7 @@ def run(name: str, folder: Path, *overrides: str) -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_names_itself_and_passes_the_checks(name):
     config = composed(name)
-    assert config.study == (None if name == "paper" else name), "paper is a plain comparison by another protocol"
+    assert config.study == (None if name in ("paper", "engines") else name), "these two are plain comparisons"
     check(config)
     check(composed(name, *CPU))
 

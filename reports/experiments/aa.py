@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
-from pathlib import Path
 
 import pandas as pd
 
-from reports import style
+from reports import significance, style
+from reports.blockwise import AVERAGE, holm, range_label
 from reports.canvas import canvas, end_labels
 from reports.experiments.section import Field, Record, Section, figure, table_of
 from reports.overview import METRICS, values_of
 from reports.plots import Plot
-from reports.run import Run, load_table
+from reports.run import Run
 from reports.table import Table, number
 
 TITLE = "A against A"
@@ -23,11 +23,11 @@ TEXT = (
     "number, and hardly any behind it."
 )
 LEVEL = 0.05
-SIGNIFICANCE = ("pair", "metric", "cell", "ratio", "low", "high", "p", "holm_p", "verdict")
+FIELDS = ("pair", "metric", "cell", "ratio", "low", "high", "p", "holm_p", "verdict")
 LEAST_REACH = 1.0
 """Per cent that the figure shows at least: differences below look as small as they are."""
-WORDS = {"pair", "metric", "cell", "verdict"}
-NONE = "significance.csv is not in this run's folder: ratios are shown, and no share of significant ones."
+TESTS = "Paired t-tests over blocks; Holm's correction is over all cells of a pair."
+NONE = "Too few blocks for any test: ratios are shown, and no share of significant ones."
 
 
 def section(run: Run) -> Section:
@@ -37,27 +37,51 @@ def section(run: Run) -> Section:
 
 def tables(run: Run, name: str) -> list[Table]:
     """Ratios of every cell, and for each pair how many of them are significant."""
-    found, cells = significance(run.path), ratio_table(run, name)
-    return [cells] if found is None else [share_table(run, name, found), tests_table(run, name, found), cells]
+    found, cells = tested(run), ratio_table(run, name)
+    return [cells] if found.empty else [share_table(run, name, found), tests_table(run, name, found), cells]
 
 
-def significance(folder: Path) -> pd.DataFrame | None:
-    """significance.csv of a run or of its report, None where there is none. Raises ValueError with one sentence."""
-    for path in (folder / "significance.csv", folder / "report" / "significance.csv"):
-        if path.is_file():
-            others = set(pd.read_csv(path, nrows=0).columns) - set(SIGNIFICANCE)
-            return load_table(path, SIGNIFICANCE, text=WORDS | others)
-    return None
+def tested(run: Run) -> pd.DataFrame:
+    """The tests of every prompt length and context range, averages apart, corrected over all cells of a pair.
+
+    A ratio is the later case's value over the earlier one's. Empty where there are too few blocks for any test.
+    """
+    parts = [significance.tests(run, metric).assign(metric=metric) for metric in significance.POOLED]
+    found = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    found = found[~found["row"].isin((AVERAGE, range_label(run, *run.whole)))]
+    if not found["p"].notna().any():
+        return found.iloc[:0]
+    order = {case: place for place, case in enumerate(run.cases)}
+    turned = found["case"].map(order) > found["over"].map(order)
+    one, other = (
+        found[column].where(~turned, found[swapped]) for column, swapped in (("case", "over"), ("over", "case"))
+    )
+    upside = 1 / found[["ratio", "low", "high"]]
+    found = found.assign(
+        pair=[f"{run.cases[later]} over {run.cases[first]}" for first, later in zip(one, other, strict=True)],
+        cell=found["row"],
+        ratio=found["ratio"].where(~turned, upside["ratio"]),
+        low=found["low"].where(~turned, upside["high"]),
+        high=found["high"].where(~turned, upside["low"]),
+    )
+    return pd.concat([corrected(own) for _, own in found.groupby("pair", sort=False)], ignore_index=True)
+
+
+def corrected(own: pd.DataFrame) -> pd.DataFrame:
+    """With `holm_p` over all of these cells, and what that makes of each."""
+    holm_p = holm(own["p"].to_numpy(dtype=float))
+    verdict = ["not tested" if math.isnan(p) else "differs" if p <= LEVEL else "no difference" for p in holm_p]
+    return own.assign(holm_p=holm_p, verdict=verdict)
 
 
 def share_table(run: Run, name: str, found: pd.DataFrame) -> Table:
     """One row a pair: cells that were tested, and those that are significant before and behind the correction."""
     rows: list[Record] = []
     for pair, own in found.groupby("pair", sort=False):
-        tested = own[own["holm_p"].notna() | own["p"].notna()]
+        known = own[own["p"].notna()]
         rows.append({
-            "label": str(pair), "key": "Pair", "n": len(tested),
-            "significant": int((tested["holm_p"] < LEVEL).sum()), "uncorrected": int((tested["p"] < LEVEL).sum()),
+            "label": str(pair), "key": "Pair", "n": len(known),
+            "significant": int((known["holm_p"] < LEVEL).sum()), "uncorrected": int((known["p"] < LEVEL).sum()),
             "least_ratio": own["ratio"].min(), "greatest_ratio": own["ratio"].max(),
         })  # fmt: skip
     fields = [
@@ -66,7 +90,7 @@ def share_table(run: Run, name: str, found: pd.DataFrame) -> Table:
         Field("p below 5 %, uncorrected", lambda row: share(row["uncorrected"], row["n"])),
         figure("Least ratio", "least_ratio", 3), figure("Greatest ratio", "greatest_ratio", 3),
     ]  # fmt: skip
-    facts = f"A cell is a metric at a prompt length or context range. {run.facts()}"
+    facts = f"A cell is a metric at a prompt length or context range. {run.facts(run.ttft['n'])}"
     return table_of(run, f"{name}_share", "Cells that are called significantly different", fields, rows, facts)
 
 
@@ -76,8 +100,8 @@ def share(count: int, of: int) -> str:
 
 
 def tests_table(run: Run, name: str, found: pd.DataFrame) -> Table:
-    """Every cell of significance.csv as it stands there."""
-    records = found[list(SIGNIFICANCE)].to_dict("records")
+    """Every cell that was tested."""
+    records = found[list(FIELDS)].to_dict("records")
     rows = [{**{str(key): value for key, value in one.items()}, "label": one["pair"], "key": "Pair"} for one in records]
     fields = [
         Field("Metric", lambda row: str(row["metric"]), left=True), Field("Cell", lambda row: str(row["cell"])),
@@ -85,7 +109,14 @@ def tests_table(run: Run, name: str, found: pd.DataFrame) -> Table:
         figure("p", "p", 3), figure("p (Holm)", "holm_p", 3),
         Field("Verdict", lambda row: str(row["verdict"]), left=True),
     ]  # fmt: skip
-    return table_of(run, f"{name}_tests", "Cell by cell", fields, rows, f"From significance.csv. {run.facts()}")
+    return table_of(
+        run,
+        f"{name}_tests",
+        "Cell by cell",
+        fields,
+        rows,
+        f"Paired t-tests over blocks; Holm's correction is over all cells of a pair. {run.facts()}",
+    )
 
 
 def interval(value: float, low: float, high: float) -> str:
@@ -117,7 +148,7 @@ def ratio_table(run: Run, name: str) -> Table:
         Field("Metric", lambda row: str(row["metric"]), left=True),
         Field("Prompt tokens", lambda row: f"{row['place']:.0f}"), figure("Ratio", "ratio", 3),
     ]  # fmt: skip
-    there = significance(run.path) is not None
+    there = not tested(run).empty
     lost = [run.missing(case) for case in run.cases if run.lost_blocks(case)]
     words = [*lost, *([] if there else [NONE]), "TTFT and decode: of medians; decode over its whole range."]
     counts = run.ttft["n"]
