@@ -109,14 +109,8 @@ def tests_table(run: Run, name: str, found: pd.DataFrame) -> Table:
         figure("p", "p", 3), figure("p (Holm)", "holm_p", 3),
         Field("Verdict", lambda row: str(row["verdict"]), left=True),
     ]  # fmt: skip
-    return table_of(
-        run,
-        f"{name}_tests",
-        "Cell by cell",
-        fields,
-        rows,
-        f"Paired t-tests over blocks; Holm's correction is over all cells of a pair. {run.facts()}",
-    )
+    facts = f"{TESTS} {run.facts(run.ttft['n'])}"
+    return table_of(run, f"{name}_tests", "Cell by cell", fields, rows, facts)
 
 
 def interval(value: float, low: float, high: float) -> str:
