@@ -131,9 +131,9 @@ def contrast(logs: Array, pooled: float) -> Contrast:
     return Contrast(math.exp(pooled), math.exp(pooled - reach), math.exp(pooled + reach), p, len(logs))
 
 
-def holm(values: Array) -> Array:
+def holm(values: npt.ArrayLike) -> Array:
     """Holm's step-down correction of p-values over all of them; NaN (not tested) neither counts nor changes."""
-    found = np.array(values, dtype=float)
+    found: Array = np.array(values, dtype=np.float64)
     tested = np.flatnonzero(~np.isnan(found))
     order = tested[np.argsort(found[tested], kind="stable")]
     steps = found[order] * np.arange(len(order), 0, -1)

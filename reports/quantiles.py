@@ -30,10 +30,15 @@ class Estimate(NamedTuple):
 NOTHING = Estimate(math.nan, math.nan, math.nan)
 
 
+def rank(n: int, p: float) -> int:
+    """Rank, from 1, of the quantile of n values: the smallest k with k/n >= p, as in the harness's summaries."""
+    return max(1, math.ceil(n * p - 1e-9))  # n * p of an exact rank may come out a hair above it
+
+
 def at(values: Array, p: float) -> Array:
     """The smallest value with a share of at least p at or below it, along the last axis."""
-    rank = max(1, math.ceil(values.shape[-1] * p - 1e-9))  # n * p of an exact rank may come out a hair above it
-    return np.partition(values, rank - 1, axis=-1)[..., rank - 1]
+    place = rank(values.shape[-1], p) - 1
+    return np.partition(values, place, axis=-1)[..., place]
 
 
 @lru_cache(maxsize=4096)

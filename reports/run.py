@@ -219,6 +219,19 @@ def load(path: Path) -> Run:
             ("equivalence", schema.EQUIVALENCE_ALWAYS),
         )
     }
+    as_today(frames)
+    names = config["run"] if config.get("study") else places(config["run"])  # an experiment has an order of its own
+    cases = told_apart({name: str(config["cases"][name]["title"]) for name in names})
+    for name, frame in frames.items():
+        if stray := sorted(set(frame["case"]) - set(cases)):
+            raise ValueError(
+                f"{path / name}.csv names the case {stray[0]}, which the run of manifest.json does not have"
+            )
+    return Run(path=path, manifest=manifest, cases=cases, **frames)
+
+
+def as_today(frames: dict[str, pd.DataFrame]) -> None:
+    """Give tables of older runs the columns that came later, filled with what they would have said."""
     for name, columns in (("status", schema.STATUS), ("equivalence", schema.EQUIVALENCE)):  # as they are today
         new = {column: "" if column in TEXT else math.nan for column in columns if column not in frames[name]}
         frames[name] = frames[name].assign(**new)
@@ -231,14 +244,6 @@ def load(path: Path) -> Run:
     )
     for name in ("ttft", "decode"):
         frames[name] = frames[name].assign(**{} if "coalesced" in frames[name] else {"coalesced": 0})
-    names = config["run"] if config.get("study") else places(config["run"])  # an experiment has an order of its own
-    cases = told_apart({name: str(config["cases"][name]["title"]) for name in names})
-    for name, frame in frames.items():
-        if stray := sorted(set(frame["case"]) - set(cases)):
-            raise ValueError(
-                f"{path / name}.csv names the case {stray[0]}, which the run of manifest.json does not have"
-            )
-    return Run(path=path, manifest=manifest, cases=cases, **frames)
 
 
 def told_apart(titles: dict[str, str]) -> dict[str, str]:

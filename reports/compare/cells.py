@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from reports.blockwise import holm
 from reports.compare.resample import Measured, measured
-from reports.compare.verdict import Ratio, Verdict, holm, ratio_of, verdict
+from reports.compare.verdict import Ratio, Verdict, ratio_of, verdict
 from reports.run import Run
 
 NAN = math.nan
@@ -65,7 +66,7 @@ def cells_of(a: Run, b: Run, margin: float) -> list[Cell]:
     cells = [cell for case in dict.fromkeys([*a.cases, *b.cases]) for cell in case_cells(a, b, case)]
     if all(math.isnan(cell.ratio.value) for cell in cells):
         raise ValueError(f"{a.path} and {b.path} have no samples of the same case: there is nothing to compare")
-    adjusted = holm([cell.ratio.p for cell in cells])
+    adjusted = map(float, holm([cell.ratio.p for cell in cells]))
     return [judged(cell, p, margin) for cell, p in zip(cells, adjusted, strict=True)]
 
 

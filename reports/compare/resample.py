@@ -20,6 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from reports.quantiles import rank
+
 Floats = npt.NDArray[np.float64]
 WHOLE = 7
 """Up to so many blocks every way to draw them is taken, with its probability; with more, DRAWS random ones are."""
@@ -34,11 +36,6 @@ class Measured(NamedTuple):
     n: int
     blocks: int
     variance: float
-
-
-def rank(n: int, p: float) -> int:
-    """Rank, from 1, of the empirical quantile: the smallest k with k/n >= p, as in the harness's summaries."""
-    return max(1, math.ceil(n * p - 1e-9))
 
 
 def compositions(total: int, parts: int) -> Iterator[tuple[int, ...]]:

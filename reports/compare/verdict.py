@@ -12,7 +12,6 @@ and they do: they share blocks. `same` is not corrected: to say it wrongly misse
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from scipy.stats import t as student
@@ -57,16 +56,6 @@ def ratio_of(a: Measured, b: Measured) -> Ratio:
 def bounded(log: float) -> float:
     """exp without overflow: an interval from two blocks may reach very far."""
     return math.exp(min(max(log, -700.0), 700.0))
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's adjusted p of each; NaN are no tests, and stay."""
-    order = sorted((place for place, p in enumerate(ps) if not math.isnan(p)), key=lambda place: ps[place])
-    adjusted, largest = list(ps), 0.0
-    for step, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - step) * ps[place]))
-        adjusted[place] = largest
-    return adjusted
 
 
 def verdict(ratio: Ratio, p: float, margin: float = MARGIN) -> Verdict:

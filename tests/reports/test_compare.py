@@ -12,10 +12,10 @@ import pytest
 from matplotlib import image
 
 from reports.__main__ import main
+from reports.blockwise import holm
 from reports.compare.cells import cells_of
 from reports.compare.forest import MOST, forest
 from reports.compare.manifests import differences
-from reports.compare.verdict import holm
 from reports.run import SMOKE, load
 from tests.reports import pairs
 from tests.reports.pairs import CASES, WRITTEN, compare, manifest, times, verdicts
@@ -88,7 +88,7 @@ def test_the_verdict_is_the_corrected_one(first, second, monkeypatch):
     times(second, 1.2)
     a, b = load(first), load(second)
     cells = cells_of(a, b, 0.03)
-    assert [cell.p for cell in cells] == holm([cell.ratio.p for cell in cells])
+    assert [cell.p for cell in cells] == holm([cell.ratio.p for cell in cells]).tolist()
     assert any(cell.verdict == "slower" for cell in cells)
     monkeypatch.setattr("reports.compare.cells.holm", lambda ps: [1.0] * len(ps))
     assert not any(cell.verdict == "slower" for cell in cells_of(a, b, 0.03))
