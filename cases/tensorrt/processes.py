@@ -19,7 +19,7 @@ from mpi4py.futures import MPIPoolExecutor
 with MPIPoolExecutor(max_workers=1) as pool:
     print(pool.submit(len, "spawned").result())
 """
-PROBE_S, END_S, POLL_S = 60.0, 10.0, 0.1
+PROBE_S, END_S, KILLED_S, POLL_S = 60.0, 10.0, 30.0, 0.1
 HELPERS = (b"multiprocessing.resource_tracker",)
 """Processes of Python itself that end with this one and hold nothing of the engine's."""
 
@@ -72,17 +72,29 @@ def marked(token: str) -> Iterator[int]:
             yield int(folder.name)
 
 
-def end_left_overs(token: str) -> list[int]:
-    """Wait for everything marked to end, kill what has not, by its id, say so in the log, and return the killed."""
-    deadline = time.monotonic() + END_S
+def still_there(token: str, seconds: float) -> list[int]:
+    """What is marked and has not ended within `seconds`."""
+    deadline = time.monotonic() + seconds
     while (left := list(marked(token))) and time.monotonic() < deadline:
         time.sleep(POLL_S)
+    return left
+
+
+def end_left_overs(token: str) -> list[int]:
+    """Wait for everything marked to end, kill what has not, by its id, say so in the log, and return the killed.
+
+    A signal returns before its process is gone, and its memory with it: the end is waited for once more.
+    """
+    left = still_there(token, END_S)
     for pid in left:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+    stuck = still_there(token, KILLED_S) if left else []
     os.environ.pop(MARK, None)
+    if stuck:
+        print(f"tensorrt_llm: killed, and still there: {', '.join(map(str, stuck))}", file=sys.stderr)
     if left:
         print(f"tensorrt_llm left processes behind; killed: {', '.join(map(str, left))}", file=sys.stderr)
     return left
