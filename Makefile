@@ -86,10 +86,10 @@ lint: $(READY) ## formatting, lint and types
 	$(PY) -m mypy
 
 test: $(READY) ## all tests that need no GPU, two files at a time: JOBS=4 for more
-	$(PY) -m pytest -m "not gpu" $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n $(JOBS) --dist loadfile') $(ARGS)
+	$(PY) -m pytest -m "not gpu" $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n $(JOBS) --dist loadfile') --faults tests/FAULTS.md $(ARGS)
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU
-	$(PY) -m pytest -m gpu $(ARGS)
+	$(PY) -m pytest -m gpu --faults tests/FAULTS_GPU.md $(ARGS)
 
 wheels: $(READY) ## pure wheels that a GPU machine without network lacks, into .whl/ (OFFLINE="names")
 	$(PY) -m pip wheel --quiet --no-deps -c constraints.txt -w .whl $(OFFLINE)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from harness.job import CaseJob, Job, SweepJob
+from tests.faults import fault, pytest_addoption, pytest_configure, pytest_runtest_makereport  # noqa: F401
 from tests.ipc_bench import Bench
 
 ROOT = Path(__file__).resolve().parent.parent
