@@ -91,9 +91,9 @@ def naive(samples: Array) -> float:
     return float((stats.mannwhitneyu(one, other, axis=1).pvalue <= 0.05).mean())
 
 
-def interval_holds(samples: Array, truth: float, seed: int) -> float:
+def interval_holds(samples: Array, truth: float) -> float:
     """The share of block-cluster bootstrap intervals of a mean, at one length, that hold the true mean."""
-    held = [clustered(list(draw), lambda values: float(values.mean()), seed) for draw in np.exp(samples[:, 0, :, 0])]
+    held = [clustered(list(draw), lambda values: float(values.mean())) for draw in np.exp(samples[:, 0, :, 0])]
     return float(np.mean([found.low <= truth <= found.high for found in held]))
 
 
@@ -125,7 +125,7 @@ def checks(source: Source, kind: str, draws: int, seed: int) -> dict[str, float]
     # The true mean: that of the residuals times that of the shifts, drawn as often as makes it sure.
     factor = np.exp(source.block_sd * shifts(kind, (400_000,), rng)).mean()
     truth = float(np.exp(source.residuals[:, 0]).mean() * factor)
-    return {"naive": naive(samples[:NAIVE_DRAWS]), "interval": interval_holds(samples, truth, seed)}
+    return {"naive": naive(samples[:NAIVE_DRAWS]), "interval": interval_holds(samples, truth)}
 
 
 def null_rates(found: list[Source], draws: int, seed: int) -> pd.DataFrame:

@@ -16,10 +16,10 @@ import pandas as pd
 from scipy.stats import t as student
 
 from reports.quantiles import NOTHING, Estimate, at
+from reports.resample import log_variance
 from reports.run import Run
 
 MIN_BLOCKS = 3
-RESAMPLES = 1000
 AVERAGE = "Average"
 COLUMNS = ("row", "case", "block", "value")
 Array = npt.NDArray[np.float64]
@@ -141,27 +141,23 @@ def holm(values: npt.ArrayLike) -> Array:
     return found
 
 
-def clustered(blocks: list[Array], statistic: Callable[[Array], float], seed: int) -> Estimate:
-    """A statistic of all samples and its interval by the block-cluster bootstrap: whole blocks are drawn.
+def clustered(blocks: list[Array], statistic: Callable[[Array], float]) -> Estimate:
+    """A statistic of all samples and its interval by the block bootstrap: whole blocks are drawn.
 
     The percentiles of so few blocks' resamples lie too close together. Hence the standard error of the resampled
-    logarithm, made unbiased by sqrt(B / (B - 1)), times Student's t for B - 1 degrees of freedom.
+    logarithm times Student's t for B - 1 degrees of freedom.
     """
     value, count = statistic(np.concatenate(blocks)), len(blocks)
     if count < MIN_BLOCKS:
         return Estimate(value, math.nan, math.nan)
-    draws = np.sort(np.random.default_rng(seed).integers(count, size=(RESAMPLES, count)), axis=1)
-    kinds, times = np.unique(draws, axis=0, return_counts=True)
-    logs = np.log([statistic(np.concatenate([blocks[i] for i in kind])) for kind in kinds])
-    error = math.sqrt(float(np.cov(logs, fweights=times)) * count / (count - 1))
-    reach = error * float(student.ppf(0.975, count - 1))
+    reach = math.sqrt(log_variance(blocks, statistic)) * float(student.ppf(0.975, count - 1))
     return Estimate(value, value * math.exp(-reach), value * math.exp(reach))
 
 
-def mean_over_blocks(samples: pd.DataFrame, statistic: Callable[[Array], float], seed: int) -> Estimate:
+def mean_over_blocks(samples: pd.DataFrame, statistic: Callable[[Array], float]) -> Estimate:
     """`clustered` over the blocks of these samples' latencies; NOTHING without samples."""
     parts = [part["latency_ms"].to_numpy(dtype=float) for _, part in samples.groupby("block")]
-    return clustered(parts, statistic, seed) if parts else NOTHING
+    return clustered(parts, statistic) if parts else NOTHING
 
 
 def average_interval(found: pd.DataFrame, case: str, value: float) -> Estimate:

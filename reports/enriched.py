@@ -78,7 +78,7 @@ def _ttft(run: Run) -> pd.DataFrame:
     found = joined(run.ttft, ["case", "prompt_length"], (
         {"case": case, "prompt_length": length, "launch_gap_ms": launch_gap(part)}
         | spread("p90", quantile(part["latency_ms"], 0.9))
-        | ends("mean", mean_over_blocks(part, mean, run.seed))
+        | ends("mean", mean_over_blocks(part, mean))
         for (case, length), part in groups
     ))  # fmt: skip
     found = found.assign(bandwidth_utilisation=utilisation(run, found["p50_ms"]))
@@ -117,7 +117,7 @@ def _decode(run: Run) -> pd.DataFrame:
     from_to = zip(run.decode["context_from"], run.decode["context_to"], strict=True)
     frame = run.decode.assign(row=[range_label(run, *pair) for pair in from_to])
     found = joined(frame, ["case", "row"], (
-        {"case": case, "row": row, "launch_gap_ms": launch_gap(part)} | decode_intervals(run, part)
+        {"case": case, "row": row, "launch_gap_ms": launch_gap(part)} | decode_intervals(part)
         for row, steps in decode_rows(run)
         for case, part in steps.groupby("case")
     ))  # fmt: skip
@@ -127,11 +127,11 @@ def _decode(run: Run) -> pd.DataFrame:
     return found.assign(bandwidth_utilisation=utilisation(run, found["p50_ms"]))
 
 
-def decode_intervals(run: Run, part: pd.DataFrame) -> Record:
+def decode_intervals(part: pd.DataFrame) -> Record:
     """Intervals over blocks of a case's steps in a range."""
-    found = ends("mean", mean_over_blocks(part, mean, run.seed))
+    found = ends("mean", mean_over_blocks(part, mean))
     for name, p in EXACT:
-        value = mean_over_blocks(part, rank(p), run.seed)
+        value = mean_over_blocks(part, rank(p))
         found |= spread(name, value) if name == "p90" else ends(name, value)
     return found
 

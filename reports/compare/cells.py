@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from reports.blockwise import holm
-from reports.compare.resample import Measured, measured
 from reports.compare.verdict import Ratio, Verdict, ratio_of, verdict
+from reports.resample import Measured, measured
 from reports.run import Run
 
 NAN = math.nan

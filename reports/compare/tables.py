@@ -10,9 +10,9 @@ import pandas as pd
 
 from reports.compare.cells import Cell, unsupported
 from reports.compare.manifests import Difference
-from reports.compare.resample import Measured
 from reports.compare.verdict import RULE
 from reports.markup import latex
+from reports.resample import Measured
 from reports.run import Run
 from reports.table import DASH, Notes, Table, heads, number
 from reports.table import Cell as Field

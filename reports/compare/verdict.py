@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from scipy.stats import t as student
 
-from reports.compare.resample import Measured
+from reports.resample import Measured
 
 Verdict = Literal["faster", "slower", "same", "unclear"]
 LEVEL = 0.05

@@ -7,9 +7,9 @@ import pytest
 
 from harness import statistics
 from reports.blockwise import holm
-from reports.compare.resample import DRAWS, Measured, measured, resamples
 from reports.compare.verdict import Ratio, ratio_of, verdict
 from reports.quantiles import rank
+from reports.resample import DRAWS, Measured, measured, resamples
 
 
 @pytest.mark.parametrize("p", [0.07, 0.5, 0.9, 0.99])

@@ -1,4 +1,4 @@
-"""How sure a quantile of latencies is when samples of one process are alike: the block bootstrap.
+"""How sure a statistic of latencies is when samples of one process are alike: the block bootstrap.
 
 A block is a process of its own, and what differs between processes (where memory lies, what the host does) does not
 average out within one. So blocks are resampled, whole. Drawing samples within the drawn blocks anew as well would count
@@ -13,7 +13,7 @@ itself uncertain: intervals take Student's t, with the degrees of freedom of Wel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -72,9 +72,24 @@ def measured(latencies: Floats, blocks: Floats, p: float) -> Measured:
         return Measured(value, len(ordered), len(names), math.nan)
     counts, weights = resamples(len(names))
     logs = np.log(ordered[[first_at(np.cumsum(row[place]), p) for row in counts]])
+    return Measured(value, len(ordered), len(names), unbiased(logs, weights, len(names)))
+
+
+def unbiased(logs: Floats, weights: Floats, blocks: int) -> float:
+    """The variance of resampled logarithms [resample], freed of the narrowness of so many blocks' resamples."""
     mean = float(weights @ logs)
-    variance = float(weights @ (logs - mean) ** 2) * len(names) / (len(names) - 1)
-    return Measured(value, len(ordered), len(names), variance)
+    return float(weights @ (logs - mean) ** 2) * blocks / (blocks - 1)
+
+
+def log_variance(blocks: list[Floats], statistic: Callable[[Floats], float]) -> float:
+    """The block bootstrap's variance of the logarithm of any positive statistic of all samples pooled; two blocks or
+    more. Each kind of resample is computed once, however often it is drawn."""
+    counts, weights = resamples(len(blocks))
+    kinds, same = np.unique(counts.astype(int), axis=0, return_inverse=True)
+    found = [
+        statistic(np.concatenate([np.tile(part, n) for part, n in zip(blocks, kind, strict=True)])) for kind in kinds
+    ]
+    return unbiased(np.log(found)[same.ravel()], weights, len(blocks))
 
 
 def first_at(reached: Floats, p: float) -> int:
