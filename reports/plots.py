@@ -201,16 +201,9 @@ def speedup(run: Run) -> Plot:
     caption += f" {counted(run)}{without_curve(run, [reference, *found], 'bars', 'values')}"
     figure = Figure(figsize=SIZE)
     axes = figure.subplots()
-    width = 0.8 / len(found)
     for position, (case, look) in enumerate(found.items()):
-        x = [place - 0.4 + width * (position + 0.5) for place in range(len(metrics))]
-        heights = [ratios[case][i] for i in metrics]
-        axes.bar(x, heights, 0.88 * width, color=look.colour, label=label(run, case, wrapped=False))
-        ends = table[case][list(ENDS)].to_numpy(dtype=float)[metrics]
-        known = ~np.isnan(ends).any(axis=1)
-        axes.vlines(np.array(x)[known], *ends[known].T, color="#333333", linewidth=1, zorder=3)
-        for place, height, top in zip(x, heights, np.fmax(ends[:, 1], heights), strict=True):
-            place_label(axes, place, top if top == top else 0.0, f"{height:.2f}×" if height == height else "–")
+        shown = table[case].iloc[metrics]
+        speedup_bars(axes, shown, position, len(found), look.colour, label(run, case, wrapped=False))
     axes.axhline(1.0, color=style.LOOKS[reference].colour, linewidth=1.0)
     axes.set_xticks(range(len(metrics)), [list(METRICS)[i] for i in metrics])
     axes.tick_params(axis="x", length=0)
@@ -221,6 +214,18 @@ def speedup(run: Run) -> Plot:
     top = 0.78 + LEGEND_IN * (down - 1)
     frame_of(run, figure, title, caption, pd.Series(dtype=float), right=0.97, top_in=top)
     return Plot("speedup", title, caption, figure)
+
+
+def speedup_bars(axes: Axes, shown: pd.DataFrame, position: int, of: int, colour: str, name: str) -> None:
+    """One case's bars, the `position`-th of `of` beside each other at every metric, with intervals and figures."""
+    width = 0.8 / of
+    x = np.arange(len(shown)) - 0.4 + width * (position + 0.5)
+    heights, ends = shown["speed_up"].to_numpy(dtype=float), shown[list(ENDS)].to_numpy(dtype=float)
+    axes.bar(x, heights, 0.88 * width, color=colour, label=name)
+    known = ~np.isnan(ends).any(axis=1)
+    axes.vlines(x[known], *ends[known].T, color="#333333", linewidth=1, zorder=3)
+    for place, height, top in zip(x, heights, np.fmax(ends[:, 1], heights), strict=True):
+        place_label(axes, place, top if top == top else 0.0, f"{height:.2f}×" if height == height else "–")
 
 
 def place_label(axes: Axes, x: float, top: float, words: str) -> None:

@@ -28,26 +28,7 @@ def significance_table(run: Run) -> Table:
     A run of too few blocks for any test has the .csv alone.
     """
     notes, shown = Notes(), significance.overall(run)
-    rows: list[list[Cell]] = []
-    rules: list[int] = []
-    for metric in significance.POOLED:
-        own = shown[shown["metric"] == metric]
-        rules += [len(rows)] if len(own) else []
-        for found in own.to_dict("records"):
-            case, over = str(found["case"]), str(found["over"])
-            low, high, p = (float(found[key]) for key in ("low", "high", "p"))
-            why = () if p == p else (notes.mark(FEW),)
-            rows.append(
-                [
-                    Cell(metric),
-                    Cell(run.cases[case], case_marks(run, case, notes)),
-                    Cell(run.cases[over], case_marks(run, over, notes)),
-                    Cell(bracketed(float(found["ratio"]), low, high, unit="×")),
-                    Cell(chance(p), why),
-                    Cell(chance(float(found["holm_p"])), why),
-                    Cell(str(found["verdict"]), bold=found["verdict"] == significance.FASTER),
-                ]
-            )
+    rows, rules = significance_rows(run, shown, notes)
     head = heads(
         "Metric",
         "Case",
@@ -68,6 +49,31 @@ def significance_table(run: Run) -> Table:
     return Table(
         "significance", title, head, rows, notes, facts, run.smoke, frame, frozenset(rules[1:]), tested, hidden
     )
+
+
+def significance_rows(run: Run, shown: pd.DataFrame, notes: Notes) -> tuple[list[list[Cell]], list[int]]:
+    """The table's rows, and before which of them a metric begins."""
+    rows: list[list[Cell]] = []
+    rules: list[int] = []
+    for metric in significance.POOLED:
+        own = shown[shown["metric"] == metric]
+        rules += [len(rows)] if len(own) else []
+        for found in own.to_dict("records"):
+            low, high, p = (float(found[key]) for key in ("low", "high", "p"))
+            why = () if p == p else (notes.mark(FEW),)
+            pair = [
+                Cell(run.cases[name], case_marks(run, name, notes)) for name in map(str, (found["case"], found["over"]))
+            ]
+            rows.append(
+                [
+                    Cell(metric), *pair,
+                    Cell(bracketed(float(found["ratio"]), low, high, unit="×")),
+                    Cell(chance(p), why),
+                    Cell(chance(float(found["holm_p"])), why),
+                    Cell(str(found["verdict"]), bold=found["verdict"] == significance.FASTER),
+                ]
+            )  # fmt: skip
+    return rows, rules
 
 
 def chance(p: float) -> str:
