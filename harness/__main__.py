@@ -13,14 +13,10 @@ from contextlib import suppress
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from omegaconf import DictConfig
-from rich.console import Console
 
-from harness.compose import CONF, Source, compose_raw, expand_sweeps, resolved, to_config
+from harness.compose import CONF, Source, compose_raw, expand_sweeps, to_config
 from harness.helptext import help_text
-
-USERS_MISTAKE = 2
-INTERRUPTED = 130
+from harness.task import CODES, refuse, task
 
 
 def check_command_line(arguments: Sequence[str]) -> str | None:
@@ -30,42 +26,23 @@ def check_command_line(arguments: Sequence[str]) -> str | None:
         ValueError: one sentence on the first mistake.
     """
     from harness import validate  # after --help, which needs none of it
+    from harness.cluster import check as launchers
 
     flags = get_args_parser().parse_args(list(arguments))
     if flags.hydra_help or flags.shell_completion or flags.info is not None:
         return None
     source = Source.from_arguments(flags)
+    launchers.check_installed(flags.overrides)
     if flags.help:
         return help_text(compose_raw(flags.overrides, source), source)
-    for overrides in expand_sweeps(flags.overrides) if flags.multirun else [flags.overrides]:
-        config = to_config(compose_raw(overrides, source))
+    several = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
+    composed = [compose_raw(one, source) for one in (expand_sweeps(flags.overrides) if several else [flags.overrides])]
+    for one in composed:
+        config = to_config(one)
         if flags.cfg is None:
             validate.check(config)
+    launchers.check(composed, several)
     return None
-
-
-def run_composed(composed: DictConfig) -> int:
-    """One run of a composed configuration; its exit code."""
-    from harness import plan, validate
-
-    try:
-        config = to_config(composed)
-        validate.check(config)
-        if config.dry_run:
-            plan.show(config, Console())
-            return 0
-        from harness import run  # loads pandas and NVML: not for a dry run
-
-        begun = run.begin(config, resolved(composed))
-    except ValueError as error:
-        return refuse(error)
-    return run.carry_out(begun)
-
-
-def refuse(error: ValueError) -> int:
-    """Tell the user what is wrong."""
-    print(f"error: {error}", file=sys.stderr)
-    return USERS_MISTAKE
 
 
 def main() -> int:
@@ -74,13 +51,6 @@ def main() -> int:
         from harness.stored import command  # loads pandas and NVML: not for a run's --help
 
         return command.main(sys.argv[2:])
-    codes: list[int] = []
-
-    def task(composed: DictConfig) -> None:
-        codes.append(run_composed(composed))
-        if codes[-1] == INTERRUPTED:
-            raise SystemExit(INTERRUPTED)  # of several runs (--multirun) the rest is not started either
-
     try:
         text = check_command_line(sys.argv[1:])
     except ValueError as error:
@@ -90,7 +60,7 @@ def main() -> int:
             print(text, flush=True)
         return 0
     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
-    return max(codes, default=0)
+    return max(CODES, default=0)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Hydra composes; what it raises on the way is translated here. Nothing here looks
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,9 +44,24 @@ def engine_python(name: str) -> str | None:
     return python if (ROOT / python).is_file() else None
 
 
+def folder_name(overrides: str) -> str:
+    """`${folder_name:"model=tiny,seed=1"}` in a configuration: `model-tiny-seed-1`, the folder of a sweep's run.
+
+    Where letters are lost or there are too many, a digest of the whole keeps it apart from every other.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", overrides).strip("-.")
+    if not re.search(r"[^A-Za-z0-9_.,=-]", overrides) and 0 < len(name) <= LONGEST_NAME:
+        return name
+    whole = hashlib.sha256(overrides.encode()).hexdigest()[:8]
+    return f"{name[:LONGEST_NAME]}-{whole}" if name else "run"
+
+
 OmegaConf.register_new_resolver("pick", pick, replace=True)
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+OmegaConf.register_new_resolver("repository", lambda: str(ROOT), replace=True)
 OmegaConf.register_new_resolver("engine_python", engine_python, replace=True)
 OmegaConf.register_new_resolver("span", span, replace=True)
+LONGEST_NAME = 100
 ENGINE, STAND_IN = "tensorrt_llm", "stand_in"
 BRANCHES = {"protocol": "warmup=apart", "protocol.sampling": "strategy=greedy", "sweep": "blocks=1"}
 """Mappings that cases refer to, each with an example of a key."""

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import pynvml
 
 MIB = 2**20
+WORD = 64
+"""Bits in a word of NVML's mask of cores (unsigned long)."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +109,23 @@ def visible(gpus: Sequence[Gpu]) -> list[Gpu]:
 
 def _is_uuid(gpu: Gpu, entry: str) -> bool:
     return entry.startswith("GPU-") and gpu.uuid.startswith(entry)
+
+
+def near_cores(index: int) -> set[int] | None:
+    """The host's cores in the GPU's part of the machine (its NUMA node); None where NVML does not say."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        words = pynvml.nvmlDeviceGetCpuAffinity(pynvml.nvmlDeviceGetHandleByIndex(index), _mask_words())
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+    return {place * WORD + bit for place, word in enumerate(words) for bit in range(WORD) if word >> bit & 1}
+
+
+def _mask_words() -> int:
+    """Words of NVML's mask that all cores of this host need."""
+    return (os.cpu_count() or 1) // WORD + 1

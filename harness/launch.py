@@ -47,7 +47,7 @@ class Outcome:
     payload: dict[str, Any] = field(default_factory=dict)
 
 
-def child_environment(device: str, gpu: int) -> dict[str, str]:
+def child_environment(device: str, gpu: int | None) -> dict[str, str]:
     """The allow-listed environment, with the chosen GPU as the only visible one and the repository importable."""
     passed = {key: value for key, value in os.environ.items() if any(fnmatchcase(key, form) for form in PASSED_ON)}
     inherited = passed.get("PYTHONPATH")
@@ -55,7 +55,7 @@ def child_environment(device: str, gpu: int) -> dict[str, str]:
         **passed,
         "PYTHONPATH": f"{ROOT}{os.pathsep}{inherited}" if inherited else str(ROOT),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": str(gpu) if device == "cuda" else "",
+        "CUDA_VISIBLE_DEVICES": "" if device == "cpu" or gpu is None else str(gpu),
     }
 
 

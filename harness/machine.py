@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness import placement
 from harness.compose import nearest
 from harness.config import ModelConfig, RunConfig
 from harness.gpu import Gpu, list_gpus, visible
@@ -23,7 +24,7 @@ MIB_IN_GIB = 1024
 CHECK_FOLDER = "cases.runtime.headers.check_folder"
 LEAST_PYTHON = (3, 11)
 PROBE = "import sys; print('python', *sys.version_info[:2])"
-VARIABLES = ("LATENCY_CACHE",)
+VARIABLES = ("LATENCY_CACHE", placement.VARIABLE)
 SPARE_BYTES = 2 * GIB
 WEIGHT_FACTOR = 1.2
 """Room beside the weights: KV cache, activations, graphs, the CUDA context."""
@@ -96,14 +97,19 @@ def check_python(key: str, python: str) -> None:
         raise ValueError(f"{key}={python} is Python {found}: {least} or later is needed")
 
 
-def find_gpu(index: int) -> Gpu:
-    """GPU `index` in nvidia-smi's numbering, if it is here and visible."""
+def find_gpu(index: int | None) -> Gpu:
+    """GPU `index` in nvidia-smi's numbering, if it is here and visible; None is the first visible one.
+
+    A scheduler says which GPU it gives by CUDA_VISIBLE_DEVICES, and must leave one alone.
+    """
     gpus, why = list_gpus()
     if not gpus:
         raise ValueError(
             f"device=cuda, but this machine has no usable GPU ({why}): "
             "run the CPU demonstration with experiment=smoke (or `make smoke`)"
         )
+    if index is None:
+        return _first_visible(gpus)
     if index not in {gpu.index for gpu in gpus}:
         raise ValueError(f"gpu={index}: this machine has GPUs {', '.join(str(gpu.index) for gpu in gpus)}")
     allowed = visible(gpus)
@@ -111,6 +117,34 @@ def find_gpu(index: int) -> Gpu:
         names = ", ".join(f"gpu={gpu.index}" for gpu in allowed) or "none"
         raise ValueError(f"gpu={index} is hidden by CUDA_VISIBLE_DEVICES, which allows {names}")
     return gpus[index]
+
+
+def _first_visible(gpus: Sequence[Gpu]) -> Gpu:
+    allowed = visible(gpus)
+    if not allowed:
+        setting = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        raise ValueError(
+            f"CUDA_VISIBLE_DEVICES={setting} hides every GPU of this machine: ask the scheduler for one GPU"
+        )
+    if placement.scheduled() and len(allowed) > 1:
+        names = ", ".join(str(gpu.index) for gpu in allowed)
+        raise ValueError(
+            f"the scheduler gave GPUs {names} where one is needed: ask for one, or name one with gpu=INDEX"
+        )
+    return allowed[0]
+
+
+def check_card(gpu: Gpu, cuda_uuid: str | None) -> None:
+    """Refuse a run whose workers compute on another card than the one that NVML reads beside them.
+
+    A UUID that is no whole card's (a MIG slice's) says nothing, and so does None. Raises ValueError.
+    """
+    others = {other.uuid for other in list_gpus()[0]} - {gpu.uuid}
+    if cuda_uuid in others:
+        raise ValueError(
+            f"CUDA computes on {cuda_uuid} and NVML reads {gpu.uuid} as GPU {gpu.index}: "
+            "run it where both see the same GPUs, a container or job that is given whole devices"
+        )
 
 
 def needed_bytes(shape: Mapping[str, Any], dtype: str) -> int:

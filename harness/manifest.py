@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from harness import placement
 from harness.compose import CONF, ROOT, flatten
 from harness.config import RunConfig
 from harness.gpu import Gpu
@@ -194,6 +195,14 @@ def resumed(path: Path, at: str) -> None:
     stored = json.loads(path.read_text(encoding="utf-8"))
     kept = {key: value for key, value in stored.items() if key != "files"}
     write_json(path, {**kept, "finished": None, "resumed": [*stored.get("resumed", []), at]})
+
+
+def placed(path: Path, gpu: Gpu | None, at: str) -> None:
+    """Note where the launcher or scheduler put this attempt, and the runs beside it, of which none is forgotten."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    places = [*stored.get("placements", []), *([placement.facts(gpu, at)] if placement.scheduled() else [])]
+    beside = placement.neighbours() or stored.get("neighbours")
+    write_json(path, {**stored, "placements": places, "neighbours": beside})
 
 
 def warned(path: Path, lines: Sequence[str]) -> None:

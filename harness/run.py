@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -22,9 +20,10 @@ from harness.equivalence import unequal
 from harness.gpu import Gpu
 from harness.job import Job, read_job, write_job
 from harness.launch import WORKER, child_environment, command, describe_exit, run_child
-from harness.machine import check_checkpoint, check_machine, check_memory, make_folder
+from harness.machine import check_card, check_checkpoint, check_machine, check_memory, make_folder
 from harness.plan import build_job, order
 from harness.progress import Watcher, watcher
+from harness.signals import as_interrupt
 from harness.summary import clear, summarise
 from harness.telemetry import Telemetry
 from harness.validate import check_positions, weights_folder
@@ -57,7 +56,7 @@ class Run:
 
     def environment(self) -> dict[str, str]:
         """What the children of this run see."""
-        return child_environment(self.config.device, self.config.gpu)
+        return child_environment(self.config.device, None if self.gpu is None else self.gpu.index)
 
     def say(self, line: str) -> None:
         """Print one line as it is."""
@@ -89,7 +88,7 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
 def carry_out(run: Run) -> int:
     """Prepare, measure, summarise, report; the exit code is 0 when no case failed, 1 when one did, 3 when one
     computes other than the baseline, 130 when interrupted."""
-    with _terminate_as_interrupt():
+    with as_interrupt():
         try:
             with watcher(run.console, len(order(run.config))) as watch, _telemetry(run) as telemetry:
                 job = _freeze(run, watch, telemetry)
@@ -161,6 +160,7 @@ def _freeze(run: Run, watch: Watcher, telemetry: Telemetry) -> Job:
     unsteady = conditions.unsteady(telemetry.between(*prepared.get("calibrated_ns", (0, 0))))
     if unsteady:
         run.say(f"warning: {unsteady}")
+    manifest.placed(run.folder / "manifest.json", run.gpu, run.started)
     manifest.warned(run.folder / "manifest.json", [*conditions.before(run.gpu), *filter(None, [unsteady])])
     return job
 
@@ -204,6 +204,7 @@ def _check_model(run: Run, prepared: Mapping[str, Any]) -> None:
     try:
         check_positions(run.config.sweep, int(prepared["shape"]["max_position_embeddings"]))
         if run.gpu is not None:
+            check_card(run.gpu, prepared.get("device_uuid"))
             check_memory(run.gpu, prepared["shape"], run.config.model.dtype)
     except ValueError as error:
         raise Stopped(str(error), exit_code=2) from error
@@ -281,17 +282,3 @@ def _summarise_part(run: Run) -> None:
             return
         summarise(run.folder)
         run.say(f"what is there can be read with: python -m reports {run.folder}")
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """A request to end (SIGTERM) is treated like Ctrl-C, so that workers are ended too."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -66,7 +66,7 @@ def check_run(config: RunConfig) -> None:
             raise ValueError(f"run names the unknown case '{name}'; allowed: {', '.join(known)}{nearest(name, known)}")
     _no_repeats("run", config.run)
     _one_of("device", config.device, ("cuda", "cpu"))
-    _at_least("gpu", config.gpu, 0)
+    _at_least("gpu", 0 if config.gpu is None else config.gpu, 0)
     _at_least("seed", config.seed, 0)
     _above_zero("prepare_timeout_s", config.prepare_timeout_s)
     if not config.cache:

@@ -55,6 +55,7 @@ def provision(spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
         "shape": asdict(shape),
         "versions": versions(),
         "device_name": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
+        "device_uuid": device_uuid() if device == "cuda" else None,
         **{name: round(rate, 4) for name, rate in rates.items()},
         "seconds": laps.seconds,
         "calibrated_ns": calibrated_ns,
@@ -85,3 +86,9 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def device_uuid() -> str | None:
+    """The UUID of the card that CUDA computes on, as NVML writes it; None where this PyTorch does not know it."""
+    found = getattr(torch.cuda.get_device_properties(0), "uuid", None)
+    return None if found is None else f"GPU-{str(found).removeprefix('GPU-')}"

@@ -1,0 +1,173 @@
+"""Which launchers may run a sweep: those that give each run a whole GPU. Needs neither submitit nor a machine."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf
+
+ALLOWED = ("basic", "slurm", "local_gpus")
+PLUGIN = "hydra_plugins.hydra_submitit_launcher"
+TARGETS = {
+    "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "slurm": "hydra_plugins.llm_latency._launchers.Slurm",
+    "local_gpus": "hydra_plugins.llm_latency._launchers.LocalGpus",
+}
+SHARING = ("oversubscribe", "overcommit", "share", "spread-job", "gpus", "gres", "gpus-per-node", "gpus-per-task",
+           "ntasks", "ntasks-per-node", "ntasks-per-gpu", "nodes")  # fmt: skip
+"""Flags of sbatch that would take a run its GPU or give it several; the launcher's own keys ask for the GPU."""
+ONE_GPU = re.compile(r"gpu(:[A-Za-z][^:,]*)?(:1)?")
+NOT_ALONE = "would time runs against each other on one GPU"
+
+
+def check_installed(overrides: Sequence[str]) -> None:
+    """Refuse a launcher whose packages are not here, before Hydra can't find it. Raises ValueError."""
+    for override in overrides:
+        key, _, name = override.partition("=")
+        if key == "hydra/launcher" and name in ("slurm", "local_gpus") and not _is_here():
+            raise ValueError(
+                f"hydra/launcher={name} needs hydra-submitit-launcher, which is not installed: "
+                "pip install -c constraints.txt -e '.[launchers]'"
+            )
+
+
+def _is_here() -> bool:
+    try:
+        return find_spec(PLUGIN) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def check(composed: Sequence[DictConfig], several: bool) -> None:
+    """Refuse a launcher under which a sweep would not measure what it says; make one of ours known to Hydra.
+
+    Raises ValueError in one sentence.
+
+    `composed`: every combination, Hydra's own part included; `several`: whether it is a --multirun.
+    """
+    names = sorted({str(one.hydra.runtime.choices["hydra/launcher"]) for one in composed})
+    if len(names) > 1:
+        raise ValueError(f"hydra/launcher={','.join(names)}: a sweep has one launcher; choose one of them")
+    name = names[0]
+    if name not in ALLOWED:
+        raise ValueError(f"hydra/launcher={name} {NOT_ALONE}: choose {', '.join(ALLOWED)}")
+    if not several:
+        if name != "basic":
+            raise ValueError(f"hydra/launcher={name} launches sweeps, and this is a single run: add --multirun (-m)")
+        return
+    launcher = OmegaConf.to_container(composed[0].hydra.launcher, resolve=False)
+    assert isinstance(launcher, dict)
+    _check_launcher(name, {str(key): value for key, value in launcher.items()}, composed)
+    _check_folders(composed)
+    if name != "basic":
+        _register(TARGETS[name])
+
+
+def _register(target: str) -> None:
+    """Have Hydra know one of our launchers; it finds those alone that it loads at every start."""
+    module, _, name = target.rpartition(".")
+    Plugins.instance().register(getattr(import_module(module), name))
+
+
+def _check_launcher(name: str, launcher: Mapping[str, Any], composed: Sequence[DictConfig]) -> None:
+    if launcher.get("_target_") != TARGETS[name]:
+        raise ValueError(f"hydra.launcher._target_={launcher.get('_target_')} is another launcher: leave it out")
+    if name == "basic":
+        return
+    for one in composed:
+        if one.dry_run:
+            raise ValueError(f"dry_run=true needs no GPU: leave hydra/launcher={name} out")
+        if one.gpu is not None:
+            raise ValueError(f"gpu={one.gpu} with hydra/launcher={name}, which chooses each run's GPU: leave gpu out")
+    if name == "slurm":
+        check_slurm(launcher)
+    else:
+        check_local(launcher, {str(one.device) for one in composed})
+
+
+def check_slurm(launcher: Mapping[str, Any]) -> None:
+    """One task, on one node, with one whole GPU, and nobody else in its way. Raises ValueError."""
+    for key in ("tasks_per_node", "nodes"):
+        if launcher.get(key) != 1:
+            raise ValueError(
+                f"hydra.launcher.{key}={_said(launcher.get(key))}: a run is one process on one GPU; give 1"
+            )
+    asked = {key: launcher.get(key) for key in ("gpus_per_node", "gpus_per_task") if launcher.get(key) is not None}
+    gres = launcher.get("gres")
+    if gres is not None and not ONE_GPU.fullmatch(str(gres)):
+        raise ValueError(
+            f"hydra.launcher.gres={gres} is not one whole GPU: give gres=gpu:1 or gpu:TYPE:1, no shard or mps"
+        )
+    for key, count in asked.items():
+        if count != 1:
+            raise ValueError(f"hydra.launcher.{key}={count}: each run takes one whole GPU, no less and no more; give 1")
+    if len(asked) + (gres is not None) != 1:
+        raise ValueError("hydra.launcher: ask for the GPU in one way, gpus_per_node=1, gpus_per_task=1 or gres=gpu:1")
+    _check_share(launcher)
+
+
+def _check_share(launcher: Mapping[str, Any]) -> None:
+    """The node is the run's own, or at least cores and memory are."""
+    extra = launcher.get("additional_parameters") or {}
+    for key in extra:
+        if str(key).replace("_", "-") in SHARING:
+            raise ValueError(
+                f"hydra.launcher.additional_parameters.{key} {NOT_ALONE} or give a run several: leave it out"
+            )
+    exclusive = extra.get("exclusive")
+    if exclusive not in (None, True, False):
+        raise ValueError(f"hydra.launcher.additional_parameters.exclusive={exclusive}: give true or false")
+    cores = any(launcher.get(key) is not None for key in ("cpus_per_task", "cpus_per_gpu"))
+    memory = any(launcher.get(key) is not None for key in ("mem_gb", "mem_per_gpu", "mem_per_cpu"))
+    if not exclusive and not (cores and memory):
+        raise ValueError(
+            "hydra.launcher.additional_parameters.exclusive=false shares the node: "
+            "give each run cores and memory of its own, hydra.launcher.cpus_per_task=N hydra.launcher.mem_gb=N"
+        )
+
+
+def check_local(launcher: Mapping[str, Any], devices: set[str]) -> None:
+    """One run a GPU, no GPU twice; without GPUs (smoke runs on the CPU) the slots are named. Raises ValueError."""
+    if launcher.get("runs_per_gpu") != 1:
+        raise ValueError(f"hydra.launcher.runs_per_gpu={_said(launcher.get('runs_per_gpu'))} {NOT_ALONE}: give 1")
+    gpus = launcher.get("gpus")
+    if len(devices) > 1:
+        raise ValueError("hydra/launcher=local_gpus: a sweep is on one device; leave out device=cuda,cpu")
+    if gpus is None:
+        if "cpu" in devices:
+            raise ValueError(
+                "hydra/launcher=local_gpus with device=cpu has no GPUs to count: give hydra.launcher.gpus=[0,1]"
+            )
+        return
+    if not isinstance(gpus, list) or not gpus or not all(type(gpu) is int and gpu >= 0 for gpu in gpus):
+        raise ValueError(f"hydra.launcher.gpus={gpus}: give a list of indices as nvidia-smi counts, such as [0,1]")
+    if len(set(gpus)) < len(gpus):
+        raise ValueError(f"hydra.launcher.gpus={gpus} names a GPU twice, which {NOT_ALONE}: name each once")
+
+
+def _check_folders(composed: Sequence[DictConfig]) -> None:
+    """Each combination has a folder of its own."""
+    folders = [_folder(one) for one in composed]
+    twice = [folder for folder, count in Counter(folders).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{Counter(folders)[twice[0]]} runs of this sweep would write into {twice[0]}: "
+            "leave output out, and name no combination twice"
+        )
+
+
+def _folder(one: DictConfig) -> Path:
+    if one.output is not None:
+        return Path(str(one.output)).expanduser().resolve()
+    return Path(str(one.hydra.sweep.dir), str(one.hydra.sweep.subdir))
+
+
+def _said(value: Any) -> str:
+    return "null" if value is None else str(value)

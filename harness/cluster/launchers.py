@@ -1,0 +1,175 @@
+"""The launchers that a sweep may have besides Hydra's basic one, both made of hydra-submitit-launcher and submitit.
+
+A preempted job is checkpointed and requeued by submitit: the same combination starts again, finds its folder by its
+overrides, and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher, SlurmLauncher
+from submitit.core.utils import UncompletedJobError
+from submitit.local.local import LocalExecutor, LocalJob
+
+from harness.cluster.slots import Slot, chosen, slots
+from harness.gpu import list_gpus
+from harness.placement import VARIABLE, Place
+from harness.signals import as_interrupt
+from harness.task import CODES, INTERRUPTED, refuse
+
+A_WEEK_MIN = 7 * 24 * 60
+POLL_S = 0.5
+WAIT_S = 600.0
+"""What SLURM may leave between its request to end and the end itself (GraceTime, KillWait)."""
+LOST = 1
+"""The exit code of a run whose job ended without saying one."""
+
+
+class Slurm(SlurmLauncher):  # type: ignore[misc]
+    """hydra-submitit-launcher's, which also says what it does, and passes on the exit codes of the runs."""
+
+    def __call__(self, *arguments: Any) -> JobReturn:
+        """In the job: one run. Where the scheduler asked it to end, it stops at once and then waits to be ended.
+
+        A job that leaves before a preemption is over has failed, by SLURM's reckoning, and is not requeued.
+        """
+        extra = self.params.get("additional_parameters") or {}
+        shared = {"runs": None, "gpus": None, "cores": None}
+        os.environ[VARIABLE] = Place("slurm", None if extra.get("exclusive") else shared).text()
+        try:
+            return super().__call__(*arguments)
+        except SystemExit as stopped:
+            if stopped.code == INTERRUPTED and "SLURM_JOB_ID" in os.environ:
+                time.sleep(WAIT_S)
+            raise
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Submit every combination as one array, and wait for all."""
+        self.params = {**self.params, "additional_parameters": _flags(self.params.get("additional_parameters") or {})}
+        assert self.config is not None
+        print(
+            f"{len(job_overrides)} jobs to SLURM; runs and .submitit (logs) in {self.config.hydra.sweep.dir}",
+            flush=True,
+        )
+        try:
+            returns: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
+        except UncompletedJobError as error:
+            print(f"error: a job ended without a result ({_last_line(error)}); the other jobs go on", flush=True)
+            raise SystemExit(LOST) from error
+        except KeyboardInterrupt:
+            print("no longer waiting; the jobs go on: scancel ends them", flush=True)
+            raise SystemExit(INTERRUPTED) from None
+        CODES.extend(one.return_value for one in returns)
+        return returns
+
+
+def _flags(extra: dict[str, Any]) -> dict[str, Any]:
+    """sbatch's flags without those that are switched off: it knows no `--exclusive=False`."""
+    return {key: value for key, value in extra.items() if value is not False}
+
+
+class LocalGpus(BaseSubmititLauncher):  # type: ignore[misc]
+    """One run a GPU at a time on this host, by submitit's local executor.
+
+    hydra-submitit-launcher's submitit_local starts every job at once and gives all the same GPUs, and joblib's workers
+    know neither GPUs nor requeueing. What is added here: a queue a GPU, cores for each, and a word to each run about
+    its neighbours.
+    """
+
+    _EXECUTOR = "local"
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run every combination, the next one on whichever GPU is free. Raises SystemExit(130) when interrupted."""
+        places = self._slots(job_overrides)
+        waiting = deque(enumerate(job_overrides, initial_job_idx))
+        running: dict[Slot, tuple[int, LocalJob[JobReturn]]] = {}
+        ended: dict[int, JobReturn] = {}
+        try:
+            with as_interrupt():
+                while waiting or running:
+                    for slot in [slot for slot in places if slot not in running][: len(waiting)]:
+                        number, overrides = waiting.popleft()
+                        running[slot] = number, self._start(slot, number, list(overrides))
+                    time.sleep(POLL_S)
+                    for slot in [slot for slot, (_, job) in running.items() if job.done()]:
+                        number, job = running.pop(slot)
+                        ended[number] = _result(slot, job)
+        except KeyboardInterrupt:
+            _stop([job for _, job in running.values()])
+            raise SystemExit(INTERRUPTED) from None
+        CODES.extend(one.return_value for one in ended.values())
+        return [ended[number] for number in sorted(ended)]
+
+    def _slots(self, combinations: Sequence[Sequence[str]]) -> list[Slot]:
+        """A slot for each GPU that is used: no more than there are runs. Raises SystemExit(2) where there is no room.
+
+        A smoke run on the CPU has slots without GPUs.
+        """
+        assert self.config is not None
+        assert self.hydra_context is not None
+        one = self.hydra_context.config_loader.load_sweep_config(self.config, list(combinations[0]))
+        here, why = list_gpus() if one.device == "cuda" else ([], "")
+        try:
+            return slots(chosen(self.params["gpus"], here, why, one.device)[: len(combinations)], here)
+        except ValueError as error:
+            raise SystemExit(refuse(error)) from error
+
+    def _start(self, slot: Slot, number: int, overrides: list[str]) -> LocalJob[JobReturn]:
+        executor = LocalExecutor(self.params["submitit_folder"])
+        visible = {"gpus_per_node": 1, "visible_gpus": [slot.gpu]} if slot.real else {"gpus_per_node": 0}
+        executor.update_parameters(timeout_min=A_WEEK_MIN, tasks_per_node=1, nodes=1, **visible)
+        parameters = (overrides, "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
+        with _in(slot):
+            job: LocalJob[JobReturn] = executor.submit(self, *parameters)
+        said = " ".join(filter_overrides(overrides))
+        print(f"GPU {slot.gpu}, {len(slot.cores)} cores: {said} (log: {job.paths.stdout})", flush=True)
+        return job
+
+
+@contextmanager
+def _in(slot: Slot) -> Iterator[None]:
+    """What is started meanwhile has the slot's cores, knows its neighbours, and leaves Ctrl-C to this process."""
+    cores = os.sched_getaffinity(0)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ[VARIABLE] = slot.place.text()
+    os.sched_setaffinity(0, slot.cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+        del os.environ[VARIABLE]
+        signal.signal(signal.SIGINT, handler)
+
+
+def _result(slot: Slot, job: LocalJob[JobReturn]) -> JobReturn:
+    try:
+        found = job.results()[0]
+    except UncompletedJobError as error:
+        print(f"GPU {slot.gpu}: the run ended without a result ({_last_line(error)})", flush=True)
+        found = JobReturn(status=JobStatus.COMPLETED)
+        found.return_value = LOST
+    print(f"GPU {slot.gpu}: exit code {found.return_value}: {' '.join(found.overrides or [])}", flush=True)
+    return found
+
+
+def _stop(jobs: Sequence[LocalJob[JobReturn]]) -> None:
+    """Ask every run to end until it has. A run that is only starting up does not hear the first time."""
+    while any(not job.done() for job in jobs):
+        for job in jobs:
+            if job._process is not None and not job.done():
+                job._process.send_signal(signal.SIGTERM)
+        time.sleep(2 * POLL_S)
+
+
+def _last_line(error: Exception) -> str:
+    said = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
+    return said[-1] if said else type(error).__name__

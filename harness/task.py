@@ -1,0 +1,59 @@
+"""What Hydra calls for each combination, here or in a job of a scheduler, which imports it by its name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich.console import Console
+
+from harness.compose import resolved, to_config
+from harness.config import RunConfig
+
+USERS_MISTAKE = 2
+INTERRUPTED = 130
+CODES: list[int] = []
+"""The exit code of each run so far, in the process that the user started; launchers add those of their jobs."""
+
+
+def task(composed: DictConfig) -> int:
+    """One run; its exit code. Raises SystemExit when it was interrupted: of several runs the rest does not start."""
+    CODES.append(run_composed(composed))
+    if CODES[-1] == INTERRUPTED:
+        raise SystemExit(INTERRUPTED)
+    return CODES[-1]
+
+
+def run_composed(composed: DictConfig) -> int:
+    """One run of a composed configuration; its exit code."""
+    from harness import plan, validate
+
+    try:
+        config = to_config(composed)
+        validate.check(config)
+        if config.dry_run:
+            plan.show(config, Console())
+            return 0
+        from harness import run  # loads pandas and NVML: not for a dry run
+
+        _place_in_sweep(config)
+        begun = run.begin(config, resolved(composed))
+    except ValueError as error:
+        return refuse(error)
+    return run.carry_out(begun)
+
+
+def _place_in_sweep(config: RunConfig) -> None:
+    """A run of several has its folder in that of the sweep, named after its overrides, unless it names one itself."""
+    hydra = HydraConfig.get()
+    if config.output is None and hydra.mode == RunMode.MULTIRUN:
+        config.output = str(Path(hydra.runtime.output_dir))
+
+
+def refuse(error: ValueError) -> int:
+    """Tell the user what is wrong."""
+    print(f"error: {error}", file=sys.stderr)
+    return USERS_MISTAKE

@@ -1,0 +1,1 @@
+"""The harness's launchers where Hydra takes launchers from."""
