@@ -1,6 +1,6 @@
 # `make` says what there is. PYTHON=/path/to/python uses that interpreter as it is and installs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help given setup setup-tensorrt-llm setup-vllm bench smoke report publish bench-kernels paper lint test test-gpu clean wheels
+.PHONY: help given setup setup-tensorrt-llm setup-vllm bench smoke report publish bench-kernels paper lint test test-gpu test-slurm clean wheels
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -90,6 +90,9 @@ test: $(READY) ## all tests that need no GPU, two files at a time: JOBS=4 for mo
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU
 	$(PY) -m pytest -m gpu --faults tests/FAULTS_GPU.md $(ARGS)
+
+test-slurm: $(READY) ## a sweep through a real SLURM on the loopback, jobs requeued; needs slurm-wlm and munge
+	@$(PY) -m tests.slurm $(ARGS)
 
 wheels: $(READY) ## pure wheels that a GPU machine without network lacks, into .whl/ (OFFLINE="names")
 	$(PY) -m pip wheel --quiet --no-deps -c constraints.txt -w .whl $(OFFLINE)

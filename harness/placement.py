@@ -13,7 +13,7 @@ from typing import Any
 from harness.gpu import Gpu
 
 VARIABLE = "LATENCY_PLACE"
-JOB_IDS = ("SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
+JOB_IDS = (("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), ("SLURM_JOB_ID",), ("SUBMITIT_LOCAL_JOB_ID",))
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,20 @@ def facts(gpu: Gpu | None, at: str) -> dict[str, Any]:
     return {
         "at": at,
         "launcher": place and place.launcher,
-        "job": next((os.environ[name] for name in JOB_IDS if name in os.environ), None),
+        "job": _job(),
         "restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "gpu": None if gpu is None else {"index": gpu.index, "uuid": gpu.uuid},
         "cores": sorted(os.sched_getaffinity(0)),
     }
+
+
+def _job() -> str | None:
+    """The scheduler's name of this job, as `squeue` shows it: 12_0 is the first of an array."""
+    for names in JOB_IDS:
+        if all(name in os.environ for name in names):
+            return "_".join(os.environ[name] for name in names)
+    return None
 
 
 def neighbours() -> dict[str, Any] | None:

@@ -56,7 +56,7 @@ def chosen(wanted: Sequence[int] | None, here: Sequence[Gpu], why: str, device: 
 
 
 def slots(gpus: Sequence[int], here: Sequence[Gpu]) -> list[Slot]:
-    """A slot for each of `gpus`, with cores near it, and all others beside it. Raises ValueError without enough cores."""
+    """A slot for each of `gpus`, with cores near it, and all others beside it. Raises ValueError on too few."""
     near = [near_cores(gpu) if here else None for gpu in gpus]
     cores = shares(physical(), near)
     alone = [Slot(gpu, tuple(own), bool(here)) for gpu, own in zip(gpus, cores, strict=True)]

@@ -28,6 +28,8 @@ SWEEP = (
     "sweep.pause_ms=200", "sweep.decode.context=20", "sweep.context_ranges=[[10,20]]", "seed=1,2",
 )  # fmt: skip
 PATIENCE_S = 900
+TELLING = ("interrupted;", "Caught signal", "Requeued", "skipped", "Exiting", " ok (", "failed")
+"""Words in a job's log by which to see what became of it."""
 PLANNED = {"cold": 2, "ttft": 80, "decode": 20}
 
 
@@ -60,7 +62,7 @@ def wait(what: str, found: Callable[[], Any]) -> Any:
 
 
 def run_folders(sweep: Path) -> list[Path]:
-    return sorted(path for path in sweep.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in sweep.glob("*") if path.is_dir() and not path.name.startswith("."))
 
 
 def half_done(folder: Path) -> bool:
@@ -72,8 +74,10 @@ def half_done(folder: Path) -> bool:
 
 def preempt(sweep: Path, done: set[Path], environment: dict[str, str], call: tuple[str, ...], log: Log) -> Path:
     """Wait until one run is half done, do to its job what `call` says, and wait until it is out of the way."""
-    folder = wait("a run that is half done", lambda: next(
-        (path for path in run_folders(sweep) if path not in done and half_done(path)), None) if sweep.is_dir() else None)  # fmt: skip
+    folder: Path = wait(
+        "a run that is half done",
+        lambda: [path for path in run_folders(sweep) if path not in done and half_done(path)],
+    )[0]
     job = next(line.split()[0] for line in squeue(environment) if "RUNNING" in line)
     log(f"$ {' '.join([*call, job])}    # {folder.name}: one of its blocks is over, the other has begun")
     command(environment, *call, job)
@@ -115,8 +119,13 @@ def sweep_through(environment: dict[str, str], folder: Path, log: Log) -> None:
         finally:
             multirun.kill()
             for line in (folder / "multirun.log").read_text().splitlines():
-                log(f"  {line}")
+                if "sacct" not in line and "accounting storage" not in line:  # this SLURM keeps no accounts
+                    log(f"  {line}")
     assert code == 0, f"the sweep's exit code is {code}"
+    for path in sorted(sweep.glob(".submitit/*/*.out")):
+        for line in path.read_text().splitlines():
+            if any(word in line for word in TELLING):
+                log(f"  {path.name}: {line}")
     folders = run_folders(sweep)
     assert len(folders) == 2, folders
     for one in folders:

@@ -76,7 +76,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
 
 def end(started: list[subprocess.Popen[bytes]], environment: dict[str, str]) -> None:
     """Cancel every job and wait until none is left, then end the daemons, the last one first."""
-    subprocess.run(["scancel", "--state=RUNNING,PENDING", f"--user={getpass.getuser()}"], env=environment, check=False)
+    subprocess.run(["scancel", f"--user={getpass.getuser()}"], env=environment, check=False)
     for _ in range(40):
         if not squeue(environment):
             break

@@ -1,0 +1,134 @@
+"""Sweeps over several GPUs by submitit's local executor: the queue of one host, and SLURM's configuration without SLURM.
+
+That of SLURM itself is `make test-slurm`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+QUEUE = """
+import sys
+from hydra import main
+from harness import task
+from harness.cluster import check
+from harness.compose import CONF
+from tests.placed import record
+check._register(check.TARGETS["local_gpus"])
+main(config_path=str(CONF), config_name="config", version_base="1.3")(record)()
+print("codes", sorted(task.CODES))
+"""
+SLURM = (
+    "-m", "hydra/launcher=slurm", "+case@cases.fake=fake", "+case@cases.other=fake", "cases.other.title=Other",
+    "run=[fake,other]", "experiment=smoke", "sweep.prompt_lengths=[10]", "sweep.ttft_iterations=12",
+    "sweep.decode.context=20", "sweep.context_ranges=[[10,20]]", "cases.fake.prefill_s=0.05",
+    "cases.other.prefill_s=0.05", "seed=1,2",
+)  # fmt: skip
+
+
+def wait(what: str, found: Any) -> Any:
+    deadline = time.monotonic() + 240
+    while not (answer := found()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+    return answer
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two runs beside each other need two cores")
+def test_one_run_a_gpu_at_a_time_with_cores_of_its_own(tmp_path):
+    call = [
+        sys.executable, "-c", QUEUE, "-m", "hydra/launcher=local_gpus", "hydra.launcher.gpus=[0,1]", "device=cpu",
+        "seed=1,2,3", f"cache={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    ]  # fmt: skip
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "codes [1, 1, 3]" in done.stdout, "a run whose job was lost counts as failed, and the queue goes on"
+    assert "the run ended without a result" in done.stdout
+    seen = [json.loads((tmp_path / f"{seed}.json").read_text()) for seed in (1, 2, 3)]
+    for one in seen:
+        (beside,) = one["neighbours"]["cores"]
+        assert not set(beside) & set(one["cores"])
+        assert (one["launcher"], one["neighbours"]["runs"]) == ("local_gpus", 1)
+    first, second, third = seen
+    assert not set(first["cores"]) & set(second["cores"])
+    assert {gpu for one in (first, second) for gpu in one["neighbours"]["gpus"]} == {0, 1}
+    earlier = first if third["cores"] == first["cores"] else second
+    assert third["cores"] == earlier["cores"]
+    assert third["began"] > earlier["ended"], "two runs were on one GPU"
+
+
+def runs_of(sweep: Path) -> list[Path]:
+    return sorted(path for path in sweep.glob("*") if path.is_dir() and path.name != ".submitit")
+
+
+def begun_block(folder: Path) -> Path | None:
+    """A block that has samples and no verdict, when another has one."""
+    over = {path.parent for path in folder.glob("blocks/*/verdict.json")}
+    begun = [path.parent for path in folder.glob("blocks/*/samples.csv") if path.read_text().count(",ttft,") > 2]
+    return next((path for path in begun if over and path not in over), None)
+
+
+def process_of(folder: Path, sweep: Path) -> int:
+    """The process that makes the run in `folder`: the parent of the worker that has its job.json."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if f"{folder}/job.json".encode() in path.read_bytes():
+                return int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it has just ended
+    raise AssertionError(f"nobody works on {folder}")
+
+
+def test_slurms_configuration_gives_each_combination_a_run_and_a_preempted_one_goes_on(tmp_path):
+    sweep = tmp_path / "sweep"
+    call = [sys.executable, "-m", "tests.placed", "--config-dir", str(ROOT / "tests/conf"), *SLURM,
+            f"cache={tmp_path / 'cache'}", f"hydra.sweep.dir={sweep}"]  # fmt: skip
+    with (tmp_path / "said").open("w") as output:
+        process = subprocess.Popen(call, cwd=ROOT, stdout=output, stderr=output)
+        try:
+            preempted = wait("a begun block", lambda: [one for one in runs_of(sweep) if begun_block(one)])[0]
+            block = begun_block(preempted)
+            os.kill(process_of(preempted, sweep), signal.SIGUSR2)
+            assert process.wait(240) == 0, (tmp_path / "said").read_text()
+        finally:
+            process.kill()
+    runs = runs_of(sweep)
+    assert len(runs) == 2
+    for folder in runs:
+        check_whole(folder)
+    (other,) = set(runs) - {preempted}
+    manifests = {folder: json.loads((folder / "manifest.json").read_text()) for folder in runs}
+    assert (len(manifests[preempted]["resumed"]), len(manifests[other]["resumed"])) == (1, 0)
+    assert [place["launcher"] for place in manifests[preempted]["placements"]] == ["slurm", "slurm"]
+    assert manifests[preempted]["neighbours"] is None, "the node is the run's own, as configured"
+    assert block is not None
+    assert (block / "attempt-1/samples.csv").is_file(), "what the stopped block had is kept aside"
+    logs = "".join(path.read_text() for path in sweep.glob(".submitit/*/*_log.out"))
+    assert logs.index(f"interrupted; go on with: python -m harness output={preempted}") < logs.index("Requeued job")
+
+
+def check_whole(folder: Path) -> None:
+    """Every sample of the plan once, every block well."""
+    with (folder / "samples.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert Counter((row["case"], row["metric"]) for row in rows) == {
+        (case, metric): count
+        for case in ("fake", "other")
+        for metric, count in (("cold", 1), ("ttft", 12), ("decode", 10))
+    }
+    assert len({(row["case"], row["metric"], row["context_length"], row["iteration"]) for row in rows}) == len(rows)
+    with (folder / "status.csv").open(newline="") as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["ok", "ok"]
+    assert json.loads((folder / "manifest.json").read_text())["finished"]
