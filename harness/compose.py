@@ -37,6 +37,11 @@ def span(first: int, last: int) -> list[int]:
     return list(range(first, last + 1))
 
 
+def repository() -> str:
+    """`${repository:}` in a configuration: the repository's root."""
+    return str(ROOT)
+
+
 def engine_python(name: str) -> str | None:
     """`${engine_python:vllm}` in a configuration: the interpreter of `.venv-vllm`, from the repository's root; null
     where `make setup-vllm` has not made that environment."""
@@ -58,7 +63,7 @@ def folder_name(overrides: str) -> str:
 
 OmegaConf.register_new_resolver("pick", pick, replace=True)
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
-OmegaConf.register_new_resolver("repository", lambda: str(ROOT), replace=True)
+OmegaConf.register_new_resolver("repository", repository, replace=True)
 OmegaConf.register_new_resolver("engine_python", engine_python, replace=True)
 OmegaConf.register_new_resolver("span", span, replace=True)
 LONGEST_NAME = 100

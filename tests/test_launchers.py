@@ -1,4 +1,4 @@
-"""Sweeps over several GPUs by submitit's local executor: the queue of one host, and SLURM's configuration without SLURM.
+"""Sweeps by submitit's local executor: the queue of one host's GPUs, and SLURM's configuration without SLURM.
 
 That of SLURM itself is `make test-slurm`.
 """

@@ -34,17 +34,23 @@ LOST = 1
 """The exit code of a run whose job ended without saying one."""
 
 
-class Slurm(SlurmLauncher):  # type: ignore[misc]
+class Slurm(SlurmLauncher):
     """hydra-submitit-launcher's, which also says what it does, and passes on the exit codes of the runs."""
+
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        extra = self.params.get("additional_parameters") or {}
+        # sbatch knows no `--exclusive=False`: what is switched off is left out.
+        self.params["additional_parameters"] = {key: value for key, value in extra.items() if value is not False}
 
     def __call__(self, *arguments: Any) -> JobReturn:
         """In the job: one run. Where the scheduler asked it to end, it stops at once and then waits to be ended.
 
         A job that leaves before a preemption is over has failed, by SLURM's reckoning, and is not requeued.
         """
-        extra = self.params.get("additional_parameters") or {}
-        shared = {"runs": None, "gpus": None, "cores": None}
-        os.environ[VARIABLE] = Place("slurm", None if extra.get("exclusive") else shared).text()
+        alone = self.params["additional_parameters"].get("exclusive")
+        unknown = {"runs": None, "gpus": None, "cores": None}
+        os.environ[VARIABLE] = Place("slurm", None if alone else unknown).text()
         try:
             return super().__call__(*arguments)
         except SystemExit as stopped:
@@ -54,7 +60,6 @@ class Slurm(SlurmLauncher):  # type: ignore[misc]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit every combination as one array, and wait for all."""
-        self.params = {**self.params, "additional_parameters": _flags(self.params.get("additional_parameters") or {})}
         assert self.config is not None
         print(
             f"{len(job_overrides)} jobs to SLURM; runs and .submitit (logs) in {self.config.hydra.sweep.dir}",
@@ -72,12 +77,7 @@ class Slurm(SlurmLauncher):  # type: ignore[misc]
         return returns
 
 
-def _flags(extra: dict[str, Any]) -> dict[str, Any]:
-    """sbatch's flags without those that are switched off: it knows no `--exclusive=False`."""
-    return {key: value for key, value in extra.items() if value is not False}
-
-
-class LocalGpus(BaseSubmititLauncher):  # type: ignore[misc]
+class LocalGpus(BaseSubmititLauncher):
     """One run a GPU at a time on this host, by submitit's local executor.
 
     hydra-submitit-launcher's submitit_local starts every job at once and gives all the same GPUs, and joblib's workers
