@@ -26,6 +26,7 @@ usage: python -m harness [key=value ...]
   python -m harness dry_run=true                 print the plan, run nothing
   python -m harness --cfg job                    print the composed configuration
   python -m harness --multirun seed=1,2          one run for each combination
+  python -m harness -m hydra/launcher=slurm model=llama2_7b,llama3_8b   the same as SLURM jobs (or local_gpus)
   python -m harness --hydra-help                 Hydra's own flags and keys
 """
 NO_HELP = "(no help: write a comment beside the key in its yaml)"

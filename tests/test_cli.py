@@ -64,7 +64,8 @@ def test_help_shows_the_values_of_this_command_line(flag):
 
 
 def test_multirun_runs_each_combination(tmp_path):
-    done = harness("--multirun", *FAKE, "dry_run=true", "model=tiny,llama2_7b", "model.dtype=float32", cwd=tmp_path)
+    folder = f"hydra.sweep.dir={tmp_path}"
+    done = harness("--multirun", *FAKE, "dry_run=true", "model=tiny,llama2_7b", "model.dtype=float32", folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.index("Plan: tiny") < done.stdout.index("Plan: Llama-2-7B")
 
