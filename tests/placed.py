@@ -12,10 +12,15 @@ from typing import Any
 from omegaconf import DictConfig
 
 from harness import placement
+from harness.signals import as_interrupt
 
 
 def record(composed: DictConfig) -> int:
-    """Write down where this ran and when; one in between ends without a word."""
+    """Write down where this ran and when; seed 2 ends without a word, 9 waits to be ended."""
+    if composed.seed == 9:
+        with as_interrupt():
+            Path(composed.cache, "begun").write_text(str(os.getpid()))
+            time.sleep(120)
     began = time.time()
     time.sleep(0.5)
     seen = {"began": began, "ended": time.time(), **placement.facts(None, ""), "neighbours": placement.neighbours()}

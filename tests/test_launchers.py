@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,17 @@ print("codes", sorted(task.CODES))
 SLURM = (
     "-m", "hydra/launcher=slurm", "+case@cases.fake=fake", "+case@cases.other=fake", "cases.other.title=Other",
     "run=[fake,other]", "experiment=smoke", "sweep.prompt_lengths=[10]", "sweep.ttft_iterations=12",
-    "sweep.decode.context=20", "sweep.context_ranges=[[10,20]]", "cases.fake.prefill_s=0.05",
-    "cases.other.prefill_s=0.05", "seed=1,2",
+    "sweep.decode.context=20", "sweep.context_ranges=[[10,20]]", "+cases.fake.prefill_s=0.15",
+    "+cases.other.prefill_s=0.15", "seed=1,2",
 )  # fmt: skip
 
 
-def wait(what: str, found: Any) -> Any:
+def wait(process: subprocess.Popen[bytes], found: Callable[[], Any]) -> Any:
+    """What `found` gives as soon as it gives anything, while the process runs."""
     deadline = time.monotonic() + 240
     while not (answer := found()):
-        assert time.monotonic() < deadline, what
+        assert process.poll() is None, "the sweep has ended"
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     return answer
 
@@ -67,6 +70,20 @@ def test_one_run_a_gpu_at_a_time_with_cores_of_its_own(tmp_path):
     earlier = first if third["cores"] == first["cores"] else second
     assert third["cores"] == earlier["cores"]
     assert third["began"] > earlier["ended"], "two runs were on one GPU"
+
+
+def test_ending_the_queue_ends_its_runs_and_starts_no_other(tmp_path):
+    call = [
+        sys.executable, "-c", QUEUE, "-m", "hydra/launcher=local_gpus", "hydra.launcher.gpus=[0]", "device=cpu",
+        "seed=9,1", f"cache={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    ]  # fmt: skip
+    process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    begun = tmp_path / "begun"
+    wait(process, lambda: begun.is_file() and begun.read_text())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130
+    assert not Path(f"/proc/{begun.read_text()}").exists()
+    assert not (tmp_path / "1.json").exists()
 
 
 def runs_of(sweep: Path) -> list[Path]:
@@ -98,7 +115,7 @@ def test_slurms_configuration_gives_each_combination_a_run_and_a_preempted_one_g
     with (tmp_path / "said").open("w") as output:
         process = subprocess.Popen(call, cwd=ROOT, stdout=output, stderr=output)
         try:
-            preempted = wait("a begun block", lambda: [one for one in runs_of(sweep) if begun_block(one)])[0]
+            preempted = wait(process, lambda: [one for one in runs_of(sweep) if begun_block(one)])[0]
             block = begun_block(preempted)
             os.kill(process_of(preempted, sweep), signal.SIGUSR2)
             assert process.wait(240) == 0, (tmp_path / "said").read_text()
