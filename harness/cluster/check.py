@@ -17,9 +17,10 @@ ALLOWED = ("basic", "slurm", "local_gpus")
 PLUGIN = "hydra_plugins.hydra_submitit_launcher"
 TARGETS = {
     "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
-    "slurm": "hydra_plugins.llm_latency._launchers.Slurm",
-    "local_gpus": "hydra_plugins.llm_latency._launchers.LocalGpus",
+    "slurm": "hydra_plugins.llm_latency.Slurm",
+    "local_gpus": "hydra_plugins.llm_latency.LocalGpus",
 }
+"""Ours have no such package: Hydra takes a launcher under a name of this form alone, and finds it by `_register`."""
 SHARING = ("oversubscribe", "overcommit", "share", "spread-job", "gpus", "gres", "gpus-per-node", "gpus-per-task",
            "ntasks", "ntasks-per-node", "ntasks-per-gpu", "nodes")  # fmt: skip
 """Flags of sbatch that would take a run its GPU or give it several; the launcher's own keys ask for the GPU."""
@@ -71,9 +72,12 @@ def check(composed: Sequence[DictConfig], several: bool) -> None:
 
 
 def _register(target: str) -> None:
-    """Have Hydra know one of our launchers; it finds those alone that it loads at every start."""
-    module, _, name = target.rpartition(".")
-    Plugins.instance().register(getattr(import_module(module), name))
+    """Have Hydra know one of our launchers. It loads what it finds by itself at every start, and ours load submitit.
+
+    The class keeps the name of its module, by which a job finds it again.
+    """
+    launchers = import_module("harness.cluster.launchers")
+    Plugins.instance().class_name_to_class[target] = getattr(launchers, target.rpartition(".")[2])
 
 
 def _check_launcher(name: str, launcher: Mapping[str, Any], composed: Sequence[DictConfig]) -> None:

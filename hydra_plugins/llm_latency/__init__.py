@@ -1,1 +1,0 @@
-"""The harness's launchers where Hydra takes launchers from."""
