@@ -11,6 +11,7 @@ from pathlib import Path
 from reports import (
     blocks,
     clocks,
+    export,
     headroom,
     latency,
     machine,
@@ -31,7 +32,11 @@ from reports.run import Run, load
 from reports.table import Table
 from reports.write import write_figure, write_table
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"compare": compare.main, "merge": merge.main}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "compare": compare.main,
+    "merge": merge.main,
+    "export": export.main,
+}
 
 
 def tables_of(run: Run) -> list[Table]:

@@ -143,14 +143,18 @@ def render(
     named = {table.name: table for table in tables}
     order = [(title, [named[name] for name in names if name in named]) for title, names in PARTS]
 
-    return environment().get_template("template.html").render(
-        run=run,
-        smoke=SMOKE if run.smoke else "",
-        parts=[(title, found) for title, found in order if found],
-        status=named["status"],
-        plots=embedded(plots, images),
-        study=study,
-        study_plots=embedded(study.plots, images) if study else [],
-        definitions=definitions(run),
-        manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
+    return (
+        environment()
+        .get_template("template.html")
+        .render(
+            run=run,
+            smoke=SMOKE if run.smoke else "",
+            parts=[(title, found) for title, found in order if found],
+            status=named["status"],
+            plots=embedded(plots, images),
+            study=study,
+            study_plots=embedded(study.plots, images) if study else [],
+            definitions=definitions(run),
+            manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
+        )
     )

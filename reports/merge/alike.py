@@ -61,9 +61,10 @@ def check_studies(runs: Sequence[Run]) -> None:
     """Raises ValueError on an experiment whose cases do not answer a sweep of prompt lengths by one procedure."""
     for run in runs:
         if not run.compares:
+            kind = f" but the experiment {run.study}" if run.study else ""
             raise ValueError(
-                f"{name_of(run)} is no sweep over prompt lengths by one procedure"
-                f"{f' but the experiment {run.study}' if run.study else ''}: leave it out, its own report has its tables"
+                f"{name_of(run)} is no sweep over prompt lengths by one procedure{kind}: leave it out, its own report "
+                "has its tables"
             )
 
 
@@ -74,8 +75,8 @@ def check_cells(sweep: Sweep) -> None:
         other = places.setdefault((model_of(run), run.gpu), run)
         if other is not run:
             raise ValueError(
-                f"{name_of(other)} and {name_of(run)} are both {model_of(run)} on {run.gpu}, so that two runs claim one "
-                f"cell: leave one out, and set them side by side with `python -m reports compare`"
+                f"{name_of(other)} and {name_of(run)} are both {model_of(run)} on {run.gpu}, so that two runs claim "
+                "one cell: leave one out, and set them side by side with `python -m reports compare`"
             )
 
 
@@ -106,7 +107,9 @@ def refuse(found: Sequence[Difference], first: Run, run: Run) -> None:
     one, other = name_of(first), name_of(run)
     said = "; ".join(f"{each.what} is {each.a} in {one} and {each.b} in {other}" for each in found[:SHOWN])
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    raise ValueError(f"{said}{more}: runs in one table differ in GPU, software, model and prompt lengths alone, so {MEND}")
+    raise ValueError(
+        f"{said}{more}: runs in one table differ in GPU, software, model and prompt lengths alone, so {MEND}"
+    )
 
 
 def lengths(sweep: Sweep) -> str:

@@ -18,6 +18,9 @@ from reports.write import write_figure, write_table
 
 MISTAKE = 2
 MACHINES = "machines"
+ALL = "By GPU and model"
+SHOWN = ("ttft", "decode")
+"""Tables that the command prints; the page has all."""
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -48,8 +51,9 @@ def main(argv: Sequence[str]) -> int:
         return MISTAKE
     for one in sweep.left_out:
         print(f"reports: left out {one}", file=sys.stderr)
-    for table in next(iter(parts.values())):
-        terminal.show(table, console)
+    for table in parts[ALL]:
+        if table.name in SHOWN:
+            terminal.show(table, console)
     console.print(f"Report: {written}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
@@ -71,7 +75,7 @@ def target_of(options: argparse.Namespace) -> Path:
 def parts_of(sweep: Sweep) -> dict[str, list[Table]]:
     """All tables, by the headings of the page."""
     every = of_all(sweep)
-    found = {"By GPU and model": [table for table in every if table.name != MACHINES]}
+    found = {ALL: [table for table in every if table.name != MACHINES]}
     found |= {f"Model {model}": of_model(sweep, model, name) for model, name in slugs(sweep).items()}
     return {**found, "Runs and machines": [table for table in every if table.name == MACHINES]}
 

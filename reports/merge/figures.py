@@ -12,15 +12,14 @@ from matplotlib.figure import Figure
 
 from reports import enriched, style
 from reports.canvas import LEGEND_IN, WIDE_SPREAD, framed, legend_columns, log_axis
-from reports.merge.gather import Sweep, model_of
+from reports.merge.gather import Sweep, model_of, neighbours
 from reports.merge.tables import facts
 from reports.overview import whole_decode
 from reports.plots import Plot
 from reports.run import Run
 from reports.style import Look
-from reports.table import DAGGER
 
-PANEL_IN = (2.7, 1.75)
+PANEL_IN = (3.3, 1.75)
 MARGINS_IN = {"left": 0.75, "right": 0.2, "top": 0.85, "bottom": 0.75}
 MOST_PANELS = 40
 """Panels beyond which a figure could not be read."""
@@ -55,29 +54,29 @@ def drawn_cases(sweep: Sweep, frame: Callable[[Run], pd.DataFrame], value: str) 
     return [title for title in sweep.titles if title in there]
 
 
-def by_length(
-    sweep: Sweep, name: str, title: str, what: str, columns: tuple[str, str, str], caption: str
-) -> Plot:
+def by_length(sweep: Sweep, name: str, title: str, what: str, columns: tuple[str, str, str], caption: str) -> Plot:
     """A row of panels a case and a column a model; a line a GPU, with a band where there are intervals."""
     cases = drawn_cases(sweep, enriched.ttft, columns[0])
     if not cases or len(cases) * len(sweep.models) > MOST_PANELS:
-        why = "no case has a value" if not cases else f"{len(cases) * len(sweep.models)} panels are more than can be read"
+        why = (
+            "no case has a value" if not cases else f"{len(cases) * len(sweep.models)} panels are more than can be read"
+        )
         return Plot(name, title, caption, None, why)
     figure, grid = panels(len(cases), len(sweep.models))
-    looks, values = style.series(sweep.gpus), []
+    looks = style.series(sweep.gpus)
     for row, case in enumerate(cases):
-        for column, model in enumerate(sweep.models):
-            axes = grid[row][column]
+        values = [1.0] if name == "ttft_ratio" else []
+        for axes, model in zip(grid[row], sweep.models, strict=True):
             axes.set_title(f"{case}, {model}", fontsize=9, fontweight="normal", pad=4)
             for run in sweep.of_model(model):
                 values += line(axes, run, case, columns, looks[run.gpu])
             if name == "ttft_ratio":
                 axes.axhline(1, color=style.FLOOR, linestyle="--", linewidth=1.1)
-    values += [1.0] if name == "ttft_ratio" else []
-    fit(grid, pd.Series(values), what)
+        fit(grid[row], values, what)
     for axes in grid[-1]:
         axes.set_xlabel("Prompt length (tokens)")
-    words = f"{caption} Bands: exact 95 % intervals of the median.{without(sweep, cases)}{flagged(sweep)}"
+    caption += " Each row has a scale of its own. Bands: exact 95 % intervals of the median."
+    words = f"{caption}{without(sweep, cases)}{flagged(sweep)}"
     return finished(sweep, figure, name, title, words, pd.concat([run.ttft["n"] for run in sweep.runs]))
 
 
@@ -101,7 +100,9 @@ def line(axes: Axes, run: Run, title: str, columns: tuple[str, str, str], look: 
 def decode(sweep: Sweep) -> Plot:
     """Decode latency over the whole range: a point a case and GPU, the GPU's floor beneath it."""
     title = "Decode latency over the whole range of contexts (median)"
-    caption = "Dashes: each GPU's floor. Thin lines: 95 % intervals over blocks."
+    caption = "Dashes: each GPU's floor."
+    if any(enriched.decode(run).get("p50_low_ms", pd.Series()).notna().any() for run in sweep.runs):
+        caption += " Thin lines: 95 % intervals over blocks."
     cases = drawn_cases(sweep, whole_decode, "p50_ms")
     if not cases:
         return Plot("decode", title, caption, None, "no case has a value")
@@ -113,10 +114,10 @@ def decode(sweep: Sweep) -> Plot:
             values += points(axes, run, cases, looks[run.gpu], place_of(run.gpu, sweep.gpus))
         axes.set_xticks(range(len(cases)), cases, rotation=20, ha="right", rotation_mode="anchor", fontsize=8.5)
         axes.set_xlim(-0.5, len(cases) - 0.5)
-    fit(grid, pd.Series(values), "Latency (ms a token)")
+    fit(grid[0], values, "Latency (ms a token)")
     counts = pd.concat([whole_decode(run)["n"] for run in sweep.runs])
     words = f"{caption}{without(sweep, cases)}{flagged(sweep)}"
-    return finished(sweep, figure, "decode", title, words, counts, bottom_in=0.95)
+    return finished(sweep, figure, "decode", title, words, counts, bottom_in=0.82)
 
 
 def place_of(gpu: str, gpus: Sequence[str]) -> float:
@@ -139,24 +140,23 @@ def points(axes: Axes, run: Run, cases: Sequence[str], look: Look, beside: float
 
 
 def panels(rows: int, columns: int, cases: int = 0) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of panels that share their axes; those of points are as wide as their cases need."""
+    """A figure of panels; rows share the axis of latencies. Those of points are as wide as their cases need."""
     wide, high = PANEL_IN if not cases else (max(PANEL_IN[0], 0.75 * cases), 2.6)
-    size = (max(wide * columns + MARGINS_IN["left"] + MARGINS_IN["right"], 6.4), high * rows + 2.2)
+    size = (max(wide * columns + MARGINS_IN["left"] + MARGINS_IN["right"], 6.4), high * rows + 2.0)
     figure = Figure(figsize=size)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
     return figure, [list(line) for line in grid]
 
 
-def fit(grid: Sequence[Sequence[Axes]], values: pd.Series, what: str) -> None:
-    """One axis for all panels: from zero, or logarithmic where values lie far apart."""
-    wide = values.max() / values.min() > WIDE_SPREAD
-    for axes in (axes for line in grid for axes in line):
+def fit(line: Sequence[Axes], values: Sequence[float], what: str) -> None:
+    """One axis for a row of panels: from zero, or logarithmic where values lie far apart."""
+    wide = max(values) / min(values) > WIDE_SPREAD
+    for axes in line:
         if wide:
             log_axis(axes, "y")
         else:
-            axes.set_ylim(0, 1.06 * values.max())
-    for first, *_ in grid:
-        first.set_ylabel(what + (", log" if wide else ""))
+            axes.set_ylim(0, 1.06 * max(values))
+    line[0].set_ylabel(what + (", log" if wide else ""))
 
 
 def without(sweep: Sweep, cases: Iterable[str]) -> str:
@@ -166,14 +166,20 @@ def without(sweep: Sweep, cases: Iterable[str]) -> str:
 
 
 def flagged(sweep: Sweep) -> str:
-    """A note on the cases that fail the comparison with the baseline, by GPU and model."""
+    """Notes on runs that were not alone or are not whole, and on cases that fail the comparison with the baseline."""
+    beside, part = (
+        ", ".join(f"{model_of(run)} on {run.gpu}" for run in sweep.runs if told(run))
+        for told in (neighbours, lambda run: run.unfinished)
+    )
+    words = f" Measured beside other runs of the same host: {beside}." if beside else ""
+    words += f" Interrupted: {part}." if part else ""
     found = [
         f"{title} ({model_of(run)} on {run.gpu})"
         for run in sweep.runs
         for case, title in run.cases.items()
         if run.failed_equivalence(case)
     ]
-    return f" {DAGGER} Fails the comparison with the baseline: {', '.join(found)}." if found else ""
+    return words + (f" Fails the comparison with the baseline: {', '.join(found)}." if found else "")
 
 
 def finished(

@@ -70,27 +70,41 @@ def name_of(run: Run) -> str:
 
 
 def gather(paths: Sequence[Path], output: Path | None = None) -> Sweep:
-    """The runs of one folder of runs, or the folders named; `output` is where the report goes, which is no run.
+    """The runs named, and those directly in folders that are none; `output`, where the report goes, is not looked at.
 
     Raises:
-        ValueError: one sentence on a folder that is no sweep, or on a damaged run.
+        ValueError: one sentence on a folder that is no sweep, on a damaged run, or on fewer than two runs.
     """
-    left_out: list[str] = []
-    if len(paths) == 1 and not (paths[0] / MANIFEST).is_file():
-        paths, left_out = inside(paths[0], output)
-    elif len(paths) == 1:
-        raise ValueError(f"{paths[0]} is one run: name the folder above it or several runs, or leave `merge` away")
-    if repeated := {path for path in paths if sum(path.resolve() == other.resolve() for other in paths) > 1}:
-        raise ValueError(f"{min(repeated)} is named twice: name each run once")
-    runs = sorted((load(path) for path in paths), key=lambda run: (model_of(run), run.gpu, name_of(run)))
+    found, left_out = expanded(paths, output)
+    if len(found) < 2:
+        words = f"; left out: {', '.join(left_out)}" if left_out else ""
+        raise ValueError(f"{found[0]} is the only run here: a merge takes two runs or more{words}")
+    runs = sorted(map(load, found), key=lambda run: (model_of(run), run.gpu, name_of(run)))
     return Sweep(tuple(runs), tuple(left_out))
 
 
+def expanded(paths: Sequence[Path], output: Path | None = None) -> tuple[list[Path], list[str]]:
+    """The folders of runs, and the other folders with the reason why they are left out.
+
+    Raises:
+        ValueError: one sentence on a folder that neither is a run nor has one directly in it, or on a run named twice.
+    """
+    found: list[Path] = []
+    left_out: list[str] = []
+    for path in paths:
+        runs, others = ([path], []) if (path / MANIFEST).is_file() else inside(path, output)
+        found += runs
+        left_out += others
+    if repeated := [path for path in found if sum(path.resolve() == other.resolve() for other in found) > 1]:
+        raise ValueError(f"{repeated[0]} is named twice: name each run once")
+    return found, left_out
+
+
 def inside(folder: Path, output: Path | None) -> tuple[list[Path], list[str]]:
-    """The runs directly in a folder, and the other folders with the reason why they are none; hidden ones are not
+    """The runs directly in a folder, and its other folders with the reason why they are left out; hidden ones are not
     looked at."""
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: name the folder of a sweep, such as results/<sweep>")
+        raise ValueError(f"there is no folder {folder}: name a run, or the folder of a sweep, such as results/<sweep>")
     found, left_out = [], []
     for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         if output is not None and path.resolve() == output.resolve():
@@ -101,10 +115,9 @@ def inside(folder: Path, output: Path | None) -> tuple[list[Path], list[str]]:
             left_out.append(f"{path.name} (it has no {SUMMARY}: the run did not get as far as its summaries)")
         else:
             found.append(path)
-    if len(found) < 2:
+    if not found:
         words = f"; left out: {', '.join(left_out)}" if left_out else ""
-        count = "no run" if not found else f"only one run, {found[0].name},"
-        raise ValueError(f"{folder} has {count} directly in it{words}: a merge takes two runs or more")
+        raise ValueError(f"{folder} is no run and has none directly in it: name the folder of a sweep or runs{words}")
     return found, left_out
 
 

@@ -118,7 +118,9 @@ def interleave(parts: Sequence[Part], plan: Plan) -> Table:
 
 def columns_of(parts: Sequence[Part], plan: Plan, joined: Joined) -> list[Column]:
     """The headings, with the marks that they have in any part."""
-    found: list[Column] = [Column(Cell(plan.head), "left"), Column(Cell(plan.by), "left")]
+    key = parts[0].table.columns[0]
+    align = key.align if key.head.text == plan.head else "left"
+    found: list[Column] = [Column(Cell(plan.head), align), Column(Cell(plan.by), "left")]
     for text in plan.columns:
         marks: list[str] = []
         like = None
@@ -139,12 +141,14 @@ def line_of(parts: Sequence[Part], name: str, plan: Plan, joined: Joined) -> lis
     part, cells = found[0] if found else (parts[0], None)
     own = tuple(dict.fromkeys(joined.mark(text, part.owner) for text in part.own))
     first = joined.marks(part, next(iter(cells.values())).marks) if cells else ()
-    return [Cell(name, first), Cell(part.label, own), *(field_of(part, cells, name, c, plan, joined) for c in plan.columns)]
+    return [
+        Cell(name, first),
+        Cell(part.label, own),
+        *(field_of(part, cells, name, c, plan, joined) for c in plan.columns),
+    ]
 
 
-def field_of(
-    part: Part, cells: dict[str, Cell] | None, name: str, column: str, plan: Plan, joined: Joined
-) -> Cell:
+def field_of(part: Part, cells: dict[str, Cell] | None, name: str, column: str, plan: Plan, joined: Joined) -> Cell:
     """A cell of a part with the marks of the whole table, or a dash with the reason."""
     if cells is None:
         return Cell(DASH, (joined.mark(plan.absent.format(row=name), part.owner),))

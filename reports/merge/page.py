@@ -17,12 +17,16 @@ def render(
 ) -> str:
     """The page as text: tables by heading, the figures behind the first of them; `name` is the sweep's."""
     meanings = definitions(sweep.runs[0])
-    return environment().get_template("merged.html").render(
-        name=name,
-        sweep=sweep,
-        smoke=SMOKE if sweep.smoke else "",
-        parts=[(title, list(tables)) for title, tables in parts.items() if tables],
-        plots=embedded(plots, images),
-        definitions=meanings,
-        manifests=[(name_of(run), json.dumps(run.manifest, indent=2, ensure_ascii=False)) for run in sweep.runs],
+    return (
+        environment()
+        .get_template("merged.html")
+        .render(
+            name=name,
+            sweep=sweep,
+            smoke=SMOKE if sweep.smoke else "",
+            parts=[(title, list(tables)) for title, tables in parts.items() if tables],
+            plots=embedded(plots, images),
+            definitions=meanings,
+            manifests=[(name_of(run), json.dumps(run.manifest, indent=2, ensure_ascii=False)) for run in sweep.runs],
+        )
     )

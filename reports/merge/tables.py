@@ -135,7 +135,11 @@ def range_table(sweep: Sweep, runs: Sequence[Run], make: Maker, name: str) -> Ta
     """A metric by range of context and GPU."""
     grids = [make(run) for run in runs]
     parts = [part_of(sweep, run, latency.build(run, grid)) for run, grid in zip(runs, grids, strict=True)]
-    pairs = {(first, last) for run in runs for first, last in zip(run.decode["context_from"], run.decode["context_to"], strict=True)}
+    pairs = {
+        (first, last)
+        for run in runs
+        for first, last in zip(run.decode["context_from"], run.decode["context_to"], strict=True)
+    }
     rows = [range_label(runs[0], *pair) for pair in sorted(pairs, key=lambda pair: (pair == runs[0].whole, pair))]
     counts = pd.concat([grid.frame["n"] for grid in grids])
     words = f"{grids[0].words} {BY_GPU} {facts(runs, counts)}".strip()
