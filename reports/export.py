@@ -15,8 +15,8 @@ import pandas as pd
 from harness import schema
 from reports import enriched
 from reports.compare.manifests import ABSENT, at
-from reports.merge.gather import expanded, name_of, neighbours
-from reports.run import TEXT, Run, load
+from reports.merge.gather import expanded, loaded, name_of, neighbours
+from reports.run import TEXT, Run
 from reports.terminal import console
 
 MISTAKE = 2
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         found, left_out = expanded(options.runs)
         check_names(found)
         make = summary_of if options.summary else samples_of
-        frame = tidy([make(load(path)) for path in found])
+        frame = tidy([make(loaded(path)) for path in found])
         write(frame, options.to)
     except (ValueError, OSError) as error:
         print(f"reports: {error}", file=sys.stderr)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from reports.compare.cells import check as check_latencies
 from reports.run import Run, load
 from reports.style import places
 
@@ -79,8 +80,15 @@ def gather(paths: Sequence[Path], output: Path | None = None) -> Sweep:
     if len(found) < 2:
         words = f"; left out: {', '.join(left_out)}" if left_out else ""
         raise ValueError(f"{found[0]} is the only run here: a merge takes two runs or more{words}")
-    runs = sorted(map(load, found), key=lambda run: (model_of(run), run.gpu, name_of(run)))
+    runs = sorted(map(loaded, found), key=lambda run: (model_of(run), run.gpu, name_of(run)))
     return Sweep(tuple(runs), tuple(left_out))
+
+
+def loaded(path: Path) -> Run:
+    """A run whose every sample is a latency. Raises ValueError with one sentence."""
+    run = load(path)
+    check_latencies(run)
+    return run
 
 
 def expanded(paths: Sequence[Path], output: Path | None = None) -> tuple[list[Path], list[str]]:
@@ -126,6 +134,11 @@ def narrowed(run: Run, lengths: Iterable[int]) -> Run:
     kept = sorted(lengths)
     if kept == sorted(run.sweep["prompt_lengths"]):
         return run
+    found: Run = run.once(("narrowed", tuple(kept)), lambda: _narrowed(run, kept))
+    return found
+
+
+def _narrowed(run: Run, kept: list[int]) -> Run:
     manifest: dict[str, Any] = copy.deepcopy(run.manifest)
     manifest["config"]["sweep"]["prompt_lengths"] = kept
     samples = run.samples[(run.samples["metric"] != "ttft") | run.samples["prompt_length"].isin(kept)]

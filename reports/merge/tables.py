@@ -84,18 +84,24 @@ def last_row(table: Table, name: str) -> Table:
     return replace(table, rows=[row], frame=frame, shown=True)
 
 
+def built(run: Run, make: Maker) -> Table:
+    """The run's own table of a metric, made once."""
+    found: Table = run.once(("table", make.__name__), lambda: latency.build(run, make(run)))
+    return found
+
+
 def parts_by_length(sweep: Sweep, runs: Sequence[Run], make: Maker) -> list[Part]:
     """The runs' tables by prompt length; where lengths differ, averages are over those that all share."""
     found = []
     for run in runs:
-        part = part_of(sweep, run, latency.build(run, make(run)))
+        part = part_of(sweep, run, built(run, make))
         if not sweep.narrow:
             found.append(part)
             continue
         frame = part.table.frame[part.table.frame["prompt_length"] != "average"]
         found.append(replace(part, table=replace(part.table, rows=part.table.rows[:-1], frame=frame)))
         narrow = narrowed(run, sweep.shared)
-        average = last_row(latency.build(narrow, make(narrow)), AVERAGE)
+        average = last_row(built(narrow, make), AVERAGE)
         found.append(replace(part_of(sweep, run, average), heads=False))
     return found
 
@@ -134,7 +140,7 @@ def decode_ratio_grid(run: Run) -> Grid:
 def range_table(sweep: Sweep, runs: Sequence[Run], make: Maker, name: str) -> Table:
     """A metric by range of context and GPU."""
     grids = [make(run) for run in runs]
-    parts = [part_of(sweep, run, latency.build(run, grid)) for run, grid in zip(runs, grids, strict=True)]
+    parts = [part_of(sweep, run, built(run, make)) for run in runs]
     pairs = {
         (first, last)
         for run in runs
@@ -148,9 +154,7 @@ def range_table(sweep: Sweep, runs: Sequence[Run], make: Maker, name: str) -> Ta
 
 
 def whole_alone(run: Run, grid: Grid) -> Grid:
-    """A grid by ranges of context with the whole range alone; any other grid as it is."""
-    if grid.average:
-        return grid
+    """A grid by ranges of context with the whole range alone, reached or not."""
     whole = range_label(run, *run.whole)
     return replace(grid, rows=[whole], frame=grid.frame[grid.frame["row"] == whole])
 
@@ -158,10 +162,13 @@ def whole_alone(run: Run, grid: Grid) -> Grid:
 def average_table(sweep: Sweep, make: Maker, name: str, title: str) -> Table:
     """The last row of a metric's table, the average or the whole range, by model and GPU."""
     runs = [narrowed(run, sweep.shared) for run in sweep.runs]
-    grids = [whole_alone(run, make(run)) for run in runs]
-    parts = [
-        part_of(sweep, run, last_row(latency.build(run, grid), model_of(run)), of_all=True)
+    grids = [make(run) for run in runs]
+    own = [
+        built(run, make) if grid.average else latency.build(run, whole_alone(run, grid))
         for run, grid in zip(runs, grids, strict=True)
+    ]
+    parts = [
+        part_of(sweep, run, last_row(table, model_of(run)), of_all=True) for run, table in zip(runs, own, strict=True)
     ]
     counts = pd.concat([grid.frame["n"] for grid in grids])
     averaged = over_shared(sweep) if grids[0].average else ""
