@@ -147,10 +147,14 @@ def _narrowed(run: Run, kept: list[int]) -> Run:
 
 
 def neighbours(run: Run) -> str:
-    """What ran on the same host meanwhile, as a sentence; empty for a run that was alone, as far as it says."""
+    """What ran on the same host meanwhile, in words; empty for a run that was alone, as far as it says.
+
+    `runs` in the manifest are the others that there was room for, null where nobody counted them; `cores` are theirs.
+    """
     found: Mapping[str, Any] | None = run.manifest.get("neighbours")
-    if not found or not found.get("runs"):
+    if found is None or found.get("runs") == 0:
         return ""
-    cores = found.get("cores") or []
-    pinned = f", on {len(cores)} CPU cores of its own" if cores else ""
-    return f"measured beside {found['runs']} other run{'s' if found['runs'] > 1 else ''} on the same host{pinned}"
+    if found.get("runs") is None:
+        return "measured where other runs may have been on the same host, how many is not known"
+    apart = ", on CPU cores of their own" if found.get("cores") else ""
+    return f"measured beside up to {found['runs']} other run{'s' if found['runs'] > 1 else ''} on the same host{apart}"

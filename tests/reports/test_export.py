@@ -78,14 +78,14 @@ def test_a_time_beyond_a_float_keeps_its_last_digit(two, tmp_path):
 
 def test_runs_of_any_kind_go_into_one_file_and_say_of_which_they_are(two, tmp_path):
     """A tidy table mixes nothing: protocol, smoke and neighbours are columns."""
-    manifest(two / "slow-two", protocol="paper", smoke=True, neighbours={"runs": 1, "cores": [0]}, gpu=None)
+    manifest(two / "slow-two", protocol="paper", smoke=True, neighbours={"runs": 1, "cores": [[0]]}, gpu=None)
     assert export(two, "--to", tmp_path / "new" / "all.parquet") == 0
     frame = pd.read_parquet(tmp_path / "new" / "all.parquet").drop_duplicates("run").set_index("run")
     assert dict(frame["protocol"]) == {"fast-two": "controlled", "slow-two": "paper"}
     assert dict(frame["smoke"]) == {"fast-two": False, "slow-two": True}
     assert frame.loc["slow-two", "gpu"] == "CPU, no GPU"
     assert frame.loc["slow-two", "driver"] == ""
-    assert frame.loc["slow-two", "neighbours"].startswith("measured beside 1 other run")
+    assert frame.loc["slow-two", "neighbours"].startswith("measured beside up to 1 other run")
     assert frame.loc["fast-two", "neighbours"] == ""
 
 

@@ -202,14 +202,24 @@ def test_an_interrupted_run_keeps_its_rows_and_is_marked_everywhere(two, name):
     assert with_mark == [line for line in rows if SLOW in plainly(line)]
 
 
-@pytest.mark.parametrize("runs", [1, 3])
-def test_neighbours_are_a_footnote_and_being_alone_is_none(two, runs):
-    manifest(two / "slow-two", neighbours={"runs": runs, "cores": [0, 1, 2, 3]})
+NEIGHBOURS = {
+    "one": (
+        {"runs": 1, "gpus": [1], "cores": [[4, 5]]},
+        "beside up to 1 other run on the same host, on CPU cores of th",
+    ),
+    "three": ({"runs": 3}, "beside up to 3 other runs on the same host."),
+    "not known": ({"runs": None}, "where other runs may have been on the same host, how many is not known."),
+}
+
+
+@pytest.mark.parametrize("kind", NEIGHBOURS)
+def test_neighbours_are_a_footnote_and_being_alone_is_none(two, kind):
+    stated, said = NEIGHBOURS[kind]
+    manifest(two / "slow-two", neighbours=stated)
     manifest(two / "fast-two", neighbours=None)
-    said = [line for line in notes(table(two, "decode_model")[0]) if "Measured beside" in line]
-    word = "1 other run" if runs == 1 else "3 other runs"
-    assert len(said) == 1
-    assert f"{SLOW}: Measured beside {word} on the same host, on 4 CPU cores of its own." in said[0]
+    found = [line for line in notes(table(two, "decode_model")[0]) if "Measured" in line]
+    assert len(found) == 1
+    assert f"{SLOW}: Measured {said}" in found[0]
 
 
 def test_other_software_is_allowed_and_said(two):
