@@ -1,5 +1,5 @@
 """`python -m reports results/<run>`: tables, plots and a page from the files of a run; `compare A B` sets two side by
-side."""
+side, `merge FOLDER` puts many into one report, and `export RUN... --to FILE` into one file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from reports import (
     blocks,
     clocks,
+    export,
     headroom,
     latency,
     machine,
@@ -23,12 +24,19 @@ from reports import (
     terminal,
     verdicts,
 )
-from reports.compare import command
+from reports.compare import command as compare
 from reports.experiments import ablation, section
 from reports.experiments.section import Section
+from reports.merge import command as merge
 from reports.run import Run, load
 from reports.table import Table
 from reports.write import write_figure, write_table
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "compare": compare.main,
+    "merge": merge.main,
+    "export": export.main,
+}
 
 
 def tables_of(run: Run) -> list[Table]:
@@ -76,8 +84,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; 2 and one sentence on stderr when the input is not what it should be."""
-    if argv[:1] == ["compare"]:
-        return command.main(argv[1:])
+    if argv and argv[0] in COMMANDS:
+        return COMMANDS[argv[0]](argv[1:])
     options = arguments(argv)
     console = terminal.console()
     try:

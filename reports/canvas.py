@@ -62,17 +62,23 @@ def frame_of(
     bottom_in: float = 0.68,
 ) -> None:  # fmt: skip
     """Title above, caption and facts below, a watermark across a smoke run; margins in inches."""
-    height = figure.get_figheight()
     if any(run.failed_equivalence(case) for case in run.cases):
         caption += f" {DAGGER} fails the comparison with the baseline."
-    width = int(CHARACTERS_PER_INCH * figure.get_figwidth())
-    lines = [*textwrap.wrap(caption, width), *textwrap.wrap(run.facts(counts), width)]
+    framed(figure, title, (caption, run.facts(counts)), run.smoke, right, top_in, bottom_in)
+
+
+def framed(
+    figure: Figure, title: str, paragraphs: Sequence[str], smoke: bool, right: float, top_in: float, bottom_in: float
+) -> None:
+    """Title above, paragraphs of small print below, a watermark across every panel of a smoke run."""
+    height, width = figure.get_figheight(), int(CHARACTERS_PER_INCH * figure.get_figwidth())
+    lines = [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, width)]
     bottom = LINE_IN * len(lines) + bottom_in
     figure.subplots_adjust(left=0.09, right=right, top=1 - top_in / height, bottom=bottom / height)
     figure.text(0.015, 1 - 0.12 / height, title, fontsize=11.5, fontweight="bold", va="top")
     for place, line in enumerate(reversed(lines)):
         figure.text(0.015, (0.08 + LINE_IN * place) / height, line, fontsize=7.5, color=style.FAINT, va="bottom")
-    if run.smoke:
+    if smoke:
         for axes in figure.axes:
             stamp(axes)
 

@@ -76,42 +76,61 @@ def by_range(run: Run) -> pd.DataFrame:
     return frame.sort_values(["whole", "context_from", "context_to"], kind="stable")
 
 
-def ttft_table(run: Run) -> Table:
+def ttft_grid(run: Run) -> Grid:
     """Median TTFT by prompt length and case."""
     title = "Time to first token (TTFT), median in ms"
     words = f"Average: mean of the medians over lengths. {INDEPENDENT} They are in the .csv, at 95 %. {WINNER}"
     if any(run.procedure(case).get("warmup") == "none" for case in run.cases):
         words += " Cold starts and first captures are among the requests: their means, as published, are far above."
     rows, frame, shown = lengths(run), by_length(enriched.ttft(run)), readable(run)
-    return build(run, Grid("ttft", title, "Prompt tokens", rows, frame, "p50_ms", True, True, "TTFT", words, shown))
+    return Grid("ttft", title, "Prompt tokens", rows, frame, "p50_ms", True, True, "TTFT", words, shown)
 
 
-def ratio_table(run: Run) -> Table:
+def ratio_grid(run: Run) -> Grid:
     """Median TTFT over the floor by prompt length and case."""
     title = "Time to first token as a multiple of the floor"
     frame, rows = by_length(enriched.ttft(run)), lengths(run)
     head, value = "Prompt tokens", "ratio_to_floor"
     words, shown = "Average: mean of the ratios over lengths.", readable(run)
-    grid = Grid("ttft_ratio", title, head, rows, frame, value, True, False, words=words, shown=shown)
-    return build(run, grid)
+    return Grid("ttft_ratio", title, head, rows, frame, value, True, False, words=words, shown=shown)
 
 
-def p99_table(run: Run) -> Table:
+def p99_grid(run: Run) -> Grid:
     """P99 of TTFT by prompt length and case."""
     title = "99th percentile (P99) of the time to first token, in ms"
     words = f"Average: mean over lengths of each length's P99. {INDEPENDENT} They are in the .csv, at 95 %. {WINNER}"
     rows, frame, shown = lengths(run), by_length(enriched.p99(run)), readable(run)
-    return build(run, Grid("p99", title, "Prompt tokens", rows, frame, "p99_ms", True, True, "P99", words, shown))
+    return Grid("p99", title, "Prompt tokens", rows, frame, "p99_ms", True, True, "P99", words, shown)
 
 
-def decode_table(run: Run) -> Table:
+def decode_grid(run: Run) -> Grid:
     """Median decode latency by context range and case."""
     title = "Decode latency by context length, median in ms a token"
     words = (
         f"A step's context is the number of tokens before it. Intervals rest on blocks and are in the .csv. {WINNER}"
     )
     rows, frame, head = ranges(run), by_range(run), "Context before the step"
-    return build(run, Grid("decode", title, head, rows, frame, "p50_ms", False, True, "Decode", words))
+    return Grid("decode", title, head, rows, frame, "p50_ms", False, True, "Decode", words)
+
+
+def ttft_table(run: Run) -> Table:
+    """Median TTFT by prompt length and case."""
+    return build(run, ttft_grid(run))
+
+
+def ratio_table(run: Run) -> Table:
+    """Median TTFT over the floor by prompt length and case."""
+    return build(run, ratio_grid(run))
+
+
+def p99_table(run: Run) -> Table:
+    """P99 of TTFT by prompt length and case."""
+    return build(run, p99_grid(run))
+
+
+def decode_table(run: Run) -> Table:
+    """Median decode latency by context range and case."""
+    return build(run, decode_grid(run))
 
 
 def readable(run: Run) -> bool:
@@ -169,6 +188,7 @@ def build(run: Run, grid: Grid) -> Table:
         frame=long_frame(run, grid, values, best),
         rules=frozenset({len(rows) - 1} - {0}),  # above the average, or the whole range
         shown=grid.shown,
+        why_hidden=f"has a row for each of {len(run.sweep['prompt_lengths'])} prompt lengths, too many to read here",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -117,6 +117,22 @@ def definitions(run: Run) -> dict[str, str]:
     return found
 
 
+def environment() -> Environment:
+    """The templates of pages; what they are given is escaped, and a name that they don't know is an error."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def embedded(plots: Sequence[Plot], images: Mapping[str, bytes]) -> list[tuple[Plot, str]]:
+    """Each plot with its PNG as the text that goes inside a page."""
+    return [(plot, base64.b64encode(images[plot.name]).decode("ascii")) for plot in plots]
+
+
 def render(
     run: Run, tables: list[Table], plots: list[Plot], images: Mapping[str, bytes], study: Section | None = None
 ) -> str:
@@ -124,27 +140,21 @@ def render(
 
     Titles and reasons are escaped; `images`, PNGs by the plot's name, are put inside.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     named = {table.name: table for table in tables}
     order = [(title, [named[name] for name in names if name in named]) for title, names in PARTS]
 
-    def embedded(plot: Plot) -> tuple[Plot, str]:
-        return plot, base64.b64encode(images[plot.name]).decode("ascii")
-
-    return environment.get_template("template.html").render(
-        run=run,
-        smoke=SMOKE if run.smoke else "",
-        parts=[(title, found) for title, found in order if found],
-        status=named["status"],
-        plots=[embedded(plot) for plot in plots],
-        study=study,
-        study_plots=[embedded(plot) for plot in study.plots] if study else [],
-        definitions=definitions(run),
-        manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
+    return (
+        environment()
+        .get_template("template.html")
+        .render(
+            run=run,
+            smoke=SMOKE if run.smoke else "",
+            parts=[(title, found) for title, found in order if found],
+            status=named["status"],
+            plots=embedded(plots, images),
+            study=study,
+            study_plots=embedded(study.plots, images) if study else [],
+            definitions=definitions(run),
+            manifest=json.dumps(run.manifest, indent=2, ensure_ascii=False),
+        )
     )

@@ -25,10 +25,16 @@ KINDS: dict[str, type] = {
     "model.weights": str,
     "started": str,
     "smoke": bool,
+    "neighbours": dict,
+    "neighbours.runs": int,
+    "neighbours.cores": list,
 }
 OF_A_CASE = {"title": str, "blocks": int, "procedure": dict}
-NULL = ("gpu", "gpu.name", "config.study", "config.protocol", "blocks", "procedure")
-"""What may be null; `gpu` is where there was none."""
+NULL = (
+    "gpu", "gpu.name", "config.study", "config.protocol", "blocks", "procedure", "neighbours", "neighbours.runs",
+    "neighbours.cores",
+)  # fmt: skip
+"""What may be null; `gpu` is where there was none, `neighbours` where a run was alone on its host."""
 WORD = {"config.sweep.p99_iterations": "auto"}
 """What may be this word instead."""
 WORDS = {str: "a text", int: "a whole number", dict: "an object", list: "a list", bool: "true or false"}

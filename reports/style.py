@@ -45,6 +45,10 @@ STUDIES = {  # the cases of an experiment are never drawn together with those ab
     "unix": Look("#d55e00", "D"),
 }
 SPARE = (Look("#999933", ">"), Look("#882255", "h"), Look("#6699cc", "p"))
+SERIES = (  # of what has no look of its own, such as GPUs
+    Look("#0072b2", "o"), Look("#d55e00", "s"), Look("#009e73", "^"), Look("#cc79a7", "D"), Look("#e69f00", "v"),
+    Look("#332288", "P"), Look("#56b4e9", "X"), Look("#4d4d4d", "<"),
+)  # fmt: skip
 FLOOR = "#8c8c8c"
 FAINT = "#6b6b6b"
 PUBLISHED = "#5b2a86"
@@ -94,3 +98,8 @@ def looks(cases: Iterable[str]) -> dict[str, Look]:
         turn = [SPARE[(start + step) % len(SPARE)] for step in range(len(SPARE))]
         found[name] = next((look for look in turn if look not in found.values()), turn[0])
     return {name: found[name] for name in names}
+
+
+def series(names: Iterable[str]) -> dict[str, Look]:
+    """Looks by name for what has none of its own, in the order given; beyond the last they begin again."""
+    return {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}

@@ -44,6 +44,9 @@ class Spec:
     smoke: bool = False
     titles: dict[str, str] | None = None
     seed: int = 1
+    gpu: str = "Invented GPU"
+    bandwidth: float = 4.66
+    model: str = "Llama-2-7B"
 
 
 def invent(run_dir: Path, spec: Spec) -> Path:
@@ -121,11 +124,11 @@ def make_manifest(job, spec):
             },
             "seed": spec.seed,
         },
-        "model": {"name": "Llama-2-7B", "weights": "random", "dtype": "float16", "digest": "0" * 64},
+        "model": {"name": spec.model, "weights": "random", "dtype": "float16", "digest": "0" * 64},
         "versions": {"python": "3.11", "torch": "0.0 (invented)"},
         "git": {"sha": "0" * 40, "dirty": False},
-        "gpu": None if spec.smoke else {"name": "Invented GPU", "driver": "0.0", "memory_mib": 1024},
-        "read_bandwidth_tb_s": 4.66,
+        "gpu": None if spec.smoke else {"name": spec.gpu, "driver": "0.0", "memory_mib": 1024},
+        "read_bandwidth_tb_s": spec.bandwidth,
         "matmul_tflop_s": 800.0,
         "weight_bytes": 13.2e9,
         "flops_per_token": 13.2e9,

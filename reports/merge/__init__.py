@@ -1,0 +1,1 @@
+"""Many runs in one report: `python -m reports merge results/<sweep>`."""
