@@ -7,6 +7,7 @@ here it is one sentence and exit code 2. Then hydra.main composes again and does
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from harness.compose import CONF, Source, compose_raw, expand_sweeps, resolved, 
 from harness.helptext import help_text
 
 USERS_MISTAKE = 2
-INTERRUPTED = 130
+INTERRUPTED = {128 + number: number.name for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
 
 
 def check_command_line(arguments: Sequence[str]) -> str | None:
@@ -69,7 +70,17 @@ def refuse(error: ValueError) -> int:
 
 
 def main() -> int:
-    """0 when all went well, 1 when a case or a check failed, 2 for a user's mistake, 130 when interrupted."""
+    """0 when all went well, 1 when a case or a check failed, 2 for a user's mistake; when interrupted, 128 and the
+    signal's number."""
+    try:
+        return obey()
+    except KeyboardInterrupt:
+        print("interrupted before anything was measured", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def obey() -> int:
+    """Do what the command line says: check a stored run, or compose and run."""
     if sys.argv[1:2] == ["validate"]:
         from harness.stored import command  # loads pandas and NVML: not for a run's --help
 
@@ -78,8 +89,8 @@ def main() -> int:
 
     def task(composed: DictConfig) -> None:
         codes.append(run_composed(composed))
-        if codes[-1] == INTERRUPTED:
-            raise SystemExit(INTERRUPTED)  # of several runs (--multirun) the rest is not started either
+        if codes[-1] in INTERRUPTED:
+            raise SystemExit(codes[-1])  # of several runs (--multirun) the rest is not started either
 
     try:
         text = check_command_line(sys.argv[1:])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import launch, run, telemetry
+from harness import events, launch, run, telemetry
 from tests.runs import execute_in, samples, status
 
 
@@ -228,17 +228,17 @@ def test_an_interpreter_that_vanished_is_a_failure(tmp_path):
     assert "did not start" in outcome.reason
 
 
-@pytest.mark.parametrize("data", [b"[]\n", b'{"event":"x"}\n', b"\xff\n", b"x" * (launch.LONGEST_EVENT + 1),
+@pytest.mark.parametrize("data", [b"[]\n", b'{"event":"x"}\n', b"\xff\n", b"x" * (events.LONGEST_EVENT + 1),
                                   b'{"event":"verdict","state":"ok"}\n{"event":"verdict","state":"ok"}\n'])  # fmt: skip
 def test_malformed_events_are_a_breach(data):
-    reader = launch.EventReader(lambda event: None)
+    reader = events.EventReader(lambda event: None)
     reader.feed(data)
     assert reader.breach
 
 
 def test_events_may_come_in_pieces():
     seen: list[dict] = []
-    reader = launch.EventReader(seen.append)
+    reader = events.EventReader(seen.append)
     for byte in b'{"event":"stage","stage":"load"}\n{"event":"verdict","state":"ok"}\n':
         reader.feed(bytes([byte]))
     assert (reader.stage, reader.breach, len(seen)) == ("load", "", 2)
