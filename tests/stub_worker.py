@@ -57,6 +57,20 @@ def misbehave(kind: str, descriptor: int, folder: Path) -> int:
         child = subprocess.Popen(["sleep", "60"])
         (folder / "grandchild").write_text(str(child.pid))
         time.sleep(60)
+    elif kind == "flood_events":
+        while True:
+            send(descriptor, "progress", stage="ttft", done=1, total=2)
+    elif kind == "endless_event":
+        while True:
+            os.write(descriptor, b"x" * (1 << 16))
+    elif kind == "bad_progress":
+        send(descriptor, "progress", stage="ttft", done=1, total=2, median_ms="soon")
+        time.sleep(60)
+    elif kind == "deep":
+        os.write(descriptor, b'{"event":' + b"[" * 200_000 + b"\n")
+        time.sleep(60)
+    elif kind == "unprintable":
+        os.write(descriptor, b'{"event":"verdict","state":"failed","reason":"a\\ud800b\\u001b[2Jc\\u0000d"}\n')
     elif kind == "unknown_state":
         send(descriptor, "verdict", state="splendid")
     return 0

@@ -50,7 +50,6 @@ def test_a_good_run_writes_everything_and_exits_0(execute, tmp_path, capsys):
 FAILURES = [
     (["cases.fake.behaviour=forged"], "failed", "no verdict, exit code 0; last line of the log: {"),
     (["cases.fake.behaviour=exit"], "failed", "no verdict, exit code 3; last line of the log: about to leave"),
-    (["cases.fake.behaviour=segfault"], "failed", "killed by signal 11 SIGSEGV"),
     (["cases.fake.behaviour=ok_then_exit"], "failed", "said ok, but exit code 5"),
     (["cases.fake.behaviour=unavailable_then_exit"], "failed", "said unavailable, but exit code 4"),
     (["cases.fake.behaviour=no_samples"], "failed", "said ok, but wrote no samples"),
@@ -60,15 +59,23 @@ FAILURES = [
     (["cases.fake.behaviour=garbage"], "failed", "broke the event protocol: an event is not JSON"),
     (["cases.fake.behaviour=unknown_state"], "failed", "unknown state 'splendid'"),
     (["cases.fake.behaviour=grandchild", "cases.fake.timeout_s=1"], "timeout", "limit of 1 s in stage ttft"),
-    (["cases.fake.fail=kill", "cases.fake.fail_at=prefill"], "failed", "killed by signal 9 SIGKILL"),
     (["cases.fake.fail=exit", "cases.fake.fail_at=decode"], "failed", "no verdict, exit code 3"),
-    (["cases.fake.fail=hang", "cases.fake.fail_at=prefill", "cases.fake.timeout_s=2"], "timeout", "limit of 2 s"),
-    (["cases.fake.fail=error"], "failed", "ArithmeticError: the fake case failed in prepare"),
 ]
 
 
+SAID = {
+    "forged": "a forged verdict printed", "exit": "exit code 3 without a verdict", "ok_then_exit": "exit code 5 behind ok",
+    "unavailable_then_exit": "exit code 4 behind unavailable", "no_samples": "ok without samples",
+    "header_only": "ok with a table without rows", "cold_only": "ok with a part of the samples",
+    "garbage": "no JSON on the pipe of events", "unknown_state": "a state that there is not",
+    "grandchild": "a hang with a child in the group",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(("overrides", "state", "reason"), FAILURES, ids=lambda value: str(value)[:50])
-def test_a_failed_worker_is_a_row_and_the_others_go_on(execute, tmp_path, capsys, overrides, state, reason):
+def test_a_failed_worker_is_a_row_and_the_others_go_on(execute, tmp_path, capsys, fault, overrides, state, reason):
+    kind = overrides[0].partition("behaviour=")[2]
+    injected = fault("Worker", SAID[kind] if kind else "exit code 3" if "exit" in overrides[0] else "unavailable late")
     assert execute(*overrides) == 1
     rows = status(tmp_path)
     assert rows["fake", "0"]["state"] == state
@@ -78,6 +85,7 @@ def test_a_failed_worker_is_a_row_and_the_others_go_on(execute, tmp_path, capsys
     assert last.startswith("failed: fake block 0 (")
     grandchild = tmp_path / "blocks/fake-0/grandchild"
     assert not grandchild.exists() or not is_running(int(grandchild.read_text()))
+    injected.happened(f"row `{state}`, {reason.partition('; last line')[0].strip()}; the other case ran")
 
 
 def is_running(pid: int) -> bool:
