@@ -27,6 +27,8 @@ DEFAULTS: dict[str, Any] = {
     # Added to gpu_ns by each token, to captures by each prefill.
     "gpu_ns": 1000,
     "captures": 0,
+    # Prints a line for each request that is begun.
+    "tell": False,
     # Returned by prefill instead of the right token.
     "token": None,
 }
@@ -68,6 +70,8 @@ class FakeCase(Case):
         return SetUp("fake 1", load_s=0.25, compile_s=0.125, capture_s=0.5)
 
     def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
+        if self.options["tell"]:
+            print("request", flush=True)
         self._maybe_fail("prefill")
         self.sequence = list(prompt)
         self.counters = self.counters._replace(captures=self.counters.captures + self.options["captures"])
@@ -126,11 +130,15 @@ def raise_bug(place: str) -> None:
     raise ArithmeticError(f"the fake case failed in {place}")
 
 
+HANGING = "a hang"
+
+
 def escape(place: str) -> None:
     """Start a process that leaves group and session, with its parent gone; then die."""
     leave = "import os, time; os.fork() and os._exit(0); time.sleep(3600)"
     subprocess.run([sys.executable, "-S", "-c", leave], check=True, start_new_session=True)
-    os._exit(3)
+    if place != HANGING:
+        os._exit(3)
 
 
 def escape_unmarked(place: str) -> None:
@@ -158,6 +166,7 @@ FAILURES: dict[str, Callable[[str], object]] = {
     "segv": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
     "abort": lambda _: os.abort(),
     "kill_client": lambda _: (os.kill(os.getppid(), signal.SIGKILL), time.sleep(3600)),
+    "escape_and_hang": lambda _: (escape(HANGING), time.sleep(3600)),
     "hang": lambda _: time.sleep(3600),
     "print": lambda _: print("a case prints"),
     "escape": escape,

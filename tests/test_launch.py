@@ -1,18 +1,17 @@
 """Workers that end in every way there is: each is a row with its reason, and the others go on."""
 
-import csv
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from harness import events, launch, run, telemetry
+from harness.interrupt import Interrupts
 from tests.runs import execute_in, samples, status
 
 
@@ -64,7 +63,8 @@ FAILURES = [
 
 
 SAID = {
-    "forged": "a forged verdict printed", "exit": "exit code 3 without a verdict", "ok_then_exit": "exit code 5 behind ok",
+    "forged": "a forged verdict printed", "exit": "exit code 3 without a verdict",
+    "ok_then_exit": "exit code 5 behind ok",
     "unavailable_then_exit": "exit code 4 behind unavailable", "no_samples": "ok without samples",
     "header_only": "ok with a table without rows", "cold_only": "ok with a part of the samples",
     "garbage": "no JSON on the pipe of events", "unknown_state": "a state that there is not",
@@ -175,28 +175,22 @@ def test_a_length_beyond_the_positions_that_only_the_checkpoint_knows_is_refused
     assert "2000 is too long for the model's 1024 positions" in capsys.readouterr().out
 
 
-def test_interrupting_kills_the_worker_keeps_what_is_measured_and_says_how_to_go_on(tmp_path):
-    call = [
-        sys.executable, "-c",
-        # A shell starts what runs in the background with interrupts ignored, and so all that this starts in turn.
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "import sys; from pathlib import Path; from tests.runs import execute_in;"
-        "sys.exit(execute_in(Path(sys.argv[1]), *sys.argv[2:]))",
-        str(tmp_path), "cases.fake.behaviour=grandchild", "run=[other,fake]", f"seed={seed_with_last('fake')}",
-    ]  # fmt: skip
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
-    grandchild = tmp_path / "blocks/fake-0/grandchild"
-    deadline = time.monotonic() + 30
-    while not (grandchild.exists() and grandchild.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert f"output={tmp_path}" in output
-    assert not is_running(int(grandchild.read_text()))
-    with (tmp_path / "ttft.csv").open(newline="") as file:
-        assert [row["case"] for row in csv.DictReader(file)] == ["other"], "the block that was done is summarised"
-    assert f"python -m reports {tmp_path}" in output
+def test_a_worker_that_does_not_stop_when_asked_to_is_killed(tmp_path, monkeypatch, fault):
+    injected = fault("Parent", "asked to end while a worker takes no notice")
+    monkeypatch.setattr(launch, "GRACE_S", 1.0)
+    interrupts = Interrupts()
+    deaf = (
+        "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        """os.write(int(sys.argv[2]), b'{"event":"stage","stage":"ttft"}\\n'); time.sleep(3600)"""
+    )
+    with interrupts.patient():
+        outcome = launch.run_child(
+            [sys.executable, "-c", deaf], launch.child_environment("cpu", 0), tmp_path / "log.txt", 60,
+            lambda event: interrupts.hang_up(), interrupts,
+        )  # fmt: skip
+    assert (outcome.state, outcome.exit_code) == ("failed", -signal.SIGKILL)
+    assert outcome.reason == "ended when it had not stopped 1 s after it was asked to in stage ttft"
+    injected.happened("it is killed when its time of grace is over")
 
 
 def seed_with_last(case: str) -> int:
