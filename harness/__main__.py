@@ -7,6 +7,7 @@ here it is one sentence and exit code 2. Then hydra.main composes again and does
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -46,7 +47,17 @@ def check_command_line(arguments: Sequence[str]) -> str | None:
 
 
 def main() -> int:
-    """0 when all went well, 1 when a case or a check failed, 2 for a user's mistake, 130 when interrupted."""
+    """0 when all went well, 1 when a case or a check failed, 2 for a user's mistake; when interrupted, 128 and the
+    signal's number."""
+    try:
+        return obey()
+    except KeyboardInterrupt:
+        print("interrupted before anything was measured", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def obey() -> int:
+    """Do what the command line says: check a stored run, or compose and run."""
     if sys.argv[1:2] == ["validate"]:
         from harness.stored import command  # loads pandas and NVML: not for a run's --help
 

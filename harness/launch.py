@@ -1,38 +1,42 @@
 """Start one child, follow its events, and say how it ended, whatever it did.
 
 A child speaks through a file descriptor of its own, so nothing that it prints can pass for a verdict. It leads a
-process group, which ends with it: no server outlives its worker.
+process group, which ends with it, and so does whatever it started elsewhere: no server outlives its worker.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+from harness import leftovers
 from harness.compose import ROOT
+from harness.events import EventReader, OnEvent, printable
+from harness.interrupt import GRACE_S, Interrupts
 from harness.schema import State
 
 WORKER = "harness.worker"
 POLL_S = 0.2
-LONGEST_EVENT = 1 << 20
+READS = 64
+"""Reads of the pipe between two looks at the clock: who floods it does not keep the parent from its limit."""
+LARGEST_LOG = 256 << 20
+"""Bytes that a child may print: who floods its output fills the disk."""
+LONGEST_REASON = 1000
 PASSED_ON = (
     "PATH", "HOME", "LD_LIBRARY_PATH", "CUDA_*", "HF_*", "TRITON_*", "TORCHINDUCTOR_*", "XDG_CACHE_HOME", "LANG",
     "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "NVIDIA_*", "OMP_NUM_THREADS", "LATENCY_*",
 )  # fmt: skip
 """The only environment variables that a child sees, so that two runs with one configuration measure the same."""
-
-Event = dict[str, Any]
-OnEvent = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -64,75 +68,47 @@ def command(python: str | None, worker: str, *arguments: str) -> list[str]:
     return [python or sys.executable, "-m", worker, *arguments]
 
 
-class EventReader:
-    """Cuts the bytes of the pipe into events and keeps the last stage and the verdict."""
-
-    def __init__(self, on_event: OnEvent) -> None:
-        self._on_event = on_event
-        self._rest = b""
-        self.stage = ""
-        self.verdict: Event | None = None
-        self.breach = ""
-
-    def feed(self, data: bytes) -> None:
-        """Take bytes as they come. A malformed event is remembered in `breach`; nothing after it counts."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            if not self.breach:
-                self._take(line)
-        if len(self._rest) > LONGEST_EVENT:
-            self.breach = f"an event is longer than {LONGEST_EVENT} bytes"
-
-    def _take(self, line: bytes) -> None:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            self.breach = "an event is not JSON"
-            return
-        kind = event.get("event") if isinstance(event, dict) else None
-        if kind not in ("stage", "progress", "verdict"):
-            self.breach = f"unknown event {str(kind)[:40]!r}"
-        elif self.verdict is not None:
-            self.breach = "an event follows the verdict"
-        elif kind == "verdict" and event.get("state") not in get_args(State):
-            self.breach = f"unknown state {str(event.get('state'))[:40]!r} in the verdict"
-        else:
-            self._keep(kind, event)
-
-    def _keep(self, kind: str, event: Event) -> None:
-        if kind == "verdict":
-            self.verdict = event
-        elif kind == "stage":
-            self.stage = str(event.get("stage", ""))
-        self._on_event(event)
-
-
 def run_child(
-    call: Sequence[str], environment: Mapping[str, str], log: Path, timeout_s: float, on_event: OnEvent
+    call: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    timeout_s: float,
+    on_event: OnEvent,
+    interrupts: Interrupts | None = None,
 ) -> Outcome:
-    """Run `call` with its output in `log` until it ends or `timeout_s` is over; its group never outlives this call.
+    """Run `call` with its output in `log` until it ends or `timeout_s` is over; nothing that it started outlives this
+    call, nor any folder that its servers listened in.
 
+    Where `interrupts` says so, the child is asked to stop (SIGTERM), and killed when that takes longer than GRACE_S.
     Call it from the main thread: children ask the kernel to end them with the thread that started them.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    interrupts = interrupts or Interrupts()
     started = time.monotonic()
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)
-    events = EventReader(on_event)
-    try:
-        with log.open("ab") as output:
-            process = _start(call, environment, write_end, output.fileno())
-    except OSError as error:
-        os.close(read_end)
-        return Outcome("failed", f"the worker did not start: {error}", "", -1, 0.0)
-    finally:
-        os.close(write_end)
-    try:
-        in_time = _follow(process, read_end, events, started + timeout_s)
-    finally:
-        _end_group(process)
-        os.close(read_end)
-    return _judge(events, process.returncode, None if in_time else timeout_s, time.monotonic() - started, log)
+    ours = leftovers.children_now()
+    process: subprocess.Popen[bytes] | None = None
+    with log.open("ab") as output, leftovers.adopting():
+        follower = Follower(read_end, EventReader(on_event), output.fileno(), started + timeout_s, interrupts)
+        try:
+            try:
+                process = _start(call, environment, write_end, output.fileno())
+            finally:
+                os.close(write_end)
+            ended = follower.follow(process)
+        except OSError as error:
+            if process is not None:
+                raise
+            return Outcome("failed", f"the worker did not start: {error}", "", -1, 0.0)
+        finally:
+            with interrupts.shielded():
+                stuck = _end(process, ours, log)
+                follower.drain()
+                os.close(read_end)
+    said = f"after its limit of {timeout_s:g} s" if ended == "limit" else ended
+    outcome = _judge(follower.events, process.returncode, said, time.monotonic() - started, log)
+    return outcome if not stuck else replace(outcome, state="failed", reason=f"{outcome.reason}; {stuck}".strip("; "))
 
 
 def _start(call: Sequence[str], environment: Mapping[str, str], events: int, output: int) -> subprocess.Popen[bytes]:
@@ -143,27 +119,60 @@ def _start(call: Sequence[str], environment: Mapping[str, str], events: int, out
         stderr=subprocess.STDOUT,
         pass_fds=(events,),
         cwd=ROOT,
-        env=dict(environment),
+        env={**environment, leftovers.MARK: leftovers.mark()},
         process_group=0,
     )
 
 
-def _follow(process: subprocess.Popen[bytes], pipe: int, events: EventReader, deadline: float) -> bool:
-    """Read events until the child has ended (True) or the deadline has passed (False)."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        while not _has_ended(process.pid):
-            if time.monotonic() >= deadline:
-                return False
-            if events.breach:
+@dataclass
+class Follower:
+    """Reads a child's events while it runs."""
+
+    pipe: int
+    events: EventReader
+    output: int
+    deadline: float
+    interrupts: Interrupts
+
+    def follow(self, process: subprocess.Popen[bytes]) -> str:
+        """Until the child has ended by itself (""), or why it has to be ended: "limit", or the words for a reason."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.pipe, selectors.EVENT_READ)
+            until: float | None = None
+            while not _has_ended(process.pid):
+                now = time.monotonic()
+                if until is None and self.interrupts.heed():
+                    until = now + GRACE_S
+                    process.terminate()
+                if until is not None and now >= until:
+                    return f"when it had not stopped {GRACE_S:g} s after it was asked to"
+                if now >= self.deadline:
+                    return "limit"
+                if os.fstat(self.output).st_size > LARGEST_LOG:
+                    return f"when it had printed more than {LARGEST_LOG >> 20} MiB"
+                if self.events.breach:
+                    return ""
+                self._wait(selector)
+        return ""
+
+    def _wait(self, selector: selectors.BaseSelector) -> None:
+        """For an event, or a moment."""
+        if not selector.get_map():
+            time.sleep(POLL_S / 10)
+        elif selector.select(POLL_S) and not self.drain():
+            selector.unregister(self.pipe)
+
+    def drain(self) -> bool:
+        """Read what is there now, READS times at most. False at the end of the pipe."""
+        for _ in range(READS):
+            try:
+                data = os.read(self.pipe, 1 << 16)
+            except BlockingIOError:
                 return True
-            if selector.get_map() and selector.select(POLL_S):
-                if not _drain(pipe, events):
-                    selector.unregister(pipe)
-            elif not selector.get_map():
-                time.sleep(POLL_S / 10)
-    _drain(pipe, events)
-    return True
+            if not data:
+                return False
+            self.events.feed(data)
+        return True
 
 
 def _has_ended(pid: int) -> bool:
@@ -171,32 +180,35 @@ def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
-def _drain(pipe: int, events: EventReader) -> bool:
-    """Read what is there now. False at the end of the pipe."""
-    while True:
-        try:
-            data = os.read(pipe, 1 << 16)
-        except BlockingIOError:
-            return True
-        if not data:
-            return False
-        events.feed(data)
+def _end(process: subprocess.Popen[bytes] | None, ours: frozenset[int], log: Path) -> str:
+    """Kill whatever is left of the child's group, reap the child, then end what left the group, and say so in its log.
+
+    Returns:
+        One phrase on processes that could not be ended; "" when none is left.
+    """
+    if process is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    token = leftovers.mark()
+    found, stuck = leftovers.end_all(token, ours)
+    leftovers.remove_folders(token)
+    if found:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"harness: ended what outlived this process: {', '.join(found)}\n")
+    return f"killed, and still there: {', '.join(stuck)}" if stuck else ""
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill whatever is left of the child's process group, then reap the child."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _judge(events: EventReader, exit_code: int, limit_s: float | None, wall_s: float, log: Path) -> Outcome:
-    """A verdict counts when it and the exit code agree; everything else is a failure with its reason."""
+def _judge(events: EventReader, exit_code: int, ended: str, wall_s: float, log: Path) -> Outcome:
+    """A verdict counts when it and the exit code agree; everything else is a failure with its reason. `ended`: why the
+    parent ended the child, "" when it did not."""
     verdict = events.verdict or {}
     payload = {key: value for key, value in verdict.items() if key not in ("event", "state", "reason", "stage")}
     stage = str(verdict.get("stage") or ("" if verdict.get("state") == "ok" else events.stage))
     state: State = "failed"
-    if limit_s is not None:
-        state, reason = "timeout", f"ended after its limit of {limit_s:g} s in stage {events.stage or 'start'}"
+    if ended:
+        state = "timeout" if ended.startswith("after its limit") else "failed"
+        reason = f"ended {ended} in stage {events.stage or 'start'}"
     elif events.breach:
         reason = f"broke the event protocol: {events.breach}"
     elif events.verdict is None:
@@ -204,7 +216,7 @@ def _judge(events: EventReader, exit_code: int, limit_s: float | None, wall_s: f
     elif verdict["state"] != "failed" and exit_code != 0:
         reason = f"said {verdict['state']}, but {describe_exit(exit_code)}{_last_line(log)}"
     else:
-        state, reason = verdict["state"], str(verdict.get("reason", ""))
+        state, reason = verdict["state"], str(verdict.get("reason", ""))[:LONGEST_REASON]
     stage = stage or ("" if state == "ok" else events.stage)
     return Outcome(state, reason, stage, exit_code, round(wall_s, 3), payload)
 
@@ -222,6 +234,6 @@ def _last_line(log: Path) -> str:
     """`; last line of the log: ...`, empty when the log is."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
-        lines = file.read().decode("utf-8", "replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
+        lines = printable(file.read().decode("utf-8", "replace"), but="\n").split("\n")
+    said = [line.strip() for line in lines if line.strip() and not line.startswith("harness: ")]
     return f"; last line of the log: {said[-1][:300]}" if said else ""

@@ -126,6 +126,8 @@ class Block:
     sink: Sink
     clock: Clock = time.perf_counter_ns
     pause: Pause = stay_awake
+    heed: Callable[[], None] = lambda: None
+    """Called before each request is begun; what it raises ends the block between two requests."""
 
     def measure(self) -> None:
         """Cold, then warm-up, then the timed requests; or, as published, timed ones from the first on."""
@@ -149,7 +151,8 @@ class Block:
         return self.job.cases[self.case_name].warmup
 
     def ids(self, purpose: str, length: int, index: int) -> list[int]:
-        """The prompt of a request."""
+        """The prompt of the next request."""
+        self.heed()
         return prompt_for(self.job, self.case_name, purpose, length, index)
 
     def cold(self) -> None:

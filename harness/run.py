@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 
@@ -18,18 +19,19 @@ from harness.compose import ROOT
 from harness.config import RunConfig
 from harness.equivalence import unequal
 from harness.gpu import Gpu
+from harness.interrupt import Interrupts, Outlet
 from harness.job import Job, read_job, write_job
 from harness.launch import WORKER, child_environment, command, describe_exit, run_child
+from harness.leftovers import MARK, mark
 from harness.machine import check_card, check_checkpoint, check_machine, check_memory, make_folder
 from harness.plan import build_job, order
 from harness.progress import Watcher, watcher
-from harness.signals import as_interrupt
 from harness.summary import clear, summarise
 from harness.telemetry import Telemetry
 from harness.validate import check_positions, weights_folder
+from harness.warden import warden
 
 RESULTS = ROOT / "results"
-INTERRUPTED = 130
 UNEQUAL = 3
 """The exit code of a run in which everything ran and a case does not compute what the baseline computes."""
 
@@ -53,6 +55,7 @@ class Run:
     console: Console
     started: str
     worker: str = WORKER
+    interrupts: Interrupts = field(default_factory=Interrupts)
 
     def environment(self) -> dict[str, str]:
         """What the children of this run see."""
@@ -76,7 +79,9 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
     folder = choose_folder(config)
     check_folder(folder, settings)
     check_machine_of(folder, gpu)
-    run = Run(config, resolved, folder, gpu, Console(), started, worker)
+    interrupts = Interrupts()
+    console = Console(file=cast(IO[str], Outlet(interrupts.hang_up)))
+    run = Run(config, resolved, folder, gpu, console, started, worker, interrupts)
     for line in conditions.before(gpu):
         run.say(f"warning: {line}")
     make_folder("output", folder)
@@ -87,17 +92,20 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
 
 def carry_out(run: Run) -> int:
     """Prepare, measure, summarise, report; the exit code is 0 when no case failed, 1 when one did, 3 when one
-    computes other than the baseline, 130 when interrupted."""
-    with as_interrupt():
+    computes other than the baseline; when interrupted, 130 by SIGINT, 143 by SIGTERM, 129 by the terminal's end."""
+    run.interrupts.on_heed = lambda: run.say("stopping behind the request in hand; once more stops at once")
+    with run.interrupts as interrupts, warden():
         try:
-            with watcher(run.console, len(order(run.config))) as watch, _telemetry(run) as telemetry:
+            blocks = len(order(run.config))
+            with interrupts.patient(), watcher(run.console, blocks) as watch, _telemetry(run) as telemetry:
                 job = _freeze(run, watch, telemetry)
                 _run_blocks(run, job, watch, telemetry)
             return _close(run, job)
         except KeyboardInterrupt:
-            _summarise_part(run)
+            if interrupts.times < 2:
+                _summarise_part(run)
             run.say(f"interrupted; go on with: python -m harness output={run.folder} and the same overrides")
-            return INTERRUPTED
+            return interrupts.exit_code
         except Stopped as error:
             run.say(f"failed: {error}")
             return error.exit_code
@@ -191,7 +199,8 @@ def _prepare(run: Run, watch: Watcher) -> dict[str, Any]:
     log = run.folder / "prepare.log"
     watch.begin("Preparation")
     call = command(None, run.worker, "prepare", str(path))
-    outcome = run_child(call, run.environment(), log, run.config.prepare_timeout_s, watch.event)
+    outcome = run_child(call, run.environment(), log, run.config.prepare_timeout_s, watch.event, run.interrupts)
+    run.interrupts.check()
     watch.end(f"{outcome.state} {outcome.reason}".strip(), counted=False)
     if outcome.state != "ok":
         mistake = bool(outcome.payload.get("users_mistake"))
@@ -225,6 +234,7 @@ def _run_blocks(run: Run, job: Job, watch: Watcher, telemetry: Telemetry) -> Non
     """Every block that is not done, whatever became of the others. Summaries of an earlier attempt go first."""
     clear(run.folder)
     for case, block in job.order:
+        run.interrupts.check()
         title = f"{job.cases[case].title} {block + 1}/{job.blocks_of(case)}"
         watch.begin(title)
         row = record.read_verdict(job, case, block)
@@ -251,7 +261,9 @@ def _run_block(run: Run, job: Job, case: str, block: int, watch: Watcher) -> dic
     folder = job.block_dir(case, block)
     attempt.set_aside(folder)
     call = command(entry.python, run.worker, "block", str(run.folder / "job.json"), case, str(block))
-    outcome = run_child(call, run.environment(), folder / "log.txt", entry.timeout_s, watch.event)
+    outcome = run_child(call, run.environment(), folder / "log.txt", entry.timeout_s, watch.event, run.interrupts)
+    if outcome.state not in record.DONE:
+        run.interrupts.check()  # what was stopped on the way is no result: it begins anew when the run goes on
     return record.verdict_row(case, block, attempt.checked(job, case, block, outcome))
 
 
@@ -261,8 +273,10 @@ def _close(run: Run, job: Job) -> int:
     for name, row in {row["case"]: row for row in rows if row["state"] in record.NOT_HERE}.items():
         run.say(f"{row['state']}: {name}: {row['reason']}")
     summarise(run.folder)
-    sys.stdout.flush()
-    reported = subprocess.run([sys.executable, "-m", "reports", str(run.folder)], cwd=ROOT, check=False)
+    run.console.file.flush()
+    # Marked, so that it ends with a killed run, and in a group of its own: Ctrl-C is for the run, which ends it.
+    call, marked = [sys.executable, "-m", "reports", str(run.folder)], {**os.environ, MARK: mark()}
+    reported = subprocess.run(call, cwd=ROOT, check=False, env=marked, process_group=0)
     manifest.finish(run.folder / "manifest.json")
     failures = [f"{row['case']} block {row['block']} ({row['reason']})" for row in rows if row["state"] in record.BAD]
     if reported.returncode != 0:

@@ -12,9 +12,11 @@ from rich.console import Console
 
 from harness.compose import resolved, to_config
 from harness.config import RunConfig
+from harness.interrupt import PREEMPTION, SIGNALS
 
 USERS_MISTAKE = 2
-INTERRUPTED = 130
+INTERRUPTED = {128 + number for number in (*SIGNALS, PREEMPTION)}
+"""Exit codes of a run that was asked to end."""
 CODES: list[int] = []
 """The exit code of each run so far, in the process that the user started; launchers add those of their jobs."""
 
@@ -22,8 +24,8 @@ CODES: list[int] = []
 def task(composed: DictConfig) -> int:
     """One run; its exit code. Raises SystemExit when it was interrupted: of several runs the rest does not start."""
     CODES.append(run_composed(composed))
-    if CODES[-1] == INTERRUPTED:
-        raise SystemExit(INTERRUPTED)
+    if CODES[-1] in INTERRUPTED:
+        raise SystemExit(CODES[-1])
     return CODES[-1]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from harness import energy
 from harness.contract import CaptureRecord, Case, Eviction, SetUp, Stats, Unavailable, Unsupported
+from harness.heed import Heed, Interrupted
 from harness.job import CaseJob, Job, read_job
 from harness.loader import load, load_case
 from harness.orphan import die_with_parent
@@ -61,10 +62,10 @@ def score(case: Case, job: Job, folder: Path) -> None:
     part.replace(folder / "scores.f32")
 
 
-def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int) -> dict[str, Any]:
+def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int, heed: Heed) -> dict[str, Any]:
     """Prepare the case, measure, and say what happened. The verdict names the stage at which a failure struck.
 
-    `began_ns`: when this process was started, by the monotonic clock.
+    `began_ns`: when this process was started, by the monotonic clock. `heed`: whether it was asked to stop.
     """
     entry = job.cases[name]
     folder = job.block_dir(name, block)
@@ -78,7 +79,8 @@ def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int
         case = open_case(entry)
         verdict |= describe(case.prepare(job.plan(name)))
         verdict["ready_s"] = round((time.monotonic_ns() - began_ns) / 1e9, 3)
-        workload(job)(job, name, block, case, sink).measure()
+        with heed.measuring():
+            workload(job)(job, name, block, case, sink, heed=heed.check).measure()
         verdict |= counters(case.stats())
         if energy.planned(job, block):
             sink.stage("energy")
@@ -98,18 +100,22 @@ def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int
         verdict |= {"state": "unavailable", "reason": str(error), "stage": sink.current_stage}
     except Unsupported as error:
         verdict |= {"state": "unsupported", "reason": str(error), "stage": sink.current_stage}
+    except Interrupted as error:
+        verdict |= {"state": "failed", "reason": str(error), "stage": sink.current_stage}
     except Exception as error:  # noqa: BLE001  the border of the process: whatever it was becomes a row
         traceback.print_exc()
         verdict |= {"state": "failed", "reason": one_line(error), "stage": sink.current_stage}
     finally:
+        heed.patient = True  # what is left to do is done whatever comes
         sink.close()
-    return verdict | closed(case, verdict)
+    return verdict | closed(case, verdict, sink)
 
 
-def closed(case: Case | None, verdict: dict[str, Any]) -> dict[str, Any]:
+def closed(case: Case | None, verdict: dict[str, Any], sink: BlockSink) -> dict[str, Any]:
     """Close the case. That it fails to is said beside what is known, and fails a block that was well so far."""
     if case is None:
         return {}
+    sink.stage("close")
     try:
         case.close()
     except Exception as error:  # noqa: BLE001  the border of the process
@@ -227,7 +233,9 @@ def main() -> int:
     if args.mode == "prepare":
         verdict = prepare(json.loads(args.spec.read_text(encoding="utf-8")), events)
     else:
-        verdict = measure_block(read_job(args.job), args.case, args.block, events, began)
+        heed = Heed()
+        heed.listen()
+        verdict = measure_block(read_job(args.job), args.case, args.block, events, began, heed)
     events.send("verdict", wall_s=round(time.monotonic() - started, 3), **verdict)
     return EXIT_CODES[verdict["state"]]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from harness.contract import Capabilities, Case, Footprint, Plan, SetUp, Stats, Unavailable, Unsupported
@@ -14,8 +16,7 @@ from harness.contract import Capabilities, Case, Footprint, Plan, SetUp, Stats, 
 VOCABULARY = 1024
 DEFAULTS: dict[str, Any] = {
     "vocabulary": VOCABULARY,
-    # How and where it fails: unavailable | unsupported | error | exit | kill | hang | print, at one of
-    # prepare | prefill | decode | score | footprint | close.
+    # How and where it fails: see fail(), at one of prepare | prefill | decode | score | footprint | close.
     "fail": None,
     "fail_at": "prepare",
     # The failing call of that kind, counted from 0.
@@ -26,6 +27,8 @@ DEFAULTS: dict[str, Any] = {
     # Added to gpu_ns by each token, to captures by each prefill.
     "gpu_ns": 1000,
     "captures": 0,
+    # Prints a line for each request that is begun.
+    "tell": False,
     # Returned by prefill instead of the right token.
     "token": None,
 }
@@ -67,6 +70,8 @@ class FakeCase(Case):
         return SetUp("fake 1", load_s=0.25, compile_s=0.125, capture_s=0.5)
 
     def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
+        if self.options["tell"]:
+            print("request", flush=True)
         self._maybe_fail("prefill")
         self.sequence = list(prompt)
         self.counters = self.counters._replace(captures=self.counters.captures + self.options["captures"])
@@ -113,22 +118,68 @@ class FakeCase(Case):
             fail(self.options["fail"], place)
 
 
-def fail(how: str | None, place: str) -> None:
-    """Fail in one of the ways that DEFAULTS lists."""
-    if how == "unavailable":
-        raise Unavailable(f"the fake engine is missing in {place}: pip install it")
-    if how == "unsupported":
-        raise Unsupported(f"the fake engine does not do {place}")
-    if how == "error":
-        raise ArithmeticError(f"the fake case failed in {place}")
-    if how == "exit":
+def raise_missing(place: str) -> None:
+    raise Unavailable(f"the fake engine is missing in {place}: pip install it")
+
+
+def raise_unable(place: str) -> None:
+    raise Unsupported(f"the fake engine does not do {place}")
+
+
+def raise_bug(place: str) -> None:
+    raise ArithmeticError(f"the fake case failed in {place}")
+
+
+HANGING = "a hang"
+
+
+def escape(place: str) -> None:
+    """Start a process that leaves group and session, with its parent gone; then die."""
+    leave = "import os, time; os.fork() and os._exit(0); time.sleep(3600)"
+    subprocess.run([sys.executable, "-S", "-c", leave], check=True, start_new_session=True)
+    if place != HANGING:
         os._exit(3)
-    if how == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if how == "hang":
-        time.sleep(3600)
-    if how == "print":
-        print("a case prints")
+
+
+def escape_unmarked(place: str) -> None:
+    """The same without the environment that it inherited."""
+    os.environ.clear()
+    escape(place)
+
+
+def hold_pipe(place: str) -> None:
+    """Leave a child that holds every descriptor of this process open, and go on."""
+    subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(3600)"], close_fds=False)
+
+
+def flood(place: str) -> None:
+    for _ in range(50):
+        os.write(1, b"nothing to see here " * (1 << 20 // 20))
+
+
+FAILURES: dict[str, Callable[[str], object]] = {
+    "unavailable": raise_missing,
+    "unsupported": raise_unable,
+    "error": raise_bug,
+    "exit": lambda _: os._exit(3),
+    "kill": lambda _: os.kill(os.getpid(), signal.SIGKILL),
+    "segv": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
+    "abort": lambda _: os.abort(),
+    "kill_client": lambda _: (os.kill(os.getppid(), signal.SIGKILL), time.sleep(3600)),
+    "escape_and_hang": lambda _: (escape(HANGING), time.sleep(3600)),
+    "hang": lambda _: time.sleep(3600),
+    "print": lambda _: print("a case prints"),
+    "escape": escape,
+    "escape_unmarked": escape_unmarked,
+    "hold_pipe": hold_pipe,
+    "flood": flood,
+}
+
+
+def fail(how: str | None, place: str) -> None:
+    """Fail in one of the ways above."""
+    if how is not None:
+        FAILURES[how](place)
 
 
 class TwoSamplers(FakeCase):

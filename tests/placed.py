@@ -12,13 +12,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from harness import placement
-from harness.signals import as_interrupt
+from harness.interrupt import Interrupts
 
 
 def record(composed: DictConfig) -> int:
     """Write down where this ran and when; seed 2 ends without a word, 9 waits to be ended."""
     if composed.seed == 9:
-        with as_interrupt():
+        with Interrupts():
             Path(composed.cache, "begun").write_text(str(os.getpid()))
             time.sleep(120)
     began = time.time()

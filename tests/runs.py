@@ -8,6 +8,7 @@ from pathlib import Path
 from harness import run
 from harness.compose import Source, compose_raw, resolved, to_config
 
+ROOT = Path(__file__).resolve().parent.parent
 EXTRA = Source(extra=Path(__file__).parent / "conf")
 BASE = (
     "experiment=smoke", "+case@cases.fake=fake", "+case@cases.other=fake", "cases.other.title=Other",

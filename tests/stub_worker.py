@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from harness import worker
 from harness.job import read_job
 from harness.schema import SAMPLES
+from tests.fakes import FAILURES
 
 FOUND = {
     "checkpoint": "nowhere", "digest": "d1", "weights_source": "random", "weight_bytes": 1000, "flops_per_token": 2000,
@@ -36,8 +36,6 @@ def misbehave(kind: str, descriptor: int, folder: Path) -> int:
     elif kind == "exit":
         print("about to leave", flush=True)
         return 3
-    elif kind == "segfault":
-        os.kill(os.getpid(), signal.SIGSEGV)
     elif kind == "ok_then_exit":
         send(descriptor, "verdict", state="ok", reason="")
         return 5
@@ -57,6 +55,20 @@ def misbehave(kind: str, descriptor: int, folder: Path) -> int:
         child = subprocess.Popen(["sleep", "60"])
         (folder / "grandchild").write_text(str(child.pid))
         time.sleep(60)
+    elif kind == "flood_events":
+        while True:
+            send(descriptor, "progress", stage="ttft", done=1, total=2)
+    elif kind == "endless_event":
+        while True:
+            os.write(descriptor, b"x" * (1 << 16))
+    elif kind == "bad_progress":
+        send(descriptor, "progress", stage="ttft", done=1, total=2, median_ms="soon")
+        time.sleep(60)
+    elif kind == "deep":
+        os.write(descriptor, b'{"event":' + b"[" * 200_000 + b"\n")
+        time.sleep(60)
+    elif kind == "unprintable":
+        os.write(descriptor, b'{"event":"verdict","state":"failed","reason":"a\\ud800b\\u001b[2Jc\\u0000d"}\n')
     elif kind == "unknown_state":
         send(descriptor, "verdict", state="splendid")
     return 0
@@ -67,6 +79,8 @@ def main() -> int:
     if sys.argv[1] == "prepare":
         spec = json.loads(Path(sys.argv[2]).read_text())
         send(descriptor, "stage", stage="checkpoint", detail="stub")
+        if spec["model"]["name"] == "endless":
+            FAILURES["escape_and_hang"]("prepare")
         bad = spec["model"]["name"] == "unpreparable"
         state = {"state": "failed", "reason": "no such repository"} if bad else {"state": "ok", "reason": ""}
         send(descriptor, "verdict", **state, **FOUND)

@@ -200,8 +200,16 @@ def test_a_server_that_hangs_is_killed(remote, monkeypatch):
     monkeypatch.setattr(client_module, "CLOSE_S", 1)
     remote.prepare(plan(fail="hang", fail_at="close"))
     pid = remote.pid
-    remote.close()
+    with pytest.raises(RuntimeError, match="did not end within 1 seconds and was killed"):
+        remote.close()
     assert not alive(pid)
+
+
+def test_a_server_that_dies_in_close_is_told(remote):
+    remote.prepare(plan(fail="kill", fail_at="close"))
+    with pytest.raises(RuntimeError, match="ended in Close with signal SIGKILL"):
+        remote.close()
+    remote.close()
 
 
 def test_a_server_killed_between_requests_is_noticed(remote):

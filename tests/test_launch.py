@@ -1,18 +1,17 @@
 """Workers that end in every way there is: each is a row with its reason, and the others go on."""
 
-import csv
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from harness import launch, run, telemetry
+from harness import events, launch, run, telemetry
+from harness.interrupt import Interrupts
 from tests.runs import execute_in, samples, status
 
 
@@ -50,7 +49,6 @@ def test_a_good_run_writes_everything_and_exits_0(execute, tmp_path, capsys):
 FAILURES = [
     (["cases.fake.behaviour=forged"], "failed", "no verdict, exit code 0; last line of the log: {"),
     (["cases.fake.behaviour=exit"], "failed", "no verdict, exit code 3; last line of the log: about to leave"),
-    (["cases.fake.behaviour=segfault"], "failed", "killed by signal 11 SIGSEGV"),
     (["cases.fake.behaviour=ok_then_exit"], "failed", "said ok, but exit code 5"),
     (["cases.fake.behaviour=unavailable_then_exit"], "failed", "said unavailable, but exit code 4"),
     (["cases.fake.behaviour=no_samples"], "failed", "said ok, but wrote no samples"),
@@ -60,15 +58,24 @@ FAILURES = [
     (["cases.fake.behaviour=garbage"], "failed", "broke the event protocol: an event is not JSON"),
     (["cases.fake.behaviour=unknown_state"], "failed", "unknown state 'splendid'"),
     (["cases.fake.behaviour=grandchild", "cases.fake.timeout_s=1"], "timeout", "limit of 1 s in stage ttft"),
-    (["cases.fake.fail=kill", "cases.fake.fail_at=prefill"], "failed", "killed by signal 9 SIGKILL"),
     (["cases.fake.fail=exit", "cases.fake.fail_at=decode"], "failed", "no verdict, exit code 3"),
-    (["cases.fake.fail=hang", "cases.fake.fail_at=prefill", "cases.fake.timeout_s=2"], "timeout", "limit of 2 s"),
-    (["cases.fake.fail=error"], "failed", "ArithmeticError: the fake case failed in prepare"),
 ]
 
 
+SAID = {
+    "forged": "a forged verdict printed", "exit": "exit code 3 without a verdict",
+    "ok_then_exit": "exit code 5 behind ok",
+    "unavailable_then_exit": "exit code 4 behind unavailable", "no_samples": "ok without samples",
+    "header_only": "ok with a table without rows", "cold_only": "ok with a part of the samples",
+    "garbage": "no JSON on the pipe of events", "unknown_state": "a state that there is not",
+    "grandchild": "a hang with a child in the group",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(("overrides", "state", "reason"), FAILURES, ids=lambda value: str(value)[:50])
-def test_a_failed_worker_is_a_row_and_the_others_go_on(execute, tmp_path, capsys, overrides, state, reason):
+def test_a_failed_worker_is_a_row_and_the_others_go_on(execute, tmp_path, capsys, fault, overrides, state, reason):
+    kind = overrides[0].partition("behaviour=")[2]
+    injected = fault("Worker", SAID[kind] if kind else "exit code 3" if "exit" in overrides[0] else "unavailable late")
     assert execute(*overrides) == 1
     rows = status(tmp_path)
     assert rows["fake", "0"]["state"] == state
@@ -78,6 +85,7 @@ def test_a_failed_worker_is_a_row_and_the_others_go_on(execute, tmp_path, capsys
     assert last.startswith("failed: fake block 0 (")
     grandchild = tmp_path / "blocks/fake-0/grandchild"
     assert not grandchild.exists() or not is_running(int(grandchild.read_text()))
+    injected.happened(f"row `{state}`, {reason.partition('; last line')[0].strip()}; the other case ran")
 
 
 def is_running(pid: int) -> bool:
@@ -167,28 +175,22 @@ def test_a_length_beyond_the_positions_that_only_the_checkpoint_knows_is_refused
     assert "2000 is too long for the model's 1024 positions" in capsys.readouterr().out
 
 
-def test_interrupting_kills_the_worker_keeps_what_is_measured_and_says_how_to_go_on(tmp_path):
-    call = [
-        sys.executable, "-c",
-        # A shell starts what runs in the background with interrupts ignored, and so all that this starts in turn.
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "import sys; from pathlib import Path; from tests.runs import execute_in;"
-        "sys.exit(execute_in(Path(sys.argv[1]), *sys.argv[2:]))",
-        str(tmp_path), "cases.fake.behaviour=grandchild", "run=[other,fake]", f"seed={seed_with_last('fake')}",
-    ]  # fmt: skip
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
-    grandchild = tmp_path / "blocks/fake-0/grandchild"
-    deadline = time.monotonic() + 30
-    while not (grandchild.exists() and grandchild.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert f"output={tmp_path}" in output
-    assert not is_running(int(grandchild.read_text()))
-    with (tmp_path / "ttft.csv").open(newline="") as file:
-        assert [row["case"] for row in csv.DictReader(file)] == ["other"], "the block that was done is summarised"
-    assert f"python -m reports {tmp_path}" in output
+def test_a_worker_that_does_not_stop_when_asked_to_is_killed(tmp_path, monkeypatch, fault):
+    injected = fault("Parent", "asked to end while a worker takes no notice")
+    monkeypatch.setattr(launch, "GRACE_S", 1.0)
+    interrupts = Interrupts()
+    deaf = (
+        "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        """os.write(int(sys.argv[2]), b'{"event":"stage","stage":"ttft"}\\n'); time.sleep(3600)"""
+    )
+    with interrupts.patient():
+        outcome = launch.run_child(
+            [sys.executable, "-c", deaf], launch.child_environment("cpu", 0), tmp_path / "log.txt", 60,
+            lambda event: interrupts.hang_up(), interrupts,
+        )  # fmt: skip
+    assert (outcome.state, outcome.exit_code) == ("failed", -signal.SIGKILL)
+    assert outcome.reason == "ended when it had not stopped 1 s after it was asked to in stage ttft"
+    injected.happened("it is killed when its time of grace is over")
 
 
 def seed_with_last(case: str) -> int:
@@ -228,17 +230,17 @@ def test_an_interpreter_that_vanished_is_a_failure(tmp_path):
     assert "did not start" in outcome.reason
 
 
-@pytest.mark.parametrize("data", [b"[]\n", b'{"event":"x"}\n', b"\xff\n", b"x" * (launch.LONGEST_EVENT + 1),
+@pytest.mark.parametrize("data", [b"[]\n", b'{"event":"x"}\n', b"\xff\n", b"x" * (events.LONGEST_EVENT + 1),
                                   b'{"event":"verdict","state":"ok"}\n{"event":"verdict","state":"ok"}\n'])  # fmt: skip
 def test_malformed_events_are_a_breach(data):
-    reader = launch.EventReader(lambda event: None)
+    reader = events.EventReader(lambda event: None)
     reader.feed(data)
     assert reader.breach
 
 
 def test_events_may_come_in_pieces():
     seen: list[dict] = []
-    reader = launch.EventReader(seen.append)
+    reader = events.EventReader(seen.append)
     for byte in b'{"event":"stage","stage":"load"}\n{"event":"verdict","state":"ok"}\n':
         reader.feed(bytes([byte]))
     assert (reader.stage, reader.breach, len(seen)) == ("load", "", 2)

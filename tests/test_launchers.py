@@ -34,8 +34,8 @@ print("codes", sorted(task.CODES))
 SLURM = (
     "-m", "hydra/launcher=slurm", "+case@cases.fake=fake", "+case@cases.other=fake", "cases.other.title=Other",
     "run=[fake,other]", "experiment=smoke", "sweep.prompt_lengths=[10]", "sweep.ttft_iterations=12",
-    "sweep.decode.context=20", "sweep.context_ranges=[[10,20]]", "+cases.fake.prefill_s=0.15",
-    "+cases.other.prefill_s=0.15", "seed=1,2",
+    "sweep.decode.context=20", "sweep.context_ranges=[[10,20]]", "cases.fake.prefill_s=0.15",
+    "cases.other.prefill_s=0.15", "seed=1,2",
 )  # fmt: skip
 
 

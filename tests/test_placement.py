@@ -10,8 +10,8 @@ import pytest
 
 from harness import launch, machine, manifest, placement
 from harness.gpu import Gpu
+from harness.interrupt import Interrupts
 from harness.placement import VARIABLE, Place
-from harness.signals import as_interrupt
 
 CARDS = [Gpu(index, "H200", f"GPU-{index}abc", "570", 143_000, 140_000, ()) for index in range(4)]
 NEIGHBOURS = {"runs": 1, "gpus": [1], "cores": [[4, 5]]}
@@ -102,7 +102,7 @@ def requeued(monkeypatch):
 
 def test_a_preempted_run_stops_first_and_is_requeued_after(requeued):
     try:
-        with as_interrupt():
+        with Interrupts():
             try:
                 signal.raise_signal(signal.SIGUSR2)
             except KeyboardInterrupt:
@@ -113,7 +113,7 @@ def test_a_preempted_run_stops_first_and_is_requeued_after(requeued):
 
 
 def test_a_request_to_end_is_no_preemption(requeued):
-    with pytest.raises(KeyboardInterrupt), as_interrupt():
+    with pytest.raises(KeyboardInterrupt), Interrupts():
         signal.raise_signal(signal.SIGTERM)
     assert requeued == []
     signal.raise_signal(signal.SIGUSR2)
@@ -122,5 +122,5 @@ def test_a_request_to_end_is_no_preemption(requeued):
 
 def test_without_a_scheduler_the_notice_is_left_as_it_is():
     before = signal.getsignal(signal.SIGUSR2)
-    with as_interrupt():
+    with Interrupts():
         assert signal.getsignal(signal.SIGUSR2) is before

@@ -194,5 +194,5 @@ def test_asked_twice_to_end_a_run_still_says_how_to_go_on(tmp_path, monkeypatch,
     monkeypatch.setattr(run, "summarise", asked)
     prepared = begin(tmp_path)
     (tmp_path / "samples.csv").write_text("")
-    assert run.carry_out(prepared) == run.INTERRUPTED
+    assert run.carry_out(prepared) == 130
     assert f"go on with: python -m harness output={tmp_path}" in capsys.readouterr().out

@@ -6,6 +6,7 @@ overrides, and goes on where it was.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -22,12 +23,13 @@ from submitit.local.local import LocalExecutor, LocalJob
 
 from harness.cluster.slots import Slot, chosen, slots
 from harness.gpu import list_gpus
+from harness.interrupt import Interrupts
 from harness.placement import VARIABLE, Place
-from harness.signals import as_interrupt
 from harness.task import CODES, INTERRUPTED, refuse
 
 A_WEEK_MIN = 7 * 24 * 60
-POLL_S = 0.5
+CTRL_C = 128 + signal.SIGINT
+POLL_S, ASK_AGAIN_S = 0.5, 10.0
 WAIT_S = 600.0
 """What SLURM may leave between its request to end and the end itself (GraceTime, KillWait)."""
 LOST = 1
@@ -54,7 +56,7 @@ class Slurm(SlurmLauncher):
         try:
             return super().__call__(*arguments)
         except SystemExit as stopped:
-            if stopped.code == INTERRUPTED and "SLURM_JOB_ID" in os.environ:
+            if stopped.code in INTERRUPTED and "SLURM_JOB_ID" in os.environ:
                 time.sleep(WAIT_S)
             raise
 
@@ -72,7 +74,7 @@ class Slurm(SlurmLauncher):
             raise SystemExit(LOST) from error
         except KeyboardInterrupt:
             print("no longer waiting; the jobs go on: scancel ends them", flush=True)
-            raise SystemExit(INTERRUPTED) from None
+            raise SystemExit(CTRL_C) from None
         CODES.extend(one.return_value for one in returns)
         return returns
 
@@ -94,7 +96,7 @@ class LocalGpus(BaseSubmititLauncher):
         running: dict[Slot, tuple[int, LocalJob[JobReturn]]] = {}
         ended: dict[int, JobReturn] = {}
         try:
-            with as_interrupt():
+            with Interrupts():
                 while waiting or running:
                     for slot in [slot for slot in places if slot not in running][: len(waiting)]:
                         number, overrides = waiting.popleft()
@@ -105,7 +107,7 @@ class LocalGpus(BaseSubmititLauncher):
                         ended[number] = _result(slot, job)
         except KeyboardInterrupt:
             _stop([job for _, job in running.values()])
-            raise SystemExit(INTERRUPTED) from None
+            raise SystemExit(CTRL_C) from None
         CODES.extend(one.return_value for one in ended.values())
         return [ended[number] for number in sorted(ended)]
 
@@ -162,12 +164,18 @@ def _result(slot: Slot, job: LocalJob[JobReturn]) -> JobReturn:
 
 
 def _stop(jobs: Sequence[LocalJob[JobReturn]]) -> None:
-    """Ask every run to end until it has. A run that is only starting up does not hear the first time."""
+    """Ask every run to end until it has, behind its request in hand the first time that it hears, else at once.
+
+    A run that is only starting up does not hear.
+    """
+    asked = -math.inf
     while any(not job.done() for job in jobs):
-        for job in jobs:
-            if job._process is not None and not job.done():
-                job._process.send_signal(signal.SIGTERM)
-        time.sleep(2 * POLL_S)
+        if time.monotonic() >= asked + ASK_AGAIN_S:
+            asked = time.monotonic()
+            for job in jobs:
+                if job._process is not None and not job.done():
+                    job._process.send_signal(signal.SIGTERM)
+        time.sleep(POLL_S)
 
 
 def _last_line(error: Exception) -> str:

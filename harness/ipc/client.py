@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -33,7 +32,9 @@ from harness.contract import (
 )
 from harness.ipc import messages as m
 from harness.ipc.channel import Channel, Spin, spin_here
+from harness.ipc.ending import end, ended_with
 from harness.ipc.fields import WireError
+from harness.leftovers import MARK, socket_prefix
 from harness.loader import load_case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,18 +149,27 @@ class RemoteCase(Case):
         """End the server: asked to at first, killed after CLOSE_S seconds. Idempotent.
 
         Raises:
-            RuntimeError: the case's own `close` failed; the server has ended all the same.
+            RuntimeError: the case's own `close` failed, or the server hung or died in it, which no request has told;
+                the server has ended all the same.
         """
+        channel, process = self._channel, self._process
+        self._channel = self._process = None
+        known = process is not None and process.poll() is not None
+        deadline = time.monotonic() + CLOSE_S
         try:
-            if self._channel is not None:
-                self._say_close(self._channel)
+            if channel is not None:
+                self._say_close(channel, deadline)
         finally:
-            if self._channel is not None:
-                self._channel.close()
-            if self._process is not None:
-                _end(self._process)
+            if channel is not None:
+                channel.close()
+            in_time = process is None or end(process, max(0.0, deadline - time.monotonic()))
             self._remove_folder()
-            self._channel = self._process = None
+        if process is None or channel is None or known:
+            return
+        if not in_time:
+            raise RuntimeError(f"the server of {self._target} did not end within {CLOSE_S} seconds and was killed")
+        if process.returncode != 0:
+            raise RuntimeError(f"the server of {self._target} ended in Close with {ended_with(process.returncode)}")
 
     def _start(self, path: Path) -> None:
         """Start the server and wait until it listens."""
@@ -234,12 +244,10 @@ class RemoteCase(Case):
             code = self._process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
             return RuntimeError(f"the server of {self._target} hung up in {stage} but goes on running")
-        how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-        return RuntimeError(f"the server of {self._target} ended in {stage} with {how}")
+        return RuntimeError(f"the server of {self._target} ended in {stage} with {ended_with(code)}")
 
-    def _say_close(self, channel: Channel) -> None:
+    def _say_close(self, channel: Channel, deadline: float) -> None:
         """Ask the server to close and wait for it, dropping answers that nobody read."""
-        deadline = time.monotonic() + CLOSE_S
 
         def check_deadline() -> None:
             if time.monotonic() > deadline:
@@ -283,17 +291,8 @@ def connect(path: Path) -> socket.socket:
 
 def private_folder() -> Path:
     """A new folder for a socket, mode 0700. Raises ValueError when the folder for temporary files lies too deep."""
-    folder = Path(tempfile.mkdtemp(prefix="llm-"))
+    folder = Path(tempfile.mkdtemp(prefix=socket_prefix(os.environ.get(MARK))))
     if len(os.fsencode(folder / "s")) > PATH_LIMIT:
         folder.rmdir()
         raise ValueError(f"TMPDIR is too long for a Unix socket ({PATH_LIMIT} bytes): set it to a shorter path")
     return folder
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the process to end, kill it after CLOSE_S seconds."""
-    try:
-        process.wait(CLOSE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cases.tensorrt_llm import TensorRtLlm
+from harness.heed import Heed
 from harness.job import CaseJob
 from harness.sink import Events
 from harness.worker import measure_block
@@ -166,7 +167,7 @@ def test_a_block_of_the_loop_has_every_sample_marked_or_not_and_the_engines_cloc
     entry = CaseJob("TensorRT-LLM", "cases.tensorrt_llm.TensorRtLlm", "inproc", None, 60, dict(options))
     job = replace(make_job(), device="cuda", checkpoint=tiny_checkpoint, cases={"tensorrt_llm": entry})
     with stand_in("1.1.0"), Path(os.devnull).open("w") as nowhere:
-        verdict = measure_block(job, "tensorrt_llm", 0, Events(os.dup(nowhere.fileno())), time.monotonic_ns())
+        verdict = measure_block(job, "tensorrt_llm", 0, Events(os.dup(nowhere.fileno())), time.monotonic_ns(), Heed())
     assert (verdict["state"], verdict["reason"]) == ("ok", "")
     assert verdict["engine"].startswith("tensorrt_llm 1.1.0 LLM, backend pytorch")
     with (job.block_dir("tensorrt_llm", 0) / "samples.csv").open() as file:
