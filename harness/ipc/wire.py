@@ -102,9 +102,7 @@ def decode(body: bytes | memoryview, items: int = ITEMS_LIMIT) -> m.Message:
     if len(body) <= LONGEST_BARE and (bare := _BARE.get(bytes(body))) is not None:
         return bare
     try:
-        values = msgpack.unpackb(
-            body, strict_map_key=True, max_array_len=items, max_map_len=items, max_ext_len=0
-        )
+        values = msgpack.unpackb(body, strict_map_key=True, max_array_len=items, max_map_len=items, max_ext_len=0)
     except (ValueError, msgpack.exceptions.UnpackException) as error:
         raise WireError(f"the frame is no msgpack array: {error}") from error
     if type(values) is not list or not values or type(values[0]) is not int or not 0 <= values[0] < len(_MESSAGES):
