@@ -106,7 +106,7 @@ def grown(key: str, requests: Array, values: Array) -> Check:
     # A short soak can't tell a slope that its tolerance allows.
     bound = max(SLOPE_BYTES, tolerance * unit / requests[-1])
     slope, _, low, high = stats.theilslopes(values[tenth:] * unit, requests[tenth:])
-    passed = after - before <= tolerance and (low <= bound)
+    passed = bool(after - before <= tolerance and low <= bound)
     digits = 1 if unit == MIB else 0
     change = f"{after - before:+.{digits}f}; {slope:.3g} ({low:.3g} to {high:.3g}) a request"
     return Check(title, number(before, digits), number(after, digits), change, f"+{tolerance:g}", passed)

@@ -210,6 +210,12 @@ class Soak:
                 took = {place: client.ask(kind) for client, place in pair}
                 ratios.append(took[0] / took[1])
             self.record.age.append(statistics.median(ratios))
+        young.channel.close()
+
+    def close(self) -> None:
+        """Let go of the server, which would wait for its clients at its end."""
+        for client in (self.main, *self.others):
+            client.channel.close()
 
 
 def readings(server_now: Held, client_now: Held) -> dict[str, float]:
@@ -241,8 +247,9 @@ def soak(command: Sequence[str], requests: int, record: Record, console: Console
                 work.block()
                 shown.event({"event": "progress", "stage": "requests", "done": work.done, "total": requests})
             shown.event({"event": "stage", "stage": "a fresh server beside it"})
-            with server([*command, "--socket", str(folder / "f")], folder / "f", folder / "fresh") as _:
+            with server([*command, "--socket", str(folder / "f")], folder / "f", folder / "fresh"):
                 work.age(folder / "f", max(10, min(40, len(record.blocks) // 4)))
+            work.close()
         shown.end("done", True)
 
 
