@@ -75,7 +75,7 @@ def test_an_interrupted_soak_writes_what_it_has(tmp_path, fault):
     to = tmp_path / "cpu.json"
     code = (
         "import sys; from pathlib import Path; from rich.console import Console; from tests import soak;"
-        "sys.exit(soak.run([sys.executable, '-m', 'tests.stub_server'], 10**9, 'cpu', Path(sys.argv[1]), Console()))"
+        "sys.exit(soak.run([sys.executable, '-m', 'tests.stub_server'], 60_000, 'cpu', Path(sys.argv[1]), Console()))"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(to)], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
