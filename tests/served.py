@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -55,8 +56,14 @@ def server(command: Sequence[str], path: Path, log: Path) -> Iterator[subprocess
 
 
 def wait_for(process: subprocess.Popen[bytes], path: Path, log: Path) -> None:
+    """Until it takes connections: the socket's file is there a moment before."""
     until = time.monotonic() + START_S
-    while not path.exists():
+    while not listens(path):
         if process.poll() is not None or time.monotonic() > until:
             raise RuntimeError(f"the server does not listen: {log.read_text()[-2000:]}")
         time.sleep(0.02)
+
+
+def listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0

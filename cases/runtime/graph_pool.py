@@ -67,6 +67,7 @@ class _Entry:
     def __init__(self, graph: Graph, own_bytes: int, used: int) -> None:
         self.graph, self.own_bytes, self.used = graph, own_bytes, used
 
+
 RECORDS = 16_384
 """Captures that are remembered, the last ones: a server that evicts and captures for weeks must not grow by them."""
 
