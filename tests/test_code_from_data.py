@@ -34,7 +34,7 @@ OS = {"os.system", "os.popen", "pty.spawn", "subprocess.getoutput", "subprocess.
 YAML = {"yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "yaml.Loader", "yaml.UnsafeLoader"}
 HYDRA = {"hydra.utils"}
 PANDAS = {"read_pickle", "to_pickle"}
-LAUNCHERS = {f"hydra_plugins.llm_latency._launchers.{name}" for name in ("Slurm", "LocalGpus")}
+LAUNCHERS = {f"hydra_plugins.llm_latency.{name}" for name in ("Slurm", "LocalGpus")}
 ALLOWED = {
     (
         "harness/loader.py",
