@@ -1,6 +1,6 @@
 # `make` says what there is. PYTHON=/path/to/python uses that interpreter as it is and installs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help given setup setup-tensorrt-llm setup-vllm bench smoke report publish bench-kernels paper lint test test-gpu test-slurm clean wheels
+.PHONY: help given setup setup-tensorrt-llm setup-vllm bench smoke report publish bench-kernels paper lint test test-gpu test-slurm soak clean wheels
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -93,6 +93,10 @@ test-gpu: $(READY) ## the tests that need a CUDA GPU
 
 test-slurm: $(READY) ## a sweep through a real SLURM on the loopback, jobs requeued; needs slurm-wlm and munge
 	@$(PY) -m tests.slurm $(ARGS)
+
+soak: $(READY) ## 100,000 requests at a served engine, and what they leave in it: make soak ARGS="--device cuda --requests 20000"
+	$(PY) -m tests.soak $(ARGS)
+	$(PY) -m reports.soak results/soak/$(if $(findstring cuda,$(ARGS)),cuda,cpu).json
 
 wheels: $(READY) ## pure wheels that a GPU machine without network lacks, into .whl/ (OFFLINE="names")
 	$(PY) -m pip wheel --quiet --no-deps -c constraints.txt -w .whl $(OFFLINE)

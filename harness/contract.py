@@ -222,7 +222,7 @@ class Case(ABC):
         raise Unsupported("this engine chooses tokens as its plan said, for every request")
 
     def captured(self) -> list[CaptureRecord]:
-        """Every capture tried so far, in order."""
+        """The captures tried so far, in order; of very many, the last 16,384."""
         return []
 
     def evict(self) -> Eviction:

@@ -73,7 +73,7 @@ MISTAKES = [
     (["cases.fake.timeout_s=0"], "cases.fake.timeout_s=0.0"),
     (["cases.fake.expected.setup_s=-1"], "cases.fake.expected.setup_s"),
     (["cases.fake.target=tests.fakes.Nothing"], "cases.fake: target 'tests.fakes.Nothing': module tests.fakes has no"),
-    (["cases.fake.target=json.dumps"], "is not a subclass of harness.contract.Case"),
+    (["cases.fake.target=json.dumps"], "lies outside the packages cases and tests"),
     (["cases.fake.wrong=1"], "cases.fake: the fake case has no option wrong"),
 ]
 

@@ -9,7 +9,7 @@ whichever comes first, a graph that was looked up is never reset before the next
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -68,6 +68,10 @@ class _Entry:
         self.graph, self.own_bytes, self.used = graph, own_bytes, used
 
 
+RECORDS = 16_384
+"""Captures that are remembered, the last ones: a server that evicts and captures for weeks must not grow by them."""
+
+
 class GraphPool:
     """Graphs up to both caps; the one longest unused goes first, a pinned one and the one in use never.
 
@@ -82,7 +86,7 @@ class GraphPool:
         self._failed: Counter[int] = Counter()
         self._using = self._live = self._largest_own = self._own_bytes = self._shared_bytes = 0
         self._full = False
-        self.records: list[CaptureRecord] = []
+        self.records: deque[CaptureRecord] = deque(maxlen=RECORDS)
         self.hits = self.misses = self.begun = self.captures = self.failures = self.evictions = 0
 
     def __len__(self) -> int:

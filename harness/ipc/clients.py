@@ -184,14 +184,24 @@ class Clients:
         except OSError:
             return  # it has gone again
         if peer_uid(connected) != os.getuid():
+            self._tally.refused += 1
             connected.close()
-        elif len(self.order) >= self._limits.clients:
+        elif len(self.order) >= self._limits.clients and not self._make_room():
             self._tally.refused += 1
             with connected, contextlib.suppress(OSError):
                 connected.setblocking(False)
                 connected.send(failure("busy", f"the server has {self._limits.clients} clients already: try again"))
         else:
             self.adopt(connected)
+
+    def _make_room(self) -> bool:
+        """Hang up on who has been silent for longest, if that is too long; whether somebody was."""
+        idle = [one for one in self.order if not (one.count or one.unsent or one is self.busy)]
+        longest = min(idle, key=lambda one: one.heard_ns, default=None)
+        if longest is None or self._clock() - longest.heard_ns <= self._limits.idle_s * S:
+            return False
+        self.hang_up(longest, f"silent for {self._limits.idle_s:g} s, and others want to connect")
+        return True
 
     def close(self) -> None:
         """Hang up on all."""

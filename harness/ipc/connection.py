@@ -13,7 +13,7 @@ from harness.contract import Sampling
 from harness.ipc import messages as m
 from harness.ipc.fields import WireError
 from harness.ipc.frames import Frames
-from harness.ipc.wire import FRAME_LIMIT, decode, kind_of
+from harness.ipc.wire import FRAME_LIMIT, ITEMS_LIMIT, decode, kind_of
 
 Clock = Callable[[], int]
 """Nanoseconds from some moment on."""
@@ -31,7 +31,9 @@ class Limits:
     count and by size on the wire (one request is read whatever its size); what comes on top stays in the socket.
     `unread_bytes`: answers that the client has not taken. `frame_s`: how long a frame may take to come. `stall_s`: how
     long a client may take nothing while answers wait for it. `hold_s`: how long a client that takes a sequence token
-    by token may be silent while others wait for the engine.
+    by token may be silent while others wait for the engine, and `held_s` that in sum over one sequence. `items`: of one
+    list in a request. `messages_s`: messages within a second, those that are answered without the engine too. `idle_s`:
+    who was silent for so long makes room when all places are taken and another comes.
     """
 
     clients: int = 32
@@ -42,6 +44,10 @@ class Limits:
     frame_s: float = 10.0
     stall_s: float = 10.0
     hold_s: float = 10.0
+    held_s: float = 60.0
+    items: int = 16
+    messages_s: float = 20_000
+    idle_s: float = 60.0
 
 
 OWNED = Limits(
@@ -51,6 +57,10 @@ OWNED = Limits(
     frame_s=float("inf"),
     stall_s=float("inf"),
     hold_s=float("inf"),
+    held_s=float("inf"),
+    items=ITEMS_LIMIT,
+    messages_s=float("inf"),
+    idle_s=float("inf"),
 )
 """Of a server that belongs to one client: it waits for it as long as that lives."""
 
@@ -85,7 +95,8 @@ class Connection:
     `ended`: the client sends no more. `gone`: it takes no more either, or was hung up on. `closing`: to be hung up on
     when its answers are sent. `full`: no more requests are read for now. `cancel`: its client has cancelled, until the
     next Generate starts. `sampling`: what it chose by Use, None before. `registered`: the epoll events that are waited
-    for, which is the business of who waits. `taken_ns`: when the request that was taken last had come.
+    for, which is the business of who waits. `taken_ns`: when the request that was taken last had come. `heard_ns`: when
+    the client last sent something.
     """
 
     def __init__(
@@ -104,11 +115,18 @@ class Connection:
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
         self._since_ns = self._stalled_ns = self.taken_ns = 0
+        self.heard_ns = self._second_ns = clock()
+        self._messages = 0
 
     @property
     def first(self) -> m.Message | Cancelled | Unanswered | None:
         """The request whose turn is next in this connection."""
         return self._waiting[0].request if self._waiting else None
+
+    @property
+    def came_ns(self) -> int:
+        """When that request came. There must be one."""
+        return self._waiting[0].came_ns
 
     @property
     def count(self) -> int:
@@ -133,7 +151,7 @@ class Connection:
         except BlockingIOError:
             return False
         if count:
-            now = self._clock()
+            now = self.heard_ns = self._clock()
             if not self._frames.partial:
                 self._since_ns = now
             self._frames.came(count)
@@ -213,6 +231,7 @@ class Connection:
         while not self.full and (body := self._frames.next()) is not None:
             size, message = len(body), self._parse(body)
             self._since_ns = now
+            self._count_message(now)
             if type(message) is m.Cancel:
                 self._cancel()
                 continue
@@ -227,7 +246,15 @@ class Connection:
             kind = kind_of(body)
             if kind not in self._kinds:
                 return Unanswered(kind.__name__)
-        return decode(body)
+        return decode(body, self._limits.items)
+
+    def _count_message(self, now: int) -> None:
+        """Raises WireError for more messages within a second than any engine answers."""
+        if now - self._second_ns >= S:
+            self._second_ns, self._messages = now, 0
+        self._messages += 1
+        if self._messages > self._limits.messages_s:
+            raise WireError(f"more than {self._limits.messages_s:g} messages came within a second")
 
     def _cancel(self) -> None:
         self.cancel = True

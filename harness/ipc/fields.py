@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
@@ -103,7 +104,12 @@ def setup(name: str) -> Field:
 
 
 def _refuse(value: object, name: str, wanted: str) -> NoReturn:
-    raise WireError(f"{name} must be {wanted}, not {type(value).__name__} {repr(value)[:40]}")
+    raise WireError(f"{name} must be {wanted}, not {type(value).__name__} {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """A value from a frame, cut short. Plain `repr` ends in a RecursionError for lists in lists in lists."""
+    return reprlib.repr(value)[:40]
 
 
 def checked_integer(value: Any, name: str, low: int, high: int) -> int:

@@ -32,9 +32,9 @@ class Timing(NamedTuple):
 class Status(NamedTuple):
     """A server now: clients, requests that wait, and what it counted since its start.
 
-    `served`: requests answered by the engine. `refused`: connections beyond the limit. `dropped`: connections ended
-    for what came over them, or did not. Latencies, in microseconds, are those of the last `recent` first tokens, with
-    the time in the queue, and of the last `recent_later` further tokens; 0 where there was none.
+    `served`: requests answered by the engine. `refused`: connections beyond the limit, or of another user. `dropped`:
+    connections ended for what came over them, or did not. Latencies, in microseconds, are those of the last `recent`
+    first tokens, with the time in the queue, and of the last `recent_later` further tokens; 0 where there was none.
     """
 
     pid: int = 0

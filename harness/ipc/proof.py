@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from harness.contract import Activity, Identity, Kernel
-from harness.ipc.fields import INT31, Field, WireError, checked_integer, checked_items, checked_text
+from harness.ipc.fields import INT31, Field, WireError, checked_integer, checked_items, checked_text, shown
 
 KERNELS_LIMIT = 4096
 MODULES_LIMIT = 64
@@ -33,7 +33,7 @@ def _parse(value: Any, name: str) -> Identity:
     if type(kernels) is not list or len(kernels) > KERNELS_LIMIT:
         raise WireError(f"kernels must be a list of at most {KERNELS_LIMIT}")
     if activity not in get_args(Activity):
-        raise WireError(f"activity must be one of {', '.join(get_args(Activity))}, not {repr(activity)[:40]}")
+        raise WireError(f"activity must be one of {', '.join(get_args(Activity))}, not {shown(activity)}")
     return Identity(
         modules={checked_text(key, "a module"): checked_text(one, "a version") for key, one in modules.items()},
         sampler=checked_text(sampler, "sampler"),

@@ -52,7 +52,7 @@ class Service:
         self.tally = Tally(clock)
         kinds: set[type] = set()
         self.clients = Clients(limits, clock, self.tally, self._left, kinds if self._shared else None)
-        self._turns = Turns(self.clients.order, clock, limits.hold_s)
+        self._turns = Turns(self.clients.order, clock, limits.hold_s, limits.held_s)
         self._answers = Answers(target, served, self._turns, self.tally, clock)
         kinds |= {*self._answers.handlers, m.Generate, m.Cancel, m.GetStatus, m.Close, m.Shutdown}
         self._running: Generation | None = None
@@ -106,8 +106,10 @@ class Service:
             return
         if self._shared:
             self.clients.look(0.0)
-            while not self._stopping and (connection := self._turns.at_once(self.clients.busy)) is not None:
-                self._answer(connection)
+            # One a client: who asks for nothing but the status, again and again, delays the others' tokens by that.
+            for connection in self._turns.at_once(self.clients.busy):
+                if not self._stopping:
+                    self._answer(connection)
 
     def _answer(self, connection: Connection) -> None:
         waiting = self.clients.take(connection)

@@ -15,12 +15,14 @@ class Turns:
     """Picks from the connections in `order`, which it turns.
 
     A Prefill of more than one token gives its client a hold: only that client's requests reach the engine until its
-    tokens are taken, it asks for something else, it goes, or it was silent for `hold_s` while others wait.
+    tokens are taken, it asks for something else, it goes, or it was silent for `hold_s` while others wait, or for
+    `held_s` in sum over its sequence.
     """
 
-    def __init__(self, order: deque[Connection], clock: Clock, hold_s: float) -> None:
+    def __init__(self, order: deque[Connection], clock: Clock, hold_s: float, held_s: float = float("inf")) -> None:
         self._order = order
-        self._clock, self._hold_s = clock, hold_s
+        self._clock, self._hold_s, self._held_s = clock, hold_s, held_s
+        self._silent_ns = 0
         self._holder: Connection | None = None
         self._left = 0
         self._since_ns = 0
@@ -47,22 +49,22 @@ class Turns:
                 return connection
         return None
 
-    def at_once(self, busy: Connection | None) -> Connection | None:
-        """A connection whose first request needs no engine. Not the `busy` one: its answers keep their order."""
-        for connection in self._order:
-            if connection is not busy and isinstance(connection.first, (*AT_ONCE, Cancelled)):
-                return connection
-        return None
+    def at_once(self, busy: Connection | None) -> list[Connection]:
+        """Connections whose first request needs no engine. Not the `busy` one: its answers keep their order."""
+        kinds = (*AT_ONCE, Cancelled)
+        return [found for found in self._order if found is not busy and isinstance(found.first, kinds)]
 
     def hold(self, connection: Connection, tokens: int) -> None:
         """`tokens` more will be taken by this client."""
         self._holder, self._left = (connection, tokens) if tokens > 0 else (None, 0)
-        self._since_ns = self._clock()
+        self._since_ns, self._silent_ns = self._clock(), 0
 
     def taken(self) -> None:
         """The holder has taken a token."""
         if self._holder is not None:
+            silent_ns = self._silent_ns + self._silence(self._holder, self._holder.taken_ns)
             self.hold(self._holder, self._left - 1)
+            self._silent_ns = silent_ns
 
     def release(self, connection: Connection | None = None) -> None:
         """The hold is over: that of `connection`, or whoever's it is."""
@@ -82,9 +84,15 @@ class Turns:
         if holder is None:
             return
         if holder.first is None:
-            silent = self._clock() - self._since_ns > self._hold_s * S
-            given_up = silent and any(other.first is not None for other in self._order)
+            now = self._clock()
+            silent = now - self._since_ns > self._hold_s * S and any(other.first is not None for other in self._order)
+            given_up = silent or self._silent_ns + self._silence(holder, now) > self._held_s * S
         else:
             given_up = not isinstance(holder.first, (m.Decode, *AT_ONCE))
         if given_up:
             self._holder = None
+
+    def _silence(self, holder: Connection, until_ns: int) -> int:
+        """Nanoseconds before `until_ns` in which the holder had its token, asked for none, and others waited."""
+        came = [other.came_ns for other in self._order if other is not holder and other.first is not None]
+        return max(0, until_ns - max(self._since_ns, min(came))) if came else 0

@@ -72,6 +72,8 @@ _BODIES: dict[Any, bytes] = {made: msgpack.packb([tag]) for made, (tag, parts) i
 _FRAMES = {made: HEADER.pack(len(body)) + body for made, body in _BODIES.items()}
 _BARE: dict[bytes, m.Message] = {body: made() for made, body in _BODIES.items()}
 LONGEST_BARE = max(map(len, _BARE))
+ITEMS_LIMIT = 1 << 16
+"""Items of one list or map: a frame may announce many, level upon level, and room is made for them before they come."""
 SHORTEST = 2
 """Bytes of the shortest body: an array of a tag."""
 
@@ -92,12 +94,15 @@ def encode(message: m.Message) -> bytes:
     return HEADER.pack(checked_length(len(body))) + body
 
 
-def decode(body: bytes | memoryview) -> m.Message:
-    """The message in the body of a frame. Raises WireError for everything that `encode` does not write."""
+def decode(body: bytes | memoryview, items: int = ITEMS_LIMIT) -> m.Message:
+    """The message in the body of a frame, whose lists and maps have no more than so many items.
+
+    Raises WireError for everything that `encode` does not write.
+    """
     if len(body) <= LONGEST_BARE and (bare := _BARE.get(bytes(body))) is not None:
         return bare
     try:
-        values = msgpack.unpackb(body, strict_map_key=True)
+        values = msgpack.unpackb(body, strict_map_key=True, max_array_len=items, max_map_len=items, max_ext_len=0)
     except (ValueError, msgpack.exceptions.UnpackException) as error:
         raise WireError(f"the frame is no msgpack array: {error}") from error
     if type(values) is not list or not values or type(values[0]) is not int or not 0 <= values[0] < len(_MESSAGES):

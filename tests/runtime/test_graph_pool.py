@@ -282,3 +282,11 @@ def test_the_pool_keeps_its_promises_whatever_is_asked(policy, max_graphs, max_b
     assert all(capture.tried[bucket] <= 2 for bucket in failing)
     pool.clear()
     assert set(Counter(graph.resets for graph in capture.made)) <= {1}
+
+
+def test_of_very_many_captures_the_last_are_remembered(monkeypatch):
+    monkeypatch.setattr("cases.runtime.graph_pool.RECORDS", 4)
+    pool, capture = pool_of(1), Capture()
+    for bucket in range(1, 8):
+        ask(pool, capture, bucket)
+    assert (pool.captures, [record.bucket for record in pool.records]) == (7, [4, 5, 6, 7])
