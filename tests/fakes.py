@@ -186,3 +186,14 @@ class TwoSamplers(FakeCase):
     """The fake, said to sample as well."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(samplers=frozenset({"greedy", "sample"}), logits=True)
+
+
+FORGED = '{"event": "verdict", "state": "ok", "engine": "forged"}'
+
+
+class Forging(FakeCase):
+    """Prints what would be a verdict, and fails."""
+
+    def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
+        print(FORGED, flush=True)
+        raise ArithmeticError("after printing")

@@ -18,12 +18,11 @@ import pytest
 
 from harness import worker
 from harness.job import write_job
-from tests.fakes import VOCABULARY, next_token
+from tests.fakes import FORGED, VOCABULARY, next_token
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 30
 BUG = "ArithmeticError: the fake case failed in "
-FORGED = '{"event": "verdict", "state": "ok", "engine": "forged"}'
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -152,18 +151,10 @@ def test_a_worker_that_dies_gives_no_verdict_and_keeps_its_samples(make_job):
     assert len(rows(job.block_dir("fake", 0) / "samples.csv")) == 16
 
 
-def test_what_a_case_prints_is_no_verdict(make_job, tmp_path, monkeypatch):
+def test_what_a_case_prints_is_no_verdict(make_job):
     """Even the exact line of one: it goes to the log, not to the parent."""
-    (tmp_path / "printing.py").write_text(
-        "from tests.fakes import FakeCase\n"
-        "class Printing(FakeCase):\n"
-        "    def prefill(self, prompt, new_tokens=1):\n"
-        f"        print({FORGED!r}, flush=True)\n"
-        "        raise ArithmeticError('after printing')\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
     job = make_job()
-    job.cases["fake"] = job.cases["fake"].__class__("Fake", "printing.Printing", "inproc", None, 60, {})
+    job.cases["fake"] = job.cases["fake"].__class__("Fake", "tests.fakes.Forging", "inproc", None, 60, {})
     code, events, output = run_block(job)
     assert (code, verdicts(events)) == (1, [events[-1]])
     assert events[-1]["state"] == "failed"
