@@ -16,7 +16,8 @@ from harness import schema
 from reports import enriched
 from reports.compare.manifests import ABSENT, at
 from reports.merge.gather import expanded, loaded, name_of, neighbours
-from reports.run import TEXT, Run
+from reports.files import TEXT
+from reports.run import Run
 from reports.terminal import console
 
 MISTAKE = 2

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +16,17 @@ import pandas as pd
 from reports import terminal
 from reports.markup import markdown, markdown_escape
 from reports.outputs import TABLES, output_tables
-from reports.run import load_table, read
+from reports.sound import refuse
+from reports.files import load_table, read_object
 from reports.table import Cell, Notes, Table, heads, number
 from reports.write import write_table
 
 COLUMNS = ("phase", "kernel", "rows", "context", "us", "tb_s", "tflop_s", "floor_us", "of_ceiling")
 HEADS = ("Phase", "Kernel", "Rows", "Context", "Time (us)", "Floor (us)", "TB/s", "TFLOP/s", "Of the ceiling")
-FACTS = ("model", "dtype", "gpu", "started", "torch", "layers", "replays", "read_bandwidth_tb_s", "matmul_tflop_s")
+FACTS: dict[str, type] = {
+    "model": str, "dtype": str, "gpu": str, "started": str, "torch": str, "layers": int, "replays": int,
+    "read_bandwidth_tb_s": float, "matmul_tflop_s": float,
+}  # fmt: skip
 WORDS = (
     "A kernel's time: a CUDA graph that runs it once in each of {layers} layers, each with weights of its own, after "
     "10 ms of rest, over the layers; median of {replays} replays. Of the ceiling: floor over time; the floor is "
@@ -55,14 +58,13 @@ def kernels_table(folder: Path) -> Table:
 
 
 def load_facts(path: Path) -> dict[str, Any]:
-    """kernels.json. Raises ValueError with one sentence."""
-    try:
-        facts = json.loads(read(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(facts, dict) or (lost := [key for key in FACTS if key not in facts]):
-        raise ValueError(f"{path} has no {', '.join(lost) if isinstance(facts, dict) else 'JSON object'}")
-    return facts
+    """kernels.json: what tables say of it, and nothing else. Raises ValueError with one sentence."""
+    facts = read_object(path)
+    if lost := [key for key in FACTS if key not in facts]:
+        raise ValueError(f"{path} has no {', '.join(lost)}")
+    for key in FACTS:
+        refuse(facts[key], FACTS[key], key, path)
+    return {key: facts[key] for key in FACTS}
 
 
 def write(folder: Path, tables: Sequence[Table], missing: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.run import load_table
+from reports.files import load_table
 from reports.table import Cell, Notes, Table, heads, number
 
 ACCURACY = ("prompt_length", "step", "kernels_error", "plain_error", "not_above_plain", "kernels")

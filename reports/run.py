@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,36 +12,14 @@ from typing import Any
 import pandas as pd
 
 from harness import schema
-from reports import sound
+from reports.files import TEXT, load_table
+from reports.sound import load_manifest
 from reports.style import places
 
 REFERENCE = "baseline"
-LARGEST = 1 << 28
-"""The largest file that is read, in bytes."""
 SMOKE = "SMOKE RUN, not a measurement"
 STEPPED = {"attribution"}
 """Studies whose cases each follow a procedure of their own."""
-TEXT = {
-    "case", "state", "reason", "engine", "stage", "metric", "throttle", "identity", "modules", "sampler", "replayed",
-    "phase", "kernel", "method",
-}  # fmt: skip
-TRUTH = {"supported", "passed", "not_above_plain", "cache_equal"}
-PLACES = (
-    "run", "protocol", "smoke", "started", "gpu", "model.name", "model.dtype", "model.weights", "config.run",
-    "config.cases", "config.sweep.prompt_lengths", "config.sweep.ttft_iterations", "config.sweep.decode.prompt_length",
-    "config.sweep.decode.context",
-)  # fmt: skip
-KEYS = {
-    "ttft.csv": ["case", "prompt_length"],
-    "p99.csv": ["case", "prompt_length"],
-    "decode.csv": ["case", "context_from", "context_to"],
-    "equivalence.csv": ["case", "prompt_length"],
-    "status.csv": ["case", "block"],
-    "captures.csv": ["case", "block", "order"],
-    "eviction.csv": ["case", "block"],
-    "memory.csv": ["case", "block", "request"],
-    "energy.csv": ["case", "block", "metric", "prompt_length"],
-}
 
 
 @dataclass(frozen=True)
@@ -250,81 +227,3 @@ def told_apart(titles: dict[str, str]) -> dict[str, str]:
     """Titles by case; those that several cases share have the case's name behind them."""
     shared = {title for title, count in Counter(titles.values()).items() if count > 1}
     return {case: f"{title} [{case}]" if title in shared else title for case, title in titles.items()}
-
-
-def load_manifest(path: Path) -> dict[str, Any]:
-    """manifest.json with all keys that a report needs. Raises ValueError with one sentence."""
-    content = read(path)
-    try:
-        manifest = json.loads(content)
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply for a manifest") from error
-    except ValueError as error:  # of the syntax, or of a number with thousands of digits
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(manifest, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    for place in PLACES:
-        if lost := absent(manifest, place):
-            raise ValueError(f"{path} has no {lost}: was it written by this version of the harness?")
-    sound.check(manifest, path)
-    if strays := [name for name in manifest["config"]["run"] if name not in manifest["config"]["cases"]]:
-        raise ValueError(f"{path} runs the case {strays[0]}, which its config.cases does not describe")
-    return manifest
-
-
-def absent(manifest: dict[str, Any], place: str) -> str:
-    """The first part of a dotted place that a manifest does not have, empty when it has them all."""
-    at: Any = manifest
-    parts = place.split(".")
-    for depth, part in enumerate(parts, 1):
-        if not isinstance(at, dict) or part not in at:
-            return ".".join(parts[:depth])
-        at = at[part]
-    return ""
-
-
-def read(path: Path) -> str:
-    """A text file. Raises ValueError with one sentence when it is not there, or no such file as a run has."""
-    if not path.is_file():
-        raise ValueError(
-            f"{path} is missing: the run did not get as far as its summaries, or this is not a run's folder"
-        )
-    if (size := path.stat().st_size) > LARGEST:
-        raise ValueError(f"{path} has {size >> 20} MiB, and at most {LARGEST >> 20} are read: no run writes so much")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 (byte {error.start}): no run writes such a file") from error
-
-
-def load_table(path: Path, columns: Sequence[str], text: Collection[str] = TEXT) -> pd.DataFrame:
-    """A CSV with these columns, numbers as float with NaN for empty. Raises ValueError with one sentence."""
-    read(path)
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} is not a readable CSV: {str(error).strip()}") from error
-    if lost := [column for column in columns if column not in frame]:
-        raise ValueError(f"{path} has no column {', '.join(lost)}")
-    for column in frame.columns.difference(list(text)):
-        frame[column] = truths(frame[column], path) if column in TRUTH else numbers(frame[column], path)
-    keys = KEYS.get(path.name, [])
-    if keys and frame.duplicated(keys).any():
-        raise ValueError(f"{path} has two rows with the same {', '.join(keys)}")
-    return frame
-
-
-def truths(column: pd.Series, path: Path) -> pd.Series:
-    """True, False, or None where the field is empty. Raises ValueError with one sentence on any other text."""
-    if len(bad := column[~column.isin(["True", "False", ""])]):
-        raise ValueError(f"{path} line {int(bad.index[0]) + 2}: {column.name} is '{bad.iloc[0]}', not True or False")
-    return column.map({"True": True, "False": False, "": None}).astype(object)
-
-
-def numbers(column: pd.Series, path: Path) -> pd.Series:
-    """Floats, NaN for empty. Raises ValueError with one sentence on the first field that is neither."""
-    found = pd.to_numeric(column.where(column != ""), errors="coerce")
-    bad = column[found.isna() & ~column.str.lower().isin(["", "nan"])]
-    if len(bad):
-        raise ValueError(f"{path} line {int(bad.index[0]) + 2}: {column.name} is '{bad.iloc[0]}', not a number")
-    return found.astype(float)

@@ -134,6 +134,8 @@ def fault(column: str, text: str) -> str:
         return "" if text in WORDS[column] else f"not one of {', '.join(WORDS[column])}"
     if column in TRUTH:
         return "" if text in ("True", "False") else "not True or False"
+    if column.endswith(COUNTS) and text.startswith("-"):
+        return "below 0"
     if column in NUMBERS or column.endswith(COUNTS):
         return "" if WHOLE.fullmatch(text) else "not a whole number"
     if column.endswith(UNITS):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports.experiments.section import PAPER
+from reports.experiments.section import PAPER, TEXTS
+from reports.files import load_table
 
 TITLES = {
     "baseline": "Baseline",
@@ -62,6 +63,7 @@ def read(folder: Path = PAPER) -> Published:
         path = folder / f"{name}.csv"
         if not path.is_file():
             raise ValueError(f"{path} is missing: it holds published figures, take it from the repository")
+        load_table(path, columns, text=TEXTS)  # for its sentences
         frames[name] = pd.read_csv(path, dtype={"value": str})
         if list(frames[name].columns) != columns:
             raise ValueError(f"{path} must have the columns {', '.join(columns)}")

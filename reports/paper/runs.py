@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from reports.paper.published import TITLES
 from reports.run import Run, load
+from reports.sound import load_manifest
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results" / "published"
 PAPER, CONTROLLED = "paper", "controlled"
@@ -90,15 +90,9 @@ def refuse_other(kind: str, run: Run) -> None:
 
 
 def manifests(folder: Path) -> Iterator[tuple[Path, Manifest]]:
-    """Every run of the folder with its manifest. Raises ValueError on one that is no JSON object."""
+    """Every run of the folder with its manifest. Raises ValueError on one that is no manifest of a run."""
     for file in sorted(folder.glob("*/manifest.json")):
-        try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is not valid JSON: {error}") from error
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("config"), dict):
-            raise ValueError(f"{file} holds no manifest of a run")
-        yield file.parent, manifest
+        yield file.parent, load_manifest(file)
 
 
 def kind_of(manifest: Manifest) -> str:

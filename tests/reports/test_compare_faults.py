@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from reports import files
 from tests.reports import pairs
 from tests.reports.pairs import WRITTEN, compare, manifest
 
@@ -85,9 +86,9 @@ def test_faulty_files_end_in_one_sentence(first, second, capsys, kind, place):
 
 
 def test_a_huge_file_is_refused_unread(first, second, monkeypatch, capsys):
-    monkeypatch.setattr("reports.run.LARGEST", 1000)
+    monkeypatch.setitem(files.MOST, ".csv", 1000)
     assert compare(first, second) == 2
-    assert "at most 0 are read" in capsys.readouterr().err
+    assert "has more than 0 MiB, the most that is read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", range(10))
