@@ -242,6 +242,7 @@ def arguments(plan: Plan) -> dict[str, Any]:
     found: dict[str, Any] = {
         "model": plan.checkpoint,
         "load_format": "safetensors",
+        "trust_remote_code": False,
         "skip_tokenizer_init": True,
         "dtype": plan.dtype,
         "max_model_len": plan.context,

@@ -147,7 +147,7 @@ def load_table(path: Path, columns: Sequence[str], text: Collection[str] = TEXT)
             frame[column] = truths(frame[column], path) if column in TRUTH else numbers(frame[column], path)
     keys = [key for key in KEYS.get(path.name, []) if key in frame]
     if keys and (twice := frame.duplicated(keys)).any():
-        line = int(twice.idxmax()) + 2
+        line = twice.tolist().index(True) + 2
         raise ValueError(f"{path} line {line}: there are two rows with the same {', '.join(keys)}")
     return frame
 

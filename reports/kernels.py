@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 
 from reports import terminal
+from reports.files import load_table, read_object
 from reports.markup import markdown, markdown_escape
 from reports.outputs import TABLES, output_tables
 from reports.sound import refuse
-from reports.files import load_table, read_object
 from reports.table import Cell, Notes, Table, heads, number
 from reports.write import write_table
 

@@ -173,5 +173,5 @@ def faults(value: Any, name: str) -> Iterator[str]:
     elif isinstance(value, int | float) and not isinstance(value, bool):
         most = MOST_SEED if last == "seed" else MOST_COUNTED if isinstance(value, int) and "config" in name else MOST
         least = 1 if name in POSITIVE or last in POSITIVE or name.startswith("a length") else 0
-        if not (0 < value if least else 0 <= value) or value > most:
+        if not (value > 0 if least else value >= 0) or value > most:
             yield f"not {'above 0' if least else '0 or above'} and at most {most}"

@@ -38,6 +38,8 @@ def resolve(model: Mapping[str, Any], cache: Path, seed: int) -> tuple[Path, Lla
         check_tensors(made, stated)
         return made, stated
     folder = Path(model["weights"]).expanduser()
+    if folder.is_file():
+        raise ValueError(f"model.weights={folder} is a file: give the folder, with config.json and *.safetensors")
     if not folder.is_dir():
         folder = fetch(str(model["weights"]))
     return folder, check_folder(model, folder)
@@ -58,7 +60,7 @@ def fetch(repository: str) -> Path:
     )
 
     try:
-        patterns = ["*.json", "*.safetensors", "tokenizer*"]
+        patterns = ["*.json", "*.safetensors", "tokenizer.model*"]
         # Some repositories hold the weights a second time, in another program's layout.
         return Path(snapshot_download(repository, allow_patterns=patterns, ignore_patterns=["consolidated*"]))
     except GatedRepoError as error:

@@ -18,6 +18,12 @@ WHOLE_NUMBERS = (
     "max_position_embeddings",
 )  # fmt: skip
 OPTIONAL_SIZES = ("num_key_value_heads", "head_dim", "sliding_window")
+LARGEST = 100_000_000
+"""No size of a model is larger; the most layers of one."""
+MOST_LAYERS = 1000
+CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines")
+"""Keys that name Python files to be run in the model's place: nothing here runs code that came with weights."""
+LARGEST_FILE = 2**20
 SWITCHES = ("tie_word_embeddings", "attention_bias", "mlp_bias")
 
 
@@ -116,9 +122,13 @@ def read_shape(folder: Path) -> LlamaShape:
     path = folder / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} has no config.json: give a folder in the Hugging Face layout")
+    if path.stat().st_size > LARGEST_FILE:
+        raise ValueError(f"{path} is larger than 1 MiB: it is no Llama-like model's configuration")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply for a model's configuration") from error
+    except ValueError as error:  # of the syntax, the encoding, or a number with thousands of digits
         raise ValueError(f"{path} is not JSON ({error})") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds no JSON object: it is no Llama-like model's configuration")
@@ -147,7 +157,7 @@ def check_types(config: Mapping[str, Any], path: Path) -> None:
     rope = config.get("rope_parameters", {})
     theta = rope if isinstance(rope, dict) else {}
     checks: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...], Mapping[str, Any]], ...] = (
-        (_is_size, "a whole number above 0", (*WHOLE_NUMBERS, *OPTIONAL_SIZES), config),
+        (_is_size, f"a whole number from 1 to {LARGEST}", (*WHOLE_NUMBERS, *OPTIONAL_SIZES), config),
         (_is_positive, "a number above 0", ("rms_norm_eps", "rope_theta"), config),
         (lambda value: isinstance(value, bool), "true or false", SWITCHES, config),
         (lambda value: isinstance(value, dict), "an object", ("rope_scaling", "rope_parameters"), config),
@@ -156,7 +166,7 @@ def check_types(config: Mapping[str, Any], path: Path) -> None:
     for holds, kind, keys, values in checks:
         for key in keys:
             if key in values and not holds(values[key]):
-                raise ValueError(f"{path}: {key} must be {kind}, not {values[key]!r}")
+                raise ValueError(f"{path}: {key} must be {kind}, not {str(values[key])[:40]!r}")
 
 
 def check_heads(shape: LlamaShape, path: Path) -> None:
@@ -171,7 +181,7 @@ def check_heads(shape: LlamaShape, path: Path) -> None:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
 
 
 def _is_positive(value: Any) -> bool:
@@ -179,7 +189,16 @@ def _is_positive(value: Any) -> bool:
 
 
 def refuse_other_models(config: Mapping[str, Any], path: Path) -> None:
-    """Refuse what the runtime would compute wrongly. Raises ValueError with one sentence."""
+    """Refuse what the runtime would compute wrongly, or would not compute itself. Raises ValueError with one sentence."""
+    for key in CODE_KEYS:
+        if key in config:
+            raise ValueError(
+                f"{path}: {key} asks for code that came with the weights, which is never run: remove the key"
+            )
+    if "quantization_config" in config:
+        raise ValueError(f"{path}: quantization_config is not supported, only weights as float16, bfloat16 or float32")
+    if config["num_hidden_layers"] > MOST_LAYERS:
+        raise ValueError(f"{path}: num_hidden_layers={config['num_hidden_layers']} is above {MOST_LAYERS}")
     if config.get("model_type") not in ("llama", "mistral"):
         raise ValueError(f"{path}: model_type {config.get('model_type')!r} is not supported, only llama and mistral")
     scaling = config.get("rope_scaling") or config.get("rope_parameters", {})

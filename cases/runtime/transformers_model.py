@@ -27,6 +27,7 @@ def load_model(checkpoint: str | Path, dtype: str, device: str) -> Any:
         dtype=getattr(torch, dtype),
         local_files_only=True,
         use_safetensors=True,
+        trust_remote_code=False,  # not left out: then Transformers asks on the terminal
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # refused below, by name; the error it would raise names none
     )

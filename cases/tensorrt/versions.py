@@ -43,6 +43,7 @@ def llm_arguments(plan: Plan, version: Version) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": plan.checkpoint,
         "skip_tokenizer_init": True,
+        "trust_remote_code": False,
         "dtype": plan.dtype,
         "tensor_parallel_size": 1,
         "load_format": "auto",

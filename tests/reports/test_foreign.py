@@ -12,7 +12,6 @@ from tests.damage import forget_digests
 from tests.reports import foreign
 from tests.reports.foreign import COMMANDS
 
-
 EVERY = bool(os.environ.get("LATENCY_TEST_EVERY"))
 """Every command on every file, some minutes; else about a third of that."""
 

@@ -29,7 +29,7 @@ class Text:
             raise ValueError(f"the model in {folder} has no tokenizer: give --prompt-ids")
         from transformers import AutoTokenizer
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         self._ids: list[int] = []
         self._shown = self._before = 0
 
