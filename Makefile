@@ -1,6 +1,6 @@
 # `make` says what there is. PYTHON=/path/to/python uses that interpreter as it is and installs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help given setup setup-tensorrt-llm setup-vllm bench smoke report publish bench-kernels paper lint test test-gpu test-slurm soak clean wheels
+.PHONY: help given setup setup-tensorrt-llm setup-vllm bench smoke report publish bench-kernels paper lint audit test test-gpu test-slurm soak clean wheels
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -84,6 +84,10 @@ lint: $(READY) ## formatting, lint and types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+audit: $(READY) ## known vulnerabilities of the versions in constraints.txt, by pip-audit in an environment of its own
+	@test -x .venv-audit/bin/pip-audit || { python3 -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	@$(PY) -m tests.audit .venv-audit/bin/pip-audit constraints.txt
 
 test: $(READY) ## all tests that need no GPU, two files at a time: JOBS=4 for more
 	$(PY) -m pytest -m "not gpu" $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n $(JOBS) --dist loadfile') --faults tests/FAULTS.md $(ARGS)

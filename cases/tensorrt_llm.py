@@ -99,7 +99,7 @@ class TensorRtLlm(Case):
 
     async def _first(self, prompt: list[int], new_tokens: int) -> int:
         """Submit from inside the running loop, which the stream's queue belongs to."""
-        assert self._engine is not None
+        assert self._engine is not None  # noqa: S101  opened above
         request = self._engine.llm.generate_async(prompt, self._engine.sampling(new_tokens), streaming=True)
         self._stream, self._first_is_counted = Stream(request, new_tokens), False
         return await self._stream.token()

@@ -159,7 +159,7 @@ def resolved(composed: DictConfig) -> dict[str, Any]:
         raise ValueError(f"{error.full_key} has no value: give it as {error.full_key}=...") from error
     except OmegaConfBaseException as error:
         raise ValueError(_first_line(error)) from error
-    assert isinstance(plain, dict)
+    assert isinstance(plain, dict)  # noqa: S101  for the type checker
     return rename_impersonators({str(key): value for key, value in plain.items()})
 
 
@@ -281,7 +281,7 @@ def resolved_keys(source: Source) -> list[str]:
     """Every dotted key of the configuration without overrides."""
     composed = _compose([], source)
     plain = OmegaConf.to_container(composed, resolve=False)
-    assert isinstance(plain, dict)
+    assert isinstance(plain, dict)  # noqa: S101  for the type checker
     return [key for key, _ in flatten({str(k): v for k, v in plain.items() if k != "hydra"})]
 
 

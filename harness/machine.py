@@ -78,7 +78,7 @@ def check_environment() -> None:
 def check_python(key: str, python: str) -> None:
     """Refuse what does not start, is no Python (it must compute an answer, not only exit well), or is too old."""
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603  an interpreter that the user named, without a shell
             [interpreter(python), "-c", PROBE], capture_output=True, text=True, timeout=60, check=False
         )
     except OSError as error:

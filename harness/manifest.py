@@ -100,7 +100,7 @@ def _exported_revision(root: Path) -> str | None:
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)  # noqa: S603, S607  no shell
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

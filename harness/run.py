@@ -276,7 +276,7 @@ def _close(run: Run, job: Job) -> int:
     run.console.file.flush()
     # Marked, so that it ends with a killed run, and in a group of its own: Ctrl-C is for the run, which ends it.
     call, marked = [sys.executable, "-m", "reports", str(run.folder)], {**os.environ, MARK: mark()}
-    reported = subprocess.run(call, cwd=ROOT, check=False, env=marked, process_group=0)
+    reported = subprocess.run(call, cwd=ROOT, check=False, env=marked, process_group=0)  # noqa: S603  ours
     manifest.finish(run.folder / "manifest.json")
     failures = [f"{row['case']} block {row['block']} ({row['reason']})" for row in rows if row["state"] in record.BAD]
     if reported.returncode != 0:

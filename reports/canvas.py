@@ -88,7 +88,7 @@ def stamp(axes: Axes) -> None:
     if not axes.get_visible() or axes.figure is None:
         return
     box, figure = axes.get_position(), axes.get_figure(root=True)
-    assert figure is not None
+    assert figure is not None  # noqa: S101  for the type checker
     width, height = box.width * figure.get_figwidth(), box.height * figure.get_figheight()
     size = 72 * min(width / STAMP_EMS, height / 5)
     place, rotation = (0.9, 0) if axes.patches else (0.5, 12)

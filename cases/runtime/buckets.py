@@ -130,7 +130,7 @@ class GraphOptions:
         if self.buckets == "adaptive":
             powers = (2**power for power in range(3, largest.bit_length()) if 2**power < largest)
             return _lowered([*powers, *self.pinned, largest], largest)
-        assert not isinstance(self.buckets, str), "_check_buckets lets no other policy pass"
+        assert not isinstance(self.buckets, str), "_check_buckets lets no other policy pass"  # noqa: S101  for the type checker
         return _lowered(self.buckets, largest)
 
     def _check_buckets(self) -> None:

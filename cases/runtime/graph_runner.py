@@ -143,7 +143,7 @@ class GraphRunner:
         whole = range(0, length, self._largest)
         pieces = [Piece(start, start + self._largest, self._largest) for start in whole[:-1]]
         count = self._buckets.of(length - whole[-1])
-        assert count is not None, "the rest is no longer than the largest bucket"
+        assert count is not None, "the rest is no longer than the largest bucket"  # noqa: S101  for the type checker
         start = min(whole[-1], self._model.state.capacity - count)
         return [*pieces, Piece(start, length, count)]
 

@@ -170,7 +170,7 @@ class LeanCase(Case):
     def evict(self) -> Eviction:
         """See harness.contract.Case. Raises Unsupported for a case without graphs."""
         self._open()
-        assert self._runner is not None
+        assert self._runner is not None  # noqa: S101  opened above
         return self._runner.evict()
 
     def rehearse(self) -> None:

@@ -189,7 +189,7 @@ def _is_positive(value: Any) -> bool:
 
 
 def refuse_other_models(config: Mapping[str, Any], path: Path) -> None:
-    """Refuse what the runtime would compute wrongly, or would not compute itself. Raises ValueError with one sentence."""
+    """Refuse what the runtime would compute wrongly or not at all. Raises ValueError with one sentence."""
     for key in CODE_KEYS:
         if key in config:
             raise ValueError(

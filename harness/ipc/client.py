@@ -180,7 +180,7 @@ class RemoteCase(Case):
         environment = dict(os.environ)
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603  this package's own module
                 [self._python, "-m", "harness.ipc.server", *arguments],
                 cwd=ROOT,
                 env=environment,
@@ -222,7 +222,7 @@ class RemoteCase(Case):
         return self._receive(stage, wanted)
 
     def _receive(self, stage: str, wanted: type[Answer]) -> Answer:
-        assert self._channel is not None
+        assert self._channel is not None  # noqa: S101  for the type checker
         try:
             answer = self._channel.receive()
         except OSError as error:
@@ -239,7 +239,7 @@ class RemoteCase(Case):
 
     def _death(self, stage: str) -> RuntimeError:
         """How the server ended, in one sentence."""
-        assert self._process is not None
+        assert self._process is not None  # noqa: S101  for the type checker
         try:
             code = self._process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:

@@ -178,7 +178,7 @@ class Clients:
 
     def _accept(self) -> None:
         """Take one new client, if it is this user's and there is room."""
-        assert self._listener is not None
+        assert self._listener is not None  # noqa: S101  for the type checker
         try:
             connected, _ = self._listener.accept()
         except OSError:

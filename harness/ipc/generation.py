@@ -12,7 +12,7 @@ class Generation:
     """The answer to one request, so far."""
 
     def __init__(self, connection: Connection, waiting: Waiting, answers: Answers, clock: Clock) -> None:
-        assert isinstance(waiting.request, m.Generate)
+        assert isinstance(waiting.request, m.Generate)  # noqa: S101  for the type checker
         self.connection = connection
         self.request = waiting.request
         self._came_ns, self._started_ns = waiting.came_ns, clock()

@@ -147,7 +147,7 @@ def connect(axes: Axes, known: Sequence[tuple[int, Bar]]) -> None:
 def height_pt(axes: Axes) -> float:
     """The axes' height in points."""
     figure = axes.get_figure(root=True)
-    assert figure is not None
+    assert figure is not None  # noqa: S101  for the type checker
     return 72 * axes.get_position().height * figure.get_figheight()
 
 

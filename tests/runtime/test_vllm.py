@@ -167,7 +167,8 @@ def test_the_engine_is_asked_for_what_the_plan_says(installed):
     set_up = case.prepare(gpu())
     given = {name: value for name, value in vars(seen.arguments).items() if value is not None}
     assert given == {
-        "model": "there", "load_format": "safetensors", "trust_remote_code": False, "skip_tokenizer_init": True, "dtype": "float16",
+        "model": "there", "load_format": "safetensors", "trust_remote_code": False, "skip_tokenizer_init": True,
+        "dtype": "float16",
         "max_model_len": 96, "max_num_seqs": 1, "enable_prefix_caching": False, "gpu_memory_utilization": 0.9,
         "disable_log_stats": True, "use_tqdm_on_load": False,
     }  # fmt: skip

@@ -173,7 +173,7 @@ def status_of(server: Server) -> m.StatusIs:
     """Ask for the status."""
     server.send(m.GetStatus())
     answer = server.receive()
-    assert isinstance(answer, m.StatusIs)
+    assert isinstance(answer, m.StatusIs)  # noqa: S101  what `status` is answered with
     return answer
 
 
