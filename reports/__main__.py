@@ -30,7 +30,7 @@ from reports.experiments.section import Section
 from reports.merge import command as merge
 from reports.run import Run, load
 from reports.table import Table
-from reports.write import write_figure, write_table
+from reports.write import put, report_folder, write_figure, write_table
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare.main,
@@ -61,15 +61,14 @@ def state_tables(run: Run) -> list[Callable[[Run], Table]]:
 
 def write_report(run: Run, tables: list[Table], study: Section | None = None) -> Path:
     """Write report/ in the run's folder, the experiment's section first, and return the path of the page."""
-    folder = run.path / "report"
-    folder.mkdir(exist_ok=True)
+    folder = report_folder(run.path)
     both = [*(study.tables if study else []), *tables]
     for table in both:
         write_table(table, folder)
-    (folder / "tables.tex").write_text(markup.latex_document([t for t in both if t.shown]), encoding="utf-8")
+    put(folder / "tables.tex", markup.latex_document([t for t in both if t.shown]))
     drawn = plots.plots(run)
     images = {plot.name: write_figure(plot, folder) for plot in [*(study.plots if study else []), *drawn]}
-    (folder / "report.html").write_text(page.render(run, tables, drawn, images, study), encoding="utf-8")
+    put(folder / "report.html", page.render(run, tables, drawn, images, study))
     return folder / "report.html"
 
 

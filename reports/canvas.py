@@ -21,6 +21,7 @@ SIZE = (7.6, 4.6)
 WIDE_SPREAD = 12.0  # above this ratio of the largest to the smallest value a linear axis hides the small ones
 CHARACTERS_PER_INCH = 15.5  # of the small print under a figure
 LINE_IN = 0.165
+MOST_LINES = 12  # of it: more would leave the figure no room
 LABEL_CHARACTERS, LABEL_LINES = 16, 3
 LEGEND_CHARACTERS, KEY_CHARACTERS = 96, 7  # across a figure, and those that a key takes
 LEGEND_IN = 0.2  # height of a row more
@@ -73,6 +74,8 @@ def framed(
     """Title above, paragraphs of small print below, a watermark across every panel of a smoke run."""
     height, width = figure.get_figheight(), int(CHARACTERS_PER_INCH * figure.get_figwidth())
     lines = [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, width)]
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 1], "… The rest stands under the tables."]
     bottom = LINE_IN * len(lines) + bottom_in
     figure.subplots_adjust(left=0.09, right=right, top=1 - top_in / height, bottom=bottom / height)
     figure.text(0.015, 1 - 0.12 / height, title, fontsize=11.5, fontweight="bold", va="top")

@@ -15,8 +15,8 @@ import pandas as pd
 from harness import schema
 from reports import enriched
 from reports.compare.manifests import ABSENT, at
-from reports.merge.gather import expanded, loaded, name_of, neighbours
 from reports.files import TEXT
+from reports.merge.gather import expanded, loaded, name_of, neighbours
 from reports.run import Run
 from reports.terminal import console
 

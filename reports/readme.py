@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from reports.experiments.section import Section
@@ -32,16 +33,17 @@ def results(run: Run, tables: list[Table], root: Path, study: Section | None = N
     """The facts of a run, its main figures and tables, as Markdown; links are relative to `root`."""
     named = {table.name: table for table in tables}
     manifest = run.manifest
-    facts = f"Run `{manifest['run']}`, started {manifest['started']}: {run.gpu}, {run.model}."
+    name = re.sub(r"[`<>|\n]", "_", manifest["run"])  # in backticks nothing else is read
+    facts = markdown_escape(f"started {manifest['started']}: {run.gpu}, {run.model}. {versions(run)}")
     stamp = [f"**{SMOKE}.**"] if run.smoke else []
     folder = Path(os.path.relpath(run.path.resolve(), root.resolve())).as_posix()
     files = f"All its files, raw samples included: [{folder}]({folder})."
     pictures = [(plot.name, plot.title) for plot in study.plots if plot.figure] if study else FIGURES
-    figures = [f"![{title}]({folder}/report/{name}.png)" for name, title in pictures]
+    figures = [f"![{markdown_escape(title)}]({folder}/report/{name}.png)" for name, title in pictures]
     chosen = study.tables if study else [named[name] for name in SHOWN if name in named]
     tables_text = [markdown(table).rstrip() for table in chosen if table.shown]
-    intro = markdown_escape(facts).replace("\\`", "`")
-    return "\n\n".join([*stamp, f"{intro} {versions(run)} {files}", *tables_text[:1], *figures, *tables_text[1:]])
+    intro = f"Run `{name}`, {facts} {files}"
+    return "\n\n".join([*stamp, intro, *tables_text[:1], *figures, *tables_text[1:]])
 
 
 def versions(run: Run) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,13 +16,31 @@ UNDATED: dict[str, dict[str, str | None]] = {".pdf": {"CreationDate": None}, ".p
 """Metadata that make a figure the same file whenever it is drawn."""
 
 
+def report_folder(run: Path) -> Path:
+    """report/ in a run's folder, made if need be. Raises ValueError where a link would lead outside."""
+    folder = run / "report"
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link: take it away, a report is written into the run's own folder")
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def put(path: Path, data: bytes | str) -> None:
+    """Write a file aside and rename it: whole or absent, and never through a link that lay under its name."""
+    aside = path.with_name(f".{path.name}.new")
+    aside.unlink(missing_ok=True)
+    with aside.open("xb") as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+    aside.replace(path)
+
+
 def write_table(table: Table, folder: Path) -> None:
     """Write a table as .csv, and as .md and .tex where it can be read; otherwise take an older run's away."""
-    (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
+    put(folder / f"{table.name}.csv", table.csv())
     for suffix, text in (("md", markup.markdown), ("tex", markup.latex)):
         file = folder / f"{table.name}.{suffix}"
         if table.shown:
-            file.write_text(text(table), encoding="utf-8")
+            put(file, text(table))
         else:
             file.unlink(missing_ok=True)
 
@@ -34,6 +53,8 @@ def write_figure(plot: Plot, folder: Path) -> bytes:
     if plot.figure is None:
         return b""
     with mpl.rc_context(style.RC):
-        for file in files.values():
-            plot.figure.savefig(file, dpi=DPI, metadata=UNDATED[file.suffix])
+        for suffix, file in files.items():
+            drawn = io.BytesIO()
+            plot.figure.savefig(drawn, format=suffix, dpi=DPI, metadata=UNDATED[file.suffix])
+            put(file, drawn.getvalue())
     return files["png"].read_bytes()
