@@ -64,7 +64,7 @@ def check(composed: Sequence[DictConfig], several: bool) -> None:
             raise ValueError(f"hydra/launcher={name} launches sweeps, and this is a single run: add --multirun (-m)")
         return
     launcher = OmegaConf.to_container(composed[0].hydra.launcher, resolve=False)
-    assert isinstance(launcher, dict)
+    assert isinstance(launcher, dict)  # noqa: S101  for the type checker
     _check_launcher(name, {str(key): value for key, value in launcher.items()}, composed)
     _check_folders(composed)
     if name != "basic":

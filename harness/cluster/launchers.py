@@ -62,7 +62,7 @@ class Slurm(SlurmLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit every combination as one array, and wait for all."""
-        assert self.config is not None
+        assert self.config is not None  # noqa: S101  set by Hydra
         print(
             f"{len(job_overrides)} jobs to SLURM; runs and .submitit (logs) in {self.config.hydra.sweep.dir}",
             flush=True,
@@ -116,8 +116,8 @@ class LocalGpus(BaseSubmititLauncher):
 
         A smoke run on the CPU has slots without GPUs.
         """
-        assert self.config is not None
-        assert self.hydra_context is not None
+        assert self.config is not None  # noqa: S101  set by Hydra
+        assert self.hydra_context is not None  # noqa: S101  set by Hydra
         one = self.hydra_context.config_loader.load_sweep_config(self.config, list(combinations[0]))
         here, why = list_gpus() if one.device == "cuda" else ([], "")
         try:

@@ -19,7 +19,7 @@ from reports.compare.verdict import MARGIN
 from reports.plots import Plot
 from reports.run import load
 from reports.table import Table
-from reports.write import write_figure, write_table
+from reports.write import put, write_figure, write_table
 
 SLOWER, MISTAKE = 1, 2
 SHOWN = 6
@@ -93,7 +93,7 @@ def write(folder: Path, tables: Sequence[Table], parts: str, plot: Plot) -> None
     folder.mkdir(parents=True, exist_ok=True)
     for table in tables:
         write_table(table, folder)
-    (folder / "compare.tex").write_text(parts, encoding="utf-8")
+    put(folder / "compare.tex", parts)
     write_figure(plot, folder)
     if plot.figure is None:
         print(f"No figure: {plot.reason}.", file=sys.stderr)

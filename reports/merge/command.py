@@ -14,7 +14,7 @@ from reports.merge.figures import figures
 from reports.merge.gather import MANIFEST, Sweep, gather
 from reports.merge.tables import of_all, of_model, slugs
 from reports.table import Table
-from reports.write import write_figure, write_table
+from reports.write import put, write_figure, write_table
 
 MISTAKE = 2
 MACHINES = "machines"
@@ -86,8 +86,8 @@ def write_report(sweep: Sweep, name: str, parts: dict[str, list[Table]], folder:
     tables = [table for part in parts.values() for table in part]
     for table in tables:
         write_table(table, folder)
-    (folder / "tables.tex").write_text(markup.latex_document([t for t in tables if t.shown]), encoding="utf-8")
+    put(folder / "tables.tex", markup.latex_document([t for t in tables if t.shown]))
     drawn = figures(sweep)
     images = {plot.name: write_figure(plot, folder) for plot in drawn}
-    (folder / "merged.html").write_text(page.render(sweep, name, parts, drawn, images), encoding="utf-8")
+    put(folder / "merged.html", page.render(sweep, name, parts, drawn, images))
     return folder / "merged.html"
