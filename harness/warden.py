@@ -25,7 +25,7 @@ def warden() -> Iterator[None]:
     """While it is entered, and when this process is killed in it, nothing marked outlives this process."""
     reading, writing = os.pipe()
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  ours
             [sys.executable, "-S", "-m", "harness.warden", mark()],
             cwd=ROOT,
             stdin=reading,
