@@ -6,7 +6,6 @@ The exit code is 0 when every check passes, 1 when one fails, and 2 for a file t
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +17,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from reports import terminal
+from reports.files import read_object
 from reports.plots import Plot
 from reports.quantiles import Array
-from reports.run import read
 from reports.table import DASH, Cell, Notes, Table, heads, number
 from reports.write import write_figure, write_table
 
@@ -66,11 +65,8 @@ class Check(NamedTuple):
 
 def load(path: Path) -> dict[str, Any]:
     """The file of a soak. Raises ValueError with one sentence for any other."""
-    try:
-        found = json.loads(read(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(found, dict) or not {"facts", "blocks", "age", "counts", "ended"} <= set(found):
+    found = read_object(path)
+    if not {"facts", "blocks", "age", "counts", "ended"} <= set(found):
         raise ValueError(f"{path} is no soak's file: it lacks facts, blocks, age, counts or ended")
     blocks = found["blocks"]
     if not isinstance(blocks, list) or len(blocks) < LEAST_BLOCKS:

@@ -15,7 +15,7 @@ import torch
 from cases.runtime.calibration import calibrate
 from cases.runtime.checkpoint import digest, resolve
 from cases.runtime.sentence import sentence
-from cases.runtime.weights import check_finite
+from cases.runtime.weights import DTYPES, check_finite
 from harness.contract import Unavailable
 
 PACKAGES = ("torch", "transformers", "triton", "safetensors", "numpy", "tensorrt_llm")
@@ -38,7 +38,7 @@ def provision(spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
     laps = Laps()
     folder, shape = resolve(model, Path(spec["cache"]).expanduser(), int(spec["seed"]))
     if model["weights"] != "random":  # once a run, for all cases; random weights are finite as they are made
-        check_finite(folder, getattr(torch, model["dtype"]), device)
+        check_finite(folder, DTYPES[model["dtype"]], device)
     laps.end("checkpoint")
     report("digest", str(folder.name))
     found = digest(folder)

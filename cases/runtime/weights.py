@@ -16,6 +16,7 @@ from cases.runtime.headers import IGNORED_SUFFIX, check_tensors, safetensors_fil
 from cases.runtime.shape import LlamaShape
 
 SPREAD = 0.02
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)

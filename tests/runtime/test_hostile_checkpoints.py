@@ -133,10 +133,10 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
     "an index that points outside": (outside, r"lacks \.\./elsewhere.safetensors, which"),
     "an index nested 200,000 deep": (index("[" * 200_000), "index.json is damaged"),
     "an index of another type": (index('{"weight_map": 5}'), "index.json is damaged"),
-    "pytorch_model.bin alone": (named(".bin"), r"\(pytorch_model.bin is none, and is not opened\): convert"),
-    "pytorch_model.pt alone": (named(".pt"), r"\(pytorch_model.pt is none, and is not opened\): convert"),
-    "pytorch_model.pkl alone": (named(".pkl"), r"\(pytorch_model.pkl is none, and is not opened\): convert"),
-    "pytorch_model.gguf alone": (named(".gguf"), r"\(pytorch_model.gguf is none, and is not opened\): convert"),
+    **{
+        f"pytorch_model{end} alone": (named(end), rf"\(pytorch_model{end} is none, and is not opened\): convert")
+        for end in (".bin", ".pt", ".pkl", ".gguf")
+    },
     "auto_map in config.json": (config(auto_map={"AutoModel": "m.M"}), "config.json: auto_map asks for code"),
     "trust_remote_code in config.json": (config(trust_remote_code=True), "trust_remote_code asks for code"),
     "a size below 0": (config(hidden_size=-16), "hidden_size must be a whole number from 1 to"),
