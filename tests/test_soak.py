@@ -148,7 +148,7 @@ def test_the_rules(stored, names):
     ("text", "says"),
     [
         ("{", "is not valid JSON"),
-        ("[]", "is no soak's file"),
+        ("[]", "holds no JSON object"),
         (json.dumps(made(3, lambda place: {})), "fewer than 20 blocks"),
         (json.dumps(made(30, lambda place: {"ms": 3})), "a block of another form"),
     ],

@@ -36,7 +36,6 @@ def made(tmp_path) -> Path:
 
 
 def taken(folder: Path) -> Any:
-    """As a run takes a user's folder."""
     return resolve(NO_SHAPE | {"weights": str(folder)}, folder.parent, 3)
 
 
