@@ -57,7 +57,7 @@ setup-vllm: .venv-vllm/.ready ## .venv-vllm, an environment of vLLM's own, besid
 		echo "error: $* was not installed, and .venv-$* is removed again: the lines above say why; it needs network to the package indexes, and what the engine's own guide names" >&2; exit 2; }
 
 bench: $(READY) ## measure: the default run on a GPU with 20 GiB free, else the CPU smoke run
-	@set -f; preset="$$($(PY) -m harness.preset)"; $(PY) -m harness $$preset $(ARGS)
+	@set -f; preset="$$($(PY) -m harness.preset $(ARGS))"; $(PY) -m harness $$preset $(ARGS)
 
 smoke: $(READY) ## every stage on the CPU with a tiny model: shows that the chain works, measures nothing
 	@set -f; $(PY) -m harness experiment=smoke $(ARGS)

@@ -14,10 +14,12 @@ from contextlib import suppress
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from omegaconf import OmegaConf
 
+from harness import resume
 from harness.compose import CONF, Source, compose_raw, expand_sweeps, to_config
 from harness.helptext import help_text
-from harness.task import CODES, refuse, task
+from harness.task import CODES, refuse, run_composed, task
 
 
 def check_command_line(arguments: Sequence[str]) -> str | None:
@@ -46,6 +48,19 @@ def check_command_line(arguments: Sequence[str]) -> str | None:
     return None
 
 
+def go_on(arguments: Sequence[str]) -> int | None:
+    """Go on with the run that `resume=` names, by its stored configuration; None where the key is not given."""
+    flags = get_args_parser().parse_args(list(arguments))
+    try:
+        folder = resume.asked(flags)
+        if folder is None:
+            return None
+        composed = OmegaConf.create(resume.stored_settings(folder, flags.overrides))
+    except ValueError as error:
+        return refuse(error)
+    return run_composed(composed)
+
+
 def main() -> int:
     """0 when all went well, 1 when a case or a check failed, 2 for a user's mistake; when interrupted, 128 and the
     signal's number."""
@@ -62,6 +77,9 @@ def obey() -> int:
         from harness.stored import command  # loads pandas and NVML: not for a run's --help
 
         return command.main(sys.argv[2:])
+    code = go_on(sys.argv[1:])
+    if code is not None:
+        return code
     try:
         text = check_command_line(sys.argv[1:])
     except ValueError as error:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from harness.adaptive import stopped
+from harness.disk import whole_lines
 from harness.identity import wrong_engine
 from harness.job import Job
 from harness.launch import Outcome
-from harness.record import NOT_HERE
+from harness.record import DONE, NOT_HERE, read_verdict
 
 ASIDE = "attempt-"
 
@@ -41,11 +43,11 @@ def planned_samples(job: Job, case: str, block: int) -> Mapping[str, int]:
 
 
 def stored_samples(path: Path) -> Counter[str]:
-    """How many samples of each metric a samples.csv holds; none where there is no file."""
+    """How many samples of each metric a samples.csv holds; an unfinished last line is none, nor is no file any."""
     if not path.is_file():
         return Counter()
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        return Counter(str(row.get("metric")) for row in csv.DictReader(file))
+    text = whole_lines(path.read_text(encoding="utf-8", errors="replace"))
+    return Counter(str(row.get("metric")) for row in csv.DictReader(io.StringIO(text, newline="")))
 
 
 def checked(job: Job, case: str, block: int, outcome: Outcome) -> Outcome:
@@ -59,6 +61,15 @@ def checked(job: Job, case: str, block: int, outcome: Outcome) -> Outcome:
     elif outcome.state in NOT_HERE and stored.total():
         reason = f"said {outcome.state} when {stored.total()} samples had been measured: {outcome.reason}"
     return replace(outcome, state="failed", reason=reason) if reason else outcome
+
+
+def is_done(job: Job, case: str, block: int) -> bool:
+    """Whether a block is over, did not fail, and still has what it measured."""
+    row = read_verdict(job, case, block)
+    if row is None or row["state"] not in DONE:
+        return False
+    stored = stored_samples(job.block_dir(case, block) / "samples.csv")
+    return row["state"] in NOT_HERE or not missing(stored, planned_samples(job, case, block))
 
 
 def missing(stored: Mapping[str, int], planned: Mapping[str, int]) -> str:

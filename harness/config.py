@@ -160,6 +160,8 @@ class RunConfig:
     gpu: int | None = option("index as nvidia-smi counts; null: the first GPU that CUDA_VISIBLE_DEVICES leaves")
     study: str | None = option("the experiment that this run is; experiment=NAME sets it, the report shows its section")
     seed: int = option("seed of weights, prompts, order and sampling")
+    resume: str | None = option("folder of a run to go on with, as it was configured; no other key is needed")
+    lock: str = option("another run has the GPU: wait for its end, refuse to run, or off: look after that yourself")
     output: str | None = option("folder of the run; null is results/<time>-<model>-<protocol>, or one in the sweep's")
     cache: str = option("folder for generated checkpoints; LATENCY_CACHE sets it too")
     prepare_timeout_s: float = option("limit for making or downloading the checkpoint, and for the calibration")

@@ -23,6 +23,7 @@ Measure batch-one LLM latency on one GPU, case by case, each in a process of its
 usage: python -m harness [key=value ...]
   python -m harness run=[baseline,jit_cuda_graph] sweep.prompt_lengths=[10,400] model=tiny
   python -m harness experiment=smoke             every stage on the CPU with a tiny model
+  python -m harness resume=results/NAME          go on with a run that was stopped, as it was configured
   python -m harness dry_run=true                 print the plan, run nothing
   python -m harness --cfg job                    print the composed configuration
   python -m harness --multirun seed=1,2          one run for each combination

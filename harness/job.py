@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract import Plan, Sampling
+from harness.disk import write_json
 
 MOST_ITERATIONS = 10_000
 """Timed requests a length and block with `auto` has at most."""
@@ -154,15 +156,17 @@ class Job:
 
 
 def write_job(job: Job, path: Path) -> None:
-    """Write `job` once; a file already there is an error (FileExistsError)."""
-    with path.open("x", encoding="utf-8") as file:
-        json.dump(asdict(job), file, indent=1)
+    """Write `job` once, whole or not at all; a file already there is an error (FileExistsError)."""
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, "a plan is frozen once", str(path))
+    write_json(path, asdict(job))
 
 
-def read_job(path: Path) -> Job:
-    """Read what `write_job` wrote."""
+def read_job(path: Path, folder: Path | None = None) -> Job:
+    """Read what `write_job` wrote; `folder` is where the run lies now, if not where it did."""
     data = json.loads(path.read_text(encoding="utf-8"))
     data["sweep"] = SweepJob(**data["sweep"])
     data["cases"] = {name: CaseJob(**case) for name, case in data["cases"].items()}
     data["order"] = [(case, block) for case, block in data["order"]]
-    return Job(**data)
+    job = Job(**data)
+    return job if folder is None else replace(job, run_dir=str(folder))

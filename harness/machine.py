@@ -31,7 +31,10 @@ WEIGHT_FACTOR = 1.2
 
 
 def check_machine(config: RunConfig) -> Gpu | None:
-    """The GPU that the run uses, None on the CPU. Raises ValueError when the machine can't do what is asked."""
+    """The GPU that the run uses, None on the CPU. Raises ValueError when the machine can't do what is asked.
+
+    Whether enough of the GPU's memory is free is asked by `check_free`, once no other run has it.
+    """
     check_environment()
     make_folder("cache", Path(config.cache).expanduser())
     for name in config.run:
@@ -40,6 +43,11 @@ def check_machine(config: RunConfig) -> Gpu | None:
             check_python(f"cases.{name}.python", python)
     if config.device == "cpu":
         return None
+    return find_gpu(config.gpu)
+
+
+def check_free(config: RunConfig) -> Gpu:
+    """The run's GPU as it is now, if the model fits into what is free. Raises ValueError."""
     gpu = find_gpu(config.gpu)
     check_memory(gpu, known_shape(config.model), config.model.dtype)
     return gpu

@@ -18,16 +18,17 @@ import yaml
 from harness import placement
 from harness.compose import CONF, ROOT, flatten
 from harness.config import RunConfig
+from harness.disk import write_json
 from harness.gpu import Gpu
 from harness.job import Job
 from harness.prompts import digest
-from harness.record import write_json
 
 CODE = ("cases", "harness")
 CODE_FILES = (".py", ".cu", ".cuh")
 SWAYING = ("CUDA_*", "TRITON_*", "TORCHINDUCTOR_*", "NVIDIA_*", "OMP_NUM_THREADS")
 REVISION = re.compile("[0-9a-f]{40}")
-NO_SETTING = ("output", "dry_run")
+NO_SETTING = ("output", "dry_run", "resume", "lock")
+"""Keys in which two attempts at one run may differ."""
 FROM_PREPARE = (
     "read_bandwidth_tb_s", "matmul_tflop_s", "weight_bytes", "flops_per_token", "loop_overhead_us", "sentence_source",
 )  # fmt: skip
@@ -60,22 +61,22 @@ def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str
         old, new = before.get(key), after.get(key)
         if old != new:
             name = key.removeprefix("config.")
-            return (
-                "the code"
-                if name in ("code", "code_digest")
-                else f"{name} is {json.dumps(old)} there and {json.dumps(new)} here"
-            )
+            if name in ("code", "code_digest"):
+                return f"the code has the digest {str(old)[:12]} there and {str(new)[:12]} here"
+            return f"{name} is {json.dumps(old)} there and {json.dumps(new)} here"
     return ""
 
 
 def unlike_machine(stored: Mapping[str, Any], gpu: Gpu | None) -> str:
     """The first of code, GPU and driver in which a stored manifest differs from here and now; empty when none does."""
-    return first_difference(_machine(stored), _machine({"code_digest": code_digest(), "gpu": gpu and _gpu_facts(gpu)}))
+    known = [key for key in ("name", "driver", "card") if key != "card" or key in (stored.get("gpu") or {})]
+    here = {"code_digest": code_digest(), "gpu": gpu and _gpu_facts(gpu)}
+    return first_difference(_machine(stored, known), _machine(here, known))
 
 
-def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _machine(facts: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     gpu = facts.get("gpu")
-    kept = None if gpu is None else {key: gpu.get(key) for key in ("name", "driver")}
+    kept = None if gpu is None else {key: gpu.get(key) for key in keys}
     return {"code_digest": facts.get("code_digest"), "gpu": kept}
 
 
@@ -174,6 +175,8 @@ def _gpu_facts(gpu: Gpu) -> dict[str, Any]:
         "index": gpu.index,
         "name": gpu.name,
         "driver": gpu.driver,
+        # Tells two cards of one model apart, and names none.
+        "card": hashlib.sha256(gpu.uuid.encode()).hexdigest()[:12],
         "memory_mib": gpu.memory_mib,
         "free_mib": gpu.free_mib,
         "other_processes": len(gpu.processes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from harness.gpu import Gpu, list_gpus, visible
 
@@ -22,8 +23,11 @@ def choose(gpus: list[Gpu], why_none: str) -> tuple[list[str], str]:
     return ["experiment=smoke"], reason
 
 
-def main() -> None:
-    """Print the choice for this machine, within CUDA_VISIBLE_DEVICES."""
+def main(arguments: Sequence[str]) -> None:
+    """Print the choice for this machine, within CUDA_VISIBLE_DEVICES; nothing for a run that has its own."""
+    if any(argument.startswith("resume=") for argument in arguments):
+        print("a run goes on as it was configured", file=sys.stderr)
+        return
     gpus, why = list_gpus()
     allowed = visible(gpus)
     arguments, reason = choose(allowed, why or "CUDA_VISIBLE_DEVICES hides all")
@@ -32,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

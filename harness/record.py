@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness import energy
+from harness.disk import sync_files, whole_lines, write_aside, write_json
 from harness.job import Job
 from harness.launch import Outcome
 from harness.schema import CAPTURES, ENERGY, EVICTION, IDENTITY, MEMORY, P99_STOPS, SAMPLES, STATUS
@@ -40,21 +41,14 @@ NOT_HERE = ("unsupported", "unavailable")
 BAD = ("failed", "timeout")
 
 
-def write_aside(path: Path, text: str) -> None:
-    """Write a whole file or none of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="")
-    part.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, aside and renamed."""
-    write_aside(path, json.dumps(value, indent=1) + "\n")
-
-
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """A JSON object. Raises ValueError, with the path, on anything else."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}): it is not as the harness wrote it") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no JSON object: it is not as the harness wrote it")
     return value
 
 
@@ -77,10 +71,23 @@ def record_block(job: Job, row: dict[str, Any], observer: Observer) -> None:
     join_conditions(folder / "samples.csv", observer.state)
     join_memory(folder / "memory.csv", observer.memory_used)
     join_energy(folder / "energy.csv", observer.energy_j)
+    sync_files(folder)
     write_json(folder / "verdict.json", row)
+    rebuild(job)
+
+
+def rebuild(job: Job) -> None:
+    """Make the run's tables from those of the blocks that are over."""
     write_status(job)
     merge(job, "samples.csv", SAMPLES)
     merge_present(job)
+
+
+def verdicts(job: Job, but: tuple[str, int]) -> list[Path]:
+    """The verdicts that there are, each with its block's samples, if it has any; not those of block `but`."""
+    folders = [job.block_dir(*pair) for pair in job.order if pair != but]
+    both = [folder / name for folder in folders for name in ("verdict.json", "samples.csv")]
+    return [path for path in both if path.is_file() and path.with_name("verdict.json").is_file()]
 
 
 def join_memory(path: Path, memory_used: MemoryUsed) -> None:
@@ -109,8 +116,8 @@ def join_energy(path: Path, energy_j: Callable[[int], float | None]) -> None:
 
 def whole_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a table that a worker wrote; an unfinished last line is left out."""
-    text = path.read_text(encoding="utf-8")
-    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    text = whole_lines(path.read_text(encoding="utf-8"))
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def write_status(job: Job) -> None:

@@ -6,24 +6,35 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
 from rich.console import Console
 
-from harness import attempt, conditions, manifest, record
+from harness import attempt, conditions, lock, manifest, record
 from harness.compose import ROOT
 from harness.config import RunConfig
+from harness.disk import Stopped, told, write_json
 from harness.equivalence import unequal
+from harness.folder import (
+    SETTINGS,
+    all_done,
+    check_folder,
+    check_machine_of,
+    check_same_weights,
+    check_there,
+    choose_folder,
+    write_settings,
+)
 from harness.gpu import Gpu
 from harness.interrupt import Interrupts, Outlet
 from harness.job import Job, read_job, write_job
 from harness.launch import WORKER, child_environment, command, describe_exit, run_child
 from harness.leftovers import MARK, mark
-from harness.machine import check_card, check_checkpoint, check_machine, check_memory, make_folder
+from harness.machine import check_card, check_checkpoint, check_free, check_machine, check_memory, make_folder
 from harness.plan import build_job, order
 from harness.progress import Watcher, watcher
 from harness.summary import clear, summarise
@@ -31,22 +42,16 @@ from harness.telemetry import Telemetry
 from harness.validate import check_positions, weights_folder
 from harness.warden import warden
 
-RESULTS = ROOT / "results"
 UNEQUAL = 3
 """The exit code of a run in which everything ran and a case does not compute what the baseline computes."""
 
 
-class Stopped(Exception):
-    """No block can run; `exit_code` is 2 for a user's mistake that only the checkpoint could show, else 1."""
-
-    def __init__(self, sentence: str, exit_code: int = 1) -> None:
-        super().__init__(sentence)
-        self.exit_code = exit_code
-
-
 @dataclass(frozen=True)
 class Run:
-    """One run under way. `worker` is the module that children execute, `started` when the user's command began."""
+    """One run under way. `worker` is the module that children execute, `started` when the user's command began.
+
+    `held`: the locks of the run's folder and GPU, let go of at the end of `carry_out`, or with this process.
+    """
 
     config: RunConfig
     resolved: Mapping[str, Any]
@@ -55,6 +60,7 @@ class Run:
     console: Console
     started: str
     worker: str = WORKER
+    held: ExitStack = field(default_factory=ExitStack)
     interrupts: Interrupts = field(default_factory=Interrupts)
 
     def environment(self) -> dict[str, str]:
@@ -63,52 +69,80 @@ class Run:
 
     def say(self, line: str) -> None:
         """Print one line as it is."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, line)
+
+
+def say(console: Console, line: str) -> None:
+    """Print one line as it is."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) -> Run:
-    """Check the machine and the output folder, then make the folder.
+    """Check the machine and the output folder, make the folder, and lock both; waits for a GPU that another run has.
 
     Raises:
         ValueError: one sentence on what this machine or the output folder can't do; nothing was made or started.
     """
     started = manifest.now()
-    check_checkpoint(config.model)
-    gpu = check_machine(config)
     settings = manifest.settings(resolved)
     folder = choose_folder(config)
     check_folder(folder, settings)
+    with ExitStack() as held:
+        gpu, interrupts = None, Interrupts()
+        console = Console(file=cast(IO[str], Outlet(interrupts.hang_up)))
+        if folder.is_dir():
+            held.enter_context(lock.hold_folder(folder))
+        if not all_done(folder):
+            gpu = _take_machine(config, folder, settings, console, held)
+        return Run(config, resolved, folder, gpu, console, started, worker, held.pop_all(), interrupts)
+
+
+def _take_machine(
+    config: RunConfig, folder: Path, settings: Mapping[str, Any], console: Console, held: ExitStack
+) -> Gpu | None:
+    """Check what is to measure, take its GPU and the folder, and write settings.json."""
+    fresh = not folder.is_dir()
+    check_checkpoint(config.model)
+    gpu = check_machine(config)
+    if gpu is not None and config.device == "cuda":
+        held.enter_context(lock.hold_gpu(gpu, folder, config.lock, partial(say, console)))
+        gpu = check_free(config)
     check_machine_of(folder, gpu)
-    interrupts = Interrupts()
-    console = Console(file=cast(IO[str], Outlet(interrupts.hang_up)))
-    run = Run(config, resolved, folder, gpu, console, started, worker, interrupts)
     for line in conditions.before(gpu):
-        run.say(f"warning: {line}")
+        say(console, f"warning: {line}")
     make_folder("output", folder)
-    if not (folder / "settings.json").exists():
-        record.write_json(folder / "settings.json", settings)
-    return run
+    if fresh:
+        held.enter_context(lock.hold_folder(folder))
+        check_folder(folder, settings)
+    if not (folder / SETTINGS).exists():
+        write_settings(folder, settings)
+    return gpu
 
 
 def carry_out(run: Run) -> int:
     """Prepare, measure, summarise, report; the exit code is 0 when no case failed, 1 when one did, 3 when one
     computes other than the baseline; when interrupted, 130 by SIGINT, 143 by SIGTERM, 129 by the terminal's end."""
     run.interrupts.on_heed = lambda: run.say("stopping behind the request in hand; once more stops at once")
-    with run.interrupts as interrupts, warden():
+    with run.held, run.interrupts as interrupts, warden():
         try:
-            blocks = len(order(run.config))
-            with interrupts.patient(), watcher(run.console, blocks) as watch, _telemetry(run) as telemetry:
-                job = _freeze(run, watch, telemetry)
-                _run_blocks(run, job, watch, telemetry)
-            return _close(run, job)
+            with told(run.folder):
+                return _measure(run, interrupts)
         except KeyboardInterrupt:
             if interrupts.times < 2:
                 _summarise_part(run)
-            run.say(f"interrupted; go on with: python -m harness output={run.folder} and the same overrides")
+            run.say(f"interrupted; go on with: python -m harness resume={run.folder}")
             return interrupts.exit_code
         except Stopped as error:
             run.say(f"failed: {error}")
             return error.exit_code
+
+
+def _measure(run: Run, interrupts: Interrupts) -> int:
+    blocks = len(order(run.config))
+    with interrupts.patient(), watcher(run.console, blocks) as watch, _telemetry(run) as telemetry:
+        job = _freeze(run, watch, telemetry)
+        _run_blocks(run, job, watch, telemetry)
+    return _close(run, job)
 
 
 def _telemetry(run: Run) -> Telemetry:
@@ -117,42 +151,13 @@ def _telemetry(run: Run) -> Telemetry:
     return Telemetry(run.folder / "telemetry.csv", gpu, run.config.telemetry.hz)
 
 
-def choose_folder(config: RunConfig) -> Path:
-    """The folder of the run: `output`, or one of its own under results/."""
-    if config.output is not None:
-        return Path(config.output).expanduser().resolve()
-    said = f"{config.model.name}-{config.protocol.name}"
-    slug = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in said)
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{slug}"
-    candidates = (RESULTS / (name if number == 1 else f"{name}-{number}") for number in range(1, 1000))
-    return next(path for path in candidates if not path.exists())
-
-
-def check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds anything but this very run. Raises ValueError."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"output={folder} is a file: give a folder")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    stored = folder / "settings.json"
-    if not stored.is_file():
-        raise ValueError(f"output={folder} exists and holds no run: choose another folder")
-    difference = manifest.first_difference(record.read_json(stored), settings)
-    if difference:
-        raise ValueError(f"output={folder} holds a run with other settings ({difference}): choose another folder")
-
-
-def check_machine_of(folder: Path, gpu: Gpu | None) -> None:
-    """Refuse to go on with a run that another GPU, driver or code began. Raises ValueError with the difference."""
-    path = folder / "manifest.json"
-    difference = manifest.unlike_machine(record.read_json(path), gpu) if path.is_file() else ""
-    if difference:
-        raise ValueError(f"output={folder} holds a run of another machine ({difference}): choose another folder")
-
-
 def _freeze(run: Run, watch: Watcher, telemetry: Telemetry) -> Job:
-    """Prepare, then write job.json and manifest.json; a resumed run keeps those it has."""
+    """Prepare, then write job.json and manifest.json; a resumed run keeps those it has, one that is whole as it is."""
     path = run.folder / "job.json"
+    if all_done(run.folder):
+        run.say(f"every block of {run.folder} is done: its tables and report are made again")
+        manifest.resumed(run.folder / "manifest.json", run.started)
+        return read_job(path, run.folder)
     prepared = _prepare(run, watch)
     _check_model(run, prepared)
     if path.exists():
@@ -163,7 +168,7 @@ def _freeze(run: Run, watch: Watcher, telemetry: Telemetry) -> Job:
         energy = run.config.energy
         job = replace(job, energy_s=0.0 if no_energy else energy.seconds, energy_blocks=energy.blocks)
         facts = manifest.build(run.config, run.resolved, job, prepared, run.gpu, run.environment(), run.started)
-        record.write_json(run.folder / "manifest.json", {**facts, "no_energy": no_energy})
+        write_json(run.folder / "manifest.json", {**facts, "no_energy": no_energy})
         write_job(job, path)
     unsteady = conditions.unsteady(telemetry.between(*prepared.get("calibrated_ns", (0, 0))))
     if unsteady:
@@ -175,11 +180,10 @@ def _freeze(run: Run, watch: Watcher, telemetry: Telemetry) -> Job:
 
 def _resume(run: Run, path: Path, prepared: Mapping[str, Any]) -> Job:
     """The frozen plan of an earlier attempt, at the place where the folder lies now."""
-    _check_same_weights(run.folder, prepared)
-    stored = read_job(path)
-    job = replace(stored, run_dir=str(run.folder), checkpoint=str(prepared["checkpoint"]))
-    if job != stored:
-        record.write_json(path, asdict(job))
+    check_same_weights(run.folder, prepared)
+    job = replace(read_job(path, run.folder), checkpoint=str(prepared["checkpoint"]))
+    if job != read_job(path):
+        write_json(path, asdict(job))
     manifest.resumed(run.folder / "manifest.json", run.started)
     return job
 
@@ -195,7 +199,7 @@ def _prepare(run: Run, watch: Watcher) -> dict[str, Any]:
         "seed": run.config.seed,
     }
     path = run.folder / "prepare.json"
-    record.write_json(path, spec)
+    write_json(path, spec)
     log = run.folder / "prepare.log"
     watch.begin("Preparation")
     call = command(None, run.worker, "prepare", str(path))
@@ -219,30 +223,28 @@ def _check_model(run: Run, prepared: Mapping[str, Any]) -> None:
         raise Stopped(str(error), exit_code=2) from error
 
 
-def _check_same_weights(folder: Path, prepared: Mapping[str, Any]) -> None:
-    """Refuse to go on with other weights, or with other versions of what computes."""
-    stored = record.read_json(folder / "manifest.json")
-    digest = stored["model"]["digest"]
-    if digest != prepared.get("digest"):
-        raise Stopped(f"the run in {folder} measured other weights (digest {digest}): choose another output", 2)
-    difference = manifest.first_difference({"versions": stored["versions"]}, {"versions": prepared.get("versions", {})})
-    if difference:
-        raise Stopped(f"the run in {folder} was begun with other software ({difference}): choose another output", 2)
-
-
 def _run_blocks(run: Run, job: Job, watch: Watcher, telemetry: Telemetry) -> None:
-    """Every block that is not done, whatever became of the others. Summaries of an earlier attempt go first."""
+    """Every block that is not done, whatever became of the others. Summaries of an earlier attempt go first.
+
+    The run's tables are made again from the blocks' before anything else: an earlier attempt may have been killed
+    between the two.
+    """
     clear(run.folder)
+    record.rebuild(job)
     for case, block in job.order:
         run.interrupts.check()
         title = f"{job.cases[case].title} {block + 1}/{job.blocks_of(case)}"
         watch.begin(title)
         row = record.read_verdict(job, case, block)
-        if row is not None and row["state"] in record.DONE:
+        if row is not None and attempt.is_done(job, case, block):
             watch.end(f"{row['state']} before, skipped", counted=True)
             continue
         telemetry.pause(case in run.config.telemetry.paused_in)
+        verdicts = record.verdicts(job, (case, block))
+        check_there(run.folder, verdicts)
         row = _absent_before(job, case, block) or _run_block(run, job, case, block, watch)
+        check_there(run.folder, [*verdicts, telemetry.path])
+        telemetry.check()
         record.record_block(job, row, telemetry)
         watch.end(f"{row['state']} {row['reason']}".strip(), counted=True)
 
@@ -291,7 +293,7 @@ def _close(run: Run, job: Job) -> int:
 
 def _summarise_part(run: Run) -> None:
     """The tables of an interrupted run's blocks so far, so that it can be reported as it is."""
-    with suppress(KeyboardInterrupt):  # who is in a hurry may say so twice
+    with suppress(KeyboardInterrupt, OSError):  # who is in a hurry may say so twice; the disk may be gone
         if not (run.folder / "samples.csv").is_file():
             return
         summarise(run.folder)

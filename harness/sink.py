@@ -8,6 +8,7 @@ import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -109,10 +110,10 @@ class BlockSink:
         )
 
     def close(self) -> None:
-        """Put the samples on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        """Put the samples on the disk. Raises OSError when it does not take them; the file is closed all the same."""
+        with closing(self._file):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _latency_ms(self, timed: Timed) -> float:
         return latency_ns(timed, by_server=self._by_server) / 1e6

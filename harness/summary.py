@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness import equivalence, schema, statistics
+from harness.disk import write_aside
 from harness.job import Job, read_job
 
 Row = dict[str, Any]
@@ -74,7 +74,7 @@ def throttled(reasons: pd.Series) -> pd.Series:
 def summarise(run_dir: Path) -> None:
     """Write the four summary files of the run from its job.json, manifest.json, samples.csv and scores.
 
-    A case without samples gets no row. Each file is written aside and renamed.
+    A case without samples gets no row. Each file is whole or absent (harness/disk.py).
 
     Raises:
         ValueError: manifest.json or samples.csv is incomplete.
@@ -97,9 +97,7 @@ def clear(run_dir: Path) -> None:
 def write_table(path: Path, columns: Sequence[str], rows: Iterator[Row]) -> None:
     """Write rows with exactly these columns; NaN and None are empty fields."""
     table = pd.DataFrame(list(rows), columns=list(columns))
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    table.to_csv(aside, index=False, float_format="%.9g", lineterminator="\n")
-    aside.replace(path)
+    write_aside(path, table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
 
 
 def by_length(job: Job, samples: pd.DataFrame, window: Window) -> Iterator[tuple[str, int, pd.DataFrame]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -45,14 +46,16 @@ def run_composed(composed: DictConfig) -> int:
         begun = run.begin(config, resolved(composed))
     except ValueError as error:
         return refuse(error)
+    except KeyboardInterrupt:
+        print("interrupted before anything was started", file=sys.stderr)
+        return 128 + signal.SIGINT
     return run.carry_out(begun)
 
 
 def _place_in_sweep(config: RunConfig) -> None:
     """A run of several has its folder in that of the sweep, named after its overrides, unless it names one itself."""
-    hydra = HydraConfig.get()
-    if config.output is None and hydra.mode == RunMode.MULTIRUN:
-        config.output = str(Path(hydra.runtime.output_dir))
+    if config.output is None and HydraConfig.get().mode == RunMode.MULTIRUN:
+        config.output = str(Path(HydraConfig.get().runtime.output_dir))
 
 
 def refuse(error: ValueError) -> int:

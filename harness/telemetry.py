@@ -4,10 +4,13 @@ energy and who else computes there. Everything is read; nothing on the card is e
 from __future__ import annotations
 
 import csv
+import errno
+import io
+import os
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pynvml
 
+from harness.disk import whole_lines, write_aside
 from harness.gpu import MIB
 from harness.schema import SAMPLES_STATE, TELEMETRY
 from harness.tenants import Others, Tenants
@@ -97,7 +101,8 @@ class Telemetry:
     """
 
     def __init__(self, path: Path, gpu: int | None, hz: float = HZ) -> None:
-        self._path = path
+        self.path = path
+        self._trouble: OSError | None = None
         self._gpu = gpu if hz else None
         self._period_s = 1.0 / hz if hz else 0.0
         self._stop = threading.Event()
@@ -106,8 +111,7 @@ class Telemetry:
         self._readings: list[Reading] = []
 
     def __enter__(self) -> Telemetry:
-        if not self._path.exists():
-            self._append([TELEMETRY])
+        self._begin()
         if self._gpu is not None:
             pynvml.nvmlInit()
             handle = pynvml.nvmlDeviceGetHandleByIndex(self._gpu)
@@ -139,11 +143,26 @@ class Telemetry:
                 others = tenants.others(reading.memory_used_mib)
             reading = reading._replace(co_tenants=others.processes, co_tenant_mib=others.mib)
             self._readings.append(reading)
-            self._append([reading])
+            self._append(reading)
 
-    def _append(self, rows: list[Any]) -> None:
-        with self._path.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(rows)
+    def _begin(self) -> None:
+        """The file with its header; what an earlier attempt left of a line is cut off."""
+        text = whole_lines(self.path.read_text(encoding="utf-8")) if self.path.exists() else ""
+        write_aside(self.path, text or line(TELEMETRY))
+
+    def _append(self, reading: Reading) -> None:
+        """A whole line or none. After the first that the file system refuses none is written; see `check`."""
+        if self._trouble is not None:
+            return
+        try:
+            append(self.path, line(reading))
+        except OSError as error:
+            self._trouble = error
+
+    def check(self) -> None:
+        """Raise the OSError that kept a reading from being written, if one did."""
+        if self._trouble is not None:
+            raise self._trouble
 
     def state(self, time_ns: int) -> dict[str, str]:
         """The machine at `time_ns`, the columns of schema.SAMPLES_STATE."""
@@ -161,6 +180,29 @@ class Telemetry:
         """MiB of device memory in use at `time_ns`, by whatever process; empty where nothing was read near it."""
         best = near(self._readings, time_ns)
         return "" if best is None else str(best.memory_used_mib)
+
+
+def line(row: Sequence[object]) -> str:
+    """One line of CSV."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerow(row)
+    return buffer.getvalue()
+
+
+def append(path: Path, text: str) -> None:
+    """Append to a file that is there, all of it or nothing. Raises OSError with the path."""
+    data = text.encode()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            written = os.write(descriptor, data)
+            if written < len(data):
+                os.truncate(descriptor, os.fstat(descriptor).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def state(readings: list[Reading], time_ns: int) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import conditions, plan
+from harness import conditions, lock, plan
 from harness.check_p99 import check_auto, check_p99
 from harness.compose import nearest
 from harness.config import (
@@ -66,6 +66,9 @@ def check_run(config: RunConfig) -> None:
             raise ValueError(f"run names the unknown case '{name}'; allowed: {', '.join(known)}{nearest(name, known)}")
     _no_repeats("run", config.run)
     _one_of("device", config.device, ("cuda", "cpu"))
+    _one_of("lock", config.lock, lock.HOW)
+    if config.resume is not None:
+        raise ValueError("resume stands on a command line, with no case or setting beside it: resume=results/NAME")
     _at_least("gpu", 0 if config.gpu is None else config.gpu, 0)
     _at_least("seed", config.seed, 0)
     _above_zero("prepare_timeout_s", config.prepare_timeout_s)

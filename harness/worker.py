@@ -13,6 +13,7 @@ import os
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +104,27 @@ def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int
     except Interrupted as error:
         verdict |= {"state": "failed", "reason": str(error), "stage": sink.current_stage}
     except Exception as error:  # noqa: BLE001  the border of the process: whatever it was becomes a row
-        traceback.print_exc()
+        print_trace()
         verdict |= {"state": "failed", "reason": one_line(error), "stage": sink.current_stage}
     finally:
         heed.patient = True  # what is left to do is done whatever comes
-        sink.close()
+    verdict |= kept(sink, verdict)
     return verdict | closed(case, verdict, sink)
+
+
+def kept(sink: BlockSink, verdict: dict[str, Any]) -> dict[str, Any]:
+    """Put the samples on the disk. That it refuses fails a block that was well so far."""
+    try:
+        sink.close()
+    except OSError as error:
+        return {"state": "failed", "reason": one_line(error), "stage": "close"} if verdict["state"] == "ok" else {}
+    return {}
+
+
+def print_trace() -> None:
+    """The trace of the error in hand into the log, if the disk takes it: the verdict must come through without."""
+    with suppress(OSError):
+        traceback.print_exc()
 
 
 def closed(case: Case | None, verdict: dict[str, Any], sink: BlockSink) -> dict[str, Any]:
@@ -119,7 +135,7 @@ def closed(case: Case | None, verdict: dict[str, Any], sink: BlockSink) -> dict[
     try:
         case.close()
     except Exception as error:  # noqa: BLE001  the border of the process
-        traceback.print_exc()
+        print_trace()
         if verdict["state"] == "ok":
             return {"state": "failed", "reason": one_line(error), "stage": "close"}
         return {"reason": f"{verdict['reason']}; close: {one_line(error)}"[:500]}
@@ -202,7 +218,7 @@ def prepare(spec: dict[str, Any], events: Events) -> dict[str, Any]:
     except (ValueError, Unavailable) as error:
         return {"state": "failed", "reason": str(error), "users_mistake": isinstance(error, ValueError)}
     except Exception as error:  # noqa: BLE001  the border of the process
-        traceback.print_exc()
+        print_trace()
         return {"state": "failed", "reason": one_line(error)}
 
 

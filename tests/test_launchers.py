@@ -133,7 +133,7 @@ def test_slurms_configuration_gives_each_combination_a_run_and_a_preempted_one_g
     assert block is not None
     assert (block / "attempt-1/samples.csv").is_file(), "what the stopped block had is kept aside"
     logs = "".join(path.read_text() for path in sweep.glob(".submitit/*/*_log.out"))
-    assert logs.index(f"interrupted; go on with: python -m harness output={preempted}") < logs.index("Requeued job")
+    assert logs.index(f"interrupted; go on with: python -m harness resume={preempted}") < logs.index("Requeued job")
 
 
 def check_whole(folder: Path) -> None:

@@ -47,7 +47,7 @@ def begin(tmp_path) -> Iterator[Callable[..., Begun]]:
 def stopped_cleanly(run: Begun, code: int) -> None:
     """Whole files, how to go on, and nothing left."""
     assert run.end() == code
-    assert f"output={run.folder}" in run.said or not run.said, "a closed terminal is told nothing"
+    assert f"resume={run.folder}" in run.said or not run.said, "a closed terminal is told nothing"
     assert not (run.block / "verdict.json").exists(), "what was stopped on the way is no result"
     assert not list(run.folder.rglob("*.part"))
     assert (run.block / "samples.csv").read_bytes().endswith(b"\n")

@@ -92,7 +92,7 @@ def test_other_weights_are_refused(tmp_path, capsys):
         ({"gpu": {"name": "A100", "driver": "570"}}, 'gpu.name is "A100" there and "H200" here'),
         ({"gpu": {"name": "H200", "driver": "560"}}, 'gpu.driver is "560" there and "570" here'),
         ({"gpu": None}, 'gpu.name is null there and "H200" here'),
-        ({"code_digest": "0"}, r"\(the code\)"),
+        ({"code_digest": "0"}, r"the code has the digest"),
     ],
 )
 def test_another_machine_is_refused(tmp_path, facts, sentence):
@@ -195,4 +195,4 @@ def test_asked_twice_to_end_a_run_still_says_how_to_go_on(tmp_path, monkeypatch,
     prepared = begin(tmp_path)
     (tmp_path / "samples.csv").write_text("")
     assert run.carry_out(prepared) == 130
-    assert f"go on with: python -m harness output={tmp_path}" in capsys.readouterr().out
+    assert f"go on with: python -m harness resume={tmp_path}" in capsys.readouterr().out

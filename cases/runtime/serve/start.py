@@ -24,7 +24,7 @@ from harness.ipc.connection import Limits
 from harness.ipc.server import listen
 from harness.ipc.service import Service
 from harness.loader import load, load_case
-from harness.machine import check_checkpoint, check_machine, check_memory
+from harness.machine import check_checkpoint, check_free, check_machine, check_memory
 from harness.validate import check, weights_folder
 
 CONTEXT = 4096
@@ -80,7 +80,8 @@ def settle(overrides: Sequence[str], case: str, console: Console) -> tuple[RunCo
     if config.cases[case].python is not None:
         raise ValueError(f"cases.{case}.python can't be set here: start the server with that interpreter instead")
     check_checkpoint(config.model)
-    return config, check_machine(config)
+    gpu = check_machine(config)
+    return config, gpu and check_free(config)
 
 
 def prepare(config: RunConfig, case: str, gpu: Gpu | None, context: int | None, console: Console) -> Served:

@@ -1,0 +1,97 @@
+"""The folder of a run: which it is, whether this run may write there, and whether it is still what it was."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from harness import manifest, record
+from harness.attempt import is_done
+from harness.compose import ROOT
+from harness.config import RunConfig
+from harness.disk import PART, Stopped, write_json
+from harness.gpu import Gpu
+from harness.job import read_job
+from harness.lock import IN_RUN
+
+RESULTS = ROOT / "results"
+SETTINGS = "settings.json"
+NOTHING_YET = {IN_RUN, SETTINGS + PART}
+"""What a run that was killed before its first file leaves."""
+
+
+def choose_folder(config: RunConfig) -> Path:
+    """The folder of the run: `output`, or one of its own under results/."""
+    if config.output is not None:
+        return Path(config.output).expanduser().resolve()
+    said = f"{config.model.name}-{config.protocol.name}"
+    slug = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in said)
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{slug}"
+    candidates = (RESULTS / (name if number == 1 else f"{name}-{number}") for number in range(1, 1000))
+    return next(path for path in candidates if not path.exists())
+
+
+def check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds anything but this very run. Raises ValueError."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output={folder} is a file: give a folder")
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} <= NOTHING_YET:
+        return
+    stored = folder / SETTINGS
+    if not stored.is_file():
+        raise ValueError(f"output={folder} exists and holds no run: choose another folder")
+    difference = manifest.first_difference(record.read_json(stored), settings)
+    if difference:
+        raise ValueError(f"output={folder} holds a run with other settings ({difference}): choose another folder")
+
+
+def check_machine_of(folder: Path, gpu: Gpu | None) -> None:
+    """Refuse to go on with a run that another GPU, driver or code began. Raises ValueError with the difference."""
+    path = folder / "manifest.json"
+    difference = manifest.unlike_machine(record.read_json(path), gpu) if path.is_file() else ""
+    if difference:
+        raise ValueError(f"output={folder} holds a run of another machine ({difference}): choose another folder")
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write settings.json, by which a folder is a run's. Raises ValueError where it can't be written."""
+    try:
+        write_json(folder / SETTINGS, settings)
+    except OSError as error:
+        raise ValueError(
+            f"output={folder} can't be written to ({error.strerror}): mend that, or choose another folder"
+        ) from error
+
+
+def check_same_weights(folder: Path, prepared: Mapping[str, Any]) -> None:
+    """Refuse to go on with other weights, or with other versions of what computes."""
+    stored = record.read_json(folder / "manifest.json")
+    digest = stored["model"]["digest"]
+    if digest != prepared.get("digest"):
+        raise Stopped(f"the run in {folder} measured other weights (digest {digest}): choose another output", 2)
+    difference = manifest.first_difference({"versions": stored["versions"]}, {"versions": prepared.get("versions", {})})
+    if difference:
+        raise Stopped(f"the run in {folder} was begun with other software ({difference}): choose another output", 2)
+
+
+def all_done(folder: Path) -> bool:
+    """Whether every block of the plan in a folder is over and did not fail: only tables and report can be missing."""
+    path = folder / "job.json"
+    if not path.is_file():
+        return False
+    job = read_job(path, folder)
+    return all(is_done(job, case, block) for case, block in job.order)
+
+
+def check_there(folder: Path, files: Iterable[Path]) -> None:
+    """What was written must be there when more is: a run never goes on beside files that somebody took away.
+
+    Raises:
+        FileNotFoundError: the first that is not.
+    """
+    for path in (folder / SETTINGS, folder / "job.json", *files):
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "it is not there any more", str(path))

@@ -1,0 +1,101 @@
+"""Runs of fake cases, each in a fork that is killed at a point or after a time, from one process that has all imports.
+
+As a program: lines of JSON on standard input, each a run, and on standard output how its process ended and how many
+things it did to its files. {"folder", "at": number or null, "after_s": seconds or null, "resume": true or false}
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from harness import resume, run
+from harness.compose import compose_raw, resolved, to_config
+from tests.runs import BASE, EXTRA
+
+SHIM = Path(__file__).parent / "killing/sitecustomize.py"
+OVERRIDES = ("sweep.decode.sequences=1",)
+
+
+def shim() -> ModuleType:
+    """tests/killing/sitecustomize.py as a module; without a plan beside it, importing it does nothing."""
+    spec = importlib.util.spec_from_file_location("killing", SHIM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def configured(folder: Path, go_on: bool, settings: dict[str, Any]) -> dict[str, Any]:
+    """The configuration, by `resume=` or as given the first time."""
+    return resume.stored_settings(folder, []) if go_on else {**settings, "output": str(folder)}
+
+
+def execute(order: dict[str, Any], settings: dict[str, Any], killing: ModuleType, beside: Path) -> None:
+    """In the fork: one run, to its end or until it is killed."""
+    os.setpgid(0, 0)
+    folder = Path(order["folder"])
+    plan = {"folder": str(folder), "count": str(beside / "count"), "at": order.get("at"), "parent": os.getpid()}
+    (beside / "plan.json").write_text(json.dumps(plan))
+    killing.install(plan)
+    os.environ["PYTHONPATH"] = str(beside)
+    plain = configured(folder, order["resume"], settings)
+    begun = run.begin(to_config(OmegaConf.create(plain)), plain, worker="tests.stub_worker")
+    real = subprocess.run
+    run.subprocess.run = lambda call, **rest: (  # type: ignore[assignment]
+        subprocess.CompletedProcess(call, 0) if "reports" in call else real(call, **rest)
+    )
+    sys.stdout.flush()
+    os._exit(run.carry_out(begun))
+
+
+def ended(order: dict[str, Any], settings: dict[str, Any], killing: ModuleType, beside: Path) -> dict[str, Any]:
+    """Fork, kill when told to, wait; exit code, negative for a signal, and the count."""
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    shutil.copy(SHIM, beside)
+    child = os.fork()
+    if child == 0:
+        log = os.open(beside / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        try:
+            execute(order, settings, killing, beside)
+        except ValueError as error:
+            print(f"error: {error}", flush=True)
+            os._exit(2)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(9)
+    if order.get("after_s") is not None:
+        time.sleep(order["after_s"])
+        os.kill(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    count = beside / "count"
+    return {"code": code, "count": count.stat().st_size if count.exists() else 0, "log": (beside / "log").read_text()}
+
+
+def main() -> None:
+    """Serve orders until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    killing, beside = shim(), Path(sys.argv[1])
+    settings = resolved(compose_raw([*BASE, *OVERRIDES], EXTRA))
+    for text in sys.stdin:
+        answers.write(json.dumps(ended(json.loads(text), settings, killing, beside)) + "\n")
+
+
+if __name__ == "__main__":
+    main()
