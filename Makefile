@@ -1,10 +1,11 @@
 # `make` says what there is. PYTHON=/path/to/python uses that interpreter as it is and installs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help given setup setup-tensorrt-llm setup-vllm bench smoke report publish bench-kernels paper lint audit test test-gpu test-slurm soak clean wheels
+.PHONY: help given setup setup-tensorrt-llm setup-vllm bench smoke report publish bench-kernels paper lint audit test test-kills test-gpu test-slurm soak clean wheels
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 ARGS ?=
+KILLS ?= 100
 RUN ?=
 JOBS ?= 2
 OFFLINE ?= hydra-core omegaconf antlr4-python3-runtime
@@ -91,6 +92,9 @@ audit: $(READY) ## known vulnerabilities of the versions in constraints.txt, by 
 
 test: $(READY) ## all tests that need no GPU, two files at a time: JOBS=4 for more
 	$(PY) -m pytest -m "not gpu" $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n $(JOBS) --dist loadfile') --faults tests/FAULTS.md $(ARGS)
+
+test-kills: $(READY) ## runs killed at 100 points and at 50 random times, a disk full at 30: all go on (15 minutes)
+	KILLS=$(KILLS) PAGES=30 $(PY) -m pytest tests/test_kills.py tests/test_disk.py $(ARGS)
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU
 	$(PY) -m pytest -m gpu --faults tests/FAULTS_GPU.md $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import time
@@ -110,10 +111,16 @@ class BlockSink:
         )
 
     def close(self) -> None:
-        """Put the samples on the disk. Raises OSError when it does not take them; the file is closed all the same."""
+        """Put the samples on the disk; the file is closed in any case.
+
+        Raises:
+            OSError: the disk does not take them, or the file was removed meanwhile.
+        """
         with closing(self._file):
             self._file.flush()
             os.fsync(self._file.fileno())
+            if os.fstat(self._file.fileno()).st_nlink == 0:
+                raise FileNotFoundError(errno.ENOENT, "removed while the block ran", str(self._folder / "samples.csv"))
 
     def _latency_ms(self, timed: Timed) -> float:
         return latency_ns(timed, by_server=self._by_server) / 1e6

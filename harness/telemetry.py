@@ -147,8 +147,10 @@ class Telemetry:
 
     def _begin(self) -> None:
         """The file with its header; what an earlier attempt left of a line is cut off."""
-        text = whole_lines(self.path.read_text(encoding="utf-8")) if self.path.exists() else ""
-        write_aside(self.path, text or line(TELEMETRY))
+        stored = self.path.read_bytes().decode("utf-8", "replace") if self.path.exists() else ""
+        whole = whole_lines(stored) or line(TELEMETRY)
+        if whole != stored:
+            write_aside(self.path, whole)
 
     def _append(self, reading: Reading) -> None:
         """A whole line or none. After the first that the file system refuses none is written; see `check`."""

@@ -1,7 +1,9 @@
-"""Runs of fake cases, each in a fork that is killed at a point or after a time, from one process that has all imports.
+"""Runs of fake cases, each in a fork that meets a fault, from one process that has all imports already.
 
-As a program: lines of JSON on standard input, each a run, and on standard output how its process ended and how many
-things it did to its files. {"folder", "at": number or null, "after_s": seconds or null, "resume": true or false}
+As a program: lines of JSON on standard input, each a run, and on standard output how its process ended, what it said,
+and how many things it did to its files. A run is {"folder"} and, if wanted: "resume": true to go on; "overrides";
+"at": killed at the n-th thing; "after_s": killed after that time; "when" and "do": a command, once a file is there.
+`Runs` is its client.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ import subprocess
 import sys
 import time
 import traceback
+from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -39,12 +42,20 @@ def shim() -> ModuleType:
     return module
 
 
-def configured(folder: Path, go_on: bool, settings: dict[str, Any]) -> dict[str, Any]:
+def configured(order: dict[str, Any]) -> dict[str, Any]:
     """The configuration, by `resume=` or as given the first time."""
-    return resume.stored_settings(folder, []) if go_on else {**settings, "output": str(folder)}
+    if order.get("resume"):
+        return resume.stored_settings(Path(order["folder"]), order.get("overrides", []))
+    return {**composed(*order.get("overrides", [])), "output": order["folder"]}
 
 
-def execute(order: dict[str, Any], settings: dict[str, Any], killing: ModuleType, beside: Path) -> None:
+@cache
+def composed(*overrides: str) -> dict[str, Any]:
+    """Composed once, for all forks."""
+    return resolved(compose_raw([*BASE, *OVERRIDES, *overrides], EXTRA))
+
+
+def execute(order: dict[str, Any], killing: ModuleType, beside: Path) -> None:
     """In the fork: one run, to its end or until it is killed."""
     os.setpgid(0, 0)
     folder = Path(order["folder"])
@@ -52,7 +63,7 @@ def execute(order: dict[str, Any], settings: dict[str, Any], killing: ModuleType
     (beside / "plan.json").write_text(json.dumps(plan))
     killing.install(plan)
     os.environ["PYTHONPATH"] = str(beside)
-    plain = configured(folder, order["resume"], settings)
+    plain = configured(order)
     begun = run.begin(to_config(OmegaConf.create(plain)), plain, worker="tests.stub_worker")
     real = subprocess.run
     run.subprocess.run = lambda call, **rest: (  # type: ignore[assignment]
@@ -62,27 +73,33 @@ def execute(order: dict[str, Any], settings: dict[str, Any], killing: ModuleType
     os._exit(run.carry_out(begun))
 
 
-def ended(order: dict[str, Any], settings: dict[str, Any], killing: ModuleType, beside: Path) -> dict[str, Any]:
+def ended(order: dict[str, Any], killing: ModuleType, beside: Path) -> dict[str, Any]:
     """Fork, kill when told to, wait; exit code, negative for a signal, and the count."""
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     shutil.copy(SHIM, beside)
+    if not order.get("resume"):
+        composed(*order.get("overrides", []))
     child = os.fork()
     if child == 0:
         log = os.open(beside / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
         try:
-            execute(order, settings, killing, beside)
+            execute(order, killing, beside)
         except ValueError as error:
             print(f"error: {error}", flush=True)
             os._exit(2)
-        except BaseException:
+        except BaseException:  # noqa: BLE001  the border of the fork
             traceback.print_exc()
             os._exit(9)
     if order.get("after_s") is not None:
         time.sleep(order["after_s"])
         os.kill(child, signal.SIGKILL)
+    if "when" in order:
+        while not Path(order["when"]).exists():
+            time.sleep(0.01)
+        subprocess.run(order["do"], check=True)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     count = beside / "count"
     return {"code": code, "count": count.stat().st_size if count.exists() else 0, "log": (beside / "log").read_text()}
@@ -92,9 +109,27 @@ def main() -> None:
     """Serve orders until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     killing, beside = shim(), Path(sys.argv[1])
-    settings = resolved(compose_raw([*BASE, *OVERRIDES], EXTRA))
     for text in sys.stdin:
-        answers.write(json.dumps(ended(json.loads(text), settings, killing, beside)) + "\n")
+        answers.write(json.dumps(ended(json.loads(text), killing, beside)) + "\n")
+
+
+class Runs:
+    """The client: a process of this program, a run a call."""
+
+    def __init__(self, beside: Path) -> None:
+        call = [sys.executable, "-m", "tests.killed", str(beside)]
+        self._process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+    def __call__(self, folder: Path, **order: Any) -> SimpleNamespace:
+        """One run: `code`, `log`, `count`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"folder": str(folder), **order}) + "\n")
+        return SimpleNamespace(**json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate(timeout=60)
 
 
 if __name__ == "__main__":

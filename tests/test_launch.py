@@ -149,7 +149,7 @@ def test_other_settings_are_refused_with_the_first_difference(execute, tmp_path)
         execute("seed=1")
     stored = json.loads((tmp_path / "settings.json").read_text())
     (tmp_path / "settings.json").write_text(json.dumps({**stored, "code": "other"}))
-    with pytest.raises(ValueError, match=r"other settings the code has the digest"):
+    with pytest.raises(ValueError, match=r"other settings \(the code has the digest other there and "):
         execute()
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import attempt, launch, manifest, run
+from harness import attempt, launch, manifest, preset, resume, run
 from harness.gpu import Gpu
+from harness.stored.command import validate
 from tests.runs import begin, execute_in, samples, status
 
+ROOT = Path(__file__).resolve().parent.parent
 FAILING = ("cases.fake.behaviour=exit",)
 H200 = Gpu(0, "H200", "GPU-abc", "570", 143_000, 140_000, ())
 
@@ -70,20 +75,24 @@ def test_a_moved_folder_goes_on_where_it_is(tmp_path):
     assert json.loads((second / "job.json").read_text())["run_dir"] == str(second)
 
 
-def test_other_versions_of_what_computes_are_refused(tmp_path, capsys):
+def test_other_versions_of_what_computes_are_refused(tmp_path, capsys, fault):
+    tried = fault("Resume", "other versions of what computes")
     assert execute_in(tmp_path, *FAILING) == 1
     change(tmp_path / "manifest.json", versions={"python": "3", "torch": "2.11.0"})
     assert execute_in(tmp_path, *FAILING) == 2
     said = capsys.readouterr().out.splitlines()[-1]
     assert 'was begun with other software (versions.torch is "2.11.0" there and null here): choose another' in said
     assert not (tmp_path / "blocks/fake-0/attempt-1").exists()
+    tried.happened("refused in one sentence with the difference, exit code 2; no block starts")
 
 
-def test_other_weights_are_refused(tmp_path, capsys):
+def test_other_weights_are_refused(tmp_path, capsys, fault):
+    tried = fault("Resume", "other weights")
     assert execute_in(tmp_path, *FAILING) == 1
     change(tmp_path / "manifest.json", model={"digest": "d0"})
     assert execute_in(tmp_path, *FAILING) == 2
     assert "measured other weights (digest d0)" in capsys.readouterr().out.splitlines()[-1]
+    tried.happened("refused in one sentence with the digest, exit code 2; no block starts")
 
 
 @pytest.mark.parametrize(
@@ -95,13 +104,15 @@ def test_other_weights_are_refused(tmp_path, capsys):
         ({"code_digest": "0"}, r"the code has the digest"),
     ],
 )
-def test_another_machine_is_refused(tmp_path, facts, sentence):
+def test_another_machine_is_refused(tmp_path, facts, sentence, fault):
+    tried = fault("Resume", "another GPU, driver or code")
     same = {"code_digest": manifest.code_digest(), "gpu": {"name": "H200", "driver": "570", "free_mib": 1}}
     (tmp_path / "manifest.json").write_text(json.dumps(same))
     run.check_machine_of(tmp_path, H200)
     change(tmp_path / "manifest.json", **facts)
     with pytest.raises(ValueError, match=f"holds a run of another machine .*{sentence}.*: choose another folder"):
         run.check_machine_of(tmp_path, H200)
+    tried.happened("refused in one sentence with the difference; nothing starts")
 
 
 def test_a_run_on_another_machine_is_refused_before_anything_starts(tmp_path):
@@ -196,3 +207,113 @@ def test_asked_twice_to_end_a_run_still_says_how_to_go_on(tmp_path, monkeypatch,
     (tmp_path / "samples.csv").write_text("")
     assert run.carry_out(prepared) == 130
     assert f"go on with: python -m harness resume={tmp_path}" in capsys.readouterr().out
+
+
+def stored(folder: Path, *overrides: str) -> dict[str, Any]:
+    begin(folder).held.close()
+    return resume.stored_settings(folder, overrides)
+
+
+def test_resume_takes_the_stored_configuration_and_what_is_no_setting(tmp_path):
+    config = stored(tmp_path, "lock=refuse", "seed=20260423", "model=tiny", f"output={tmp_path}", "dry_run=true")
+    assert (config["lock"], config["dry_run"], config["resume"], config["output"]) == (
+        "refuse",
+        True,
+        None,
+        str(tmp_path),
+    )
+    assert config["sweep"]["prompt_lengths"] == [10]
+    assert manifest.settings(config) == json.loads((tmp_path / "settings.json").read_text())
+
+
+@pytest.mark.parametrize(("override", "difference"), [
+    ("seed=1", "seed: 20260423 -> 1"),
+    ("sweep.prompt_lengths=[10,20]", r"sweep\.prompt_lengths: \[10\] -> \[10, 20\]"),
+    ("model=llama2_7b", r'model\.name: "tiny" -> "Llama-2-7B", and \d+ more'),
+    ("output=/elsewhere", 'output: "[^"]*" -> "/elsewhere"'),
+    ("cases.fake.fail=exit", r'cases\.fake\.fail: null -> "exit"'),
+])  # fmt: skip
+def test_what_would_change_a_run_that_goes_on_is_refused_with_the_difference(tmp_path, override, difference, fault):
+    tried = fault("Resume", "another configuration given beside resume=")
+    with pytest.raises(ValueError, match=f"{difference}: a run goes on as it was configured: leave .* out"):
+        stored(tmp_path, override)
+    tried.happened("refused in one sentence: key: stored -> given")
+
+
+@pytest.mark.parametrize("override", ["+x=1", "~seed", "seed=1,2", "hydra.verbose=true", "seed=[1"])
+def test_only_plain_values_stand_beside_resume(tmp_path, override):
+    with pytest.raises(ValueError, match=r"can't be given beside resume|cannot read"):
+        stored(tmp_path, override)
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    (None, r"holds no run that can go on \(no settings.json\)"),
+    ("{", "is not as the harness wrote it"), ("[]", "is not as the harness wrote it"), ("{}", "is not as"),
+])  # fmt: skip
+def test_what_holds_no_settings_can_not_go_on(tmp_path, text, sentence):
+    if text is not None:
+        (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        resume.stored_settings(tmp_path, [])
+
+
+def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_from_the_command_line_a_killed_run_of_the_tiny_model_goes_on_and_then_is_only_reported_again(
+    tmp_path, monkeypatch, fault
+):
+    tried = fault("Resume", "SIGKILL of a run of the tiny model in its second block; resumed, and resumed again")
+    monkeypatch.undo()
+    folder = tmp_path / "run"
+    settings = ("experiment=smoke", "run=[baseline]", "sweep.blocks=2", "sweep.prompt_lengths=[10]",
+                "sweep.decode.context=400", "sweep.context_ranges=[[10,400]]",
+                f"cache={tmp_path / 'cache'}")  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-m", "harness", *settings, f"output={folder}"], cwd=ROOT,
+                               stdout=subprocess.DEVNULL)  # fmt: skip
+    while not (folder / "blocks/baseline-1/samples.csv").exists() or not (folder / "samples.csv").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    refused = call(f"resume={folder}", "seed=1")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"error: resume={folder}: seed: 20260423 -> 1: a run goes on as it was configured")
+    done = call(f"resume={folder}")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "Baseline 1/2: ok before, skipped" in done.stdout.replace("baseline", "Baseline")
+    assert [line.text for line in validate(folder) if line.state == "FAILED"] == []
+    first = samples(folder, "baseline")
+    again = call(f"resume={folder}")
+    assert again.returncode == 0
+    assert f"every block of {folder} is done: its tables and report are made again" in again.stdout
+    assert "Preparation" not in again.stdout
+    assert samples(folder, "baseline") == first
+    tried.happened("the first block is kept, every sample once, the run validates; another resume makes tables again",
+                   times=1)  # fmt: skip
+
+
+def test_a_block_whose_samples_were_taken_away_is_measured_again(tmp_path):
+    assert execute_in(tmp_path) == 0
+    whole = samples(tmp_path, "fake")
+    path = tmp_path / "blocks/fake-0/samples.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert execute_in(tmp_path) == 0
+    assert len(samples(tmp_path, "fake")) == len(whole)
+
+
+def test_another_card_of_the_same_model_is_another_machine(tmp_path, fault):
+    tried = fault("Resume", "another GPU, driver or code")
+    facts = {"code_digest": manifest.code_digest(), "gpu": manifest._gpu_facts(H200)}
+    (tmp_path / "manifest.json").write_text(json.dumps(facts))
+    run.check_machine_of(tmp_path, H200)
+    with pytest.raises(ValueError, match=r"gpu.card is .* there and .* here"):
+        run.check_machine_of(tmp_path, replace(H200, uuid="GPU-other"))
+    tried.happened("refused in one sentence with the difference; nothing starts")
+
+
+def test_make_bench_adds_no_preset_to_a_run_that_goes_on(capsys):
+    preset.main(["resume=results/x"])
+    assert capsys.readouterr().out == ""

@@ -31,7 +31,7 @@ def install(plan):
         os.kill(os.getpid(), signal.SIGKILL)
 
     def below(path):
-        return isinstance(path, str | os.PathLike) and os.path.abspath(os.fspath(path)).startswith(folder)
+        return isinstance(path, str | os.PathLike) and str(Path(path).absolute()).startswith(folder)
 
     class Torn(io.FileIO):
         def write(self, data):

@@ -1,0 +1,77 @@
+"""Runs that are killed and go on. A normal run of the tests kills a few times; `make test-kills` more than 100 times.
+
+KILLS in the environment is how often each test kills; it spreads over everything that a run does to its files.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.killed import Runs
+from tests.whole import assert_complete, assert_whole_or_absent, samples
+
+KILLS = int(os.environ.get("KILLS", "4"))
+SEED = 20260423
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    made = Runs(tmp_path_factory.mktemp("runs") / "beside")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs, tmp_path_factory):
+    """Samples of a run that nobody kills, how many things it does to its files, and its folder."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = runs(folder)
+    assert done.code == 0, done.log
+    return samples(folder), done.count
+
+
+def go_on(runs, folder: Path) -> None:
+    """Go on with a run that was killed; one that was not yet on record begins."""
+    assert_whole_or_absent(folder)
+    done = runs(folder, resume=True)
+    if done.code == 2:
+        assert (
+            done.log == f"error: resume={folder} holds no run that can go on (no settings.json): name a run's folder\n"
+        )
+        assert not (folder / "settings.json").exists()
+        done = runs(folder)
+    assert done.code == 0, done.log
+
+
+def test_a_run_killed_at_any_write_rename_or_removal_goes_on_to_every_sample_once(runs, undisturbed, tmp_path, fault):
+    tried = fault("Resume", "SIGKILL of the whole run in the middle of a write, or before a rename, mkdir or removal")
+    expected, things = undisturbed
+    points = sorted({1, things, *random.Random(SEED).sample(range(1, things + 1), min(KILLS, things))})
+    for at in points:
+        folder = tmp_path / f"at-{at}"
+        killed = runs(folder, at=at)
+        assert (killed.code, killed.count) == (-9, at), killed.log
+        go_on(runs, folder)
+        assert_complete(folder, expected)
+    tried.happened("every file whole or absent; resumed: each sample of the plan once, in order, run validates",
+                   len(points))  # fmt: skip
+
+
+def test_a_run_killed_at_random_times_again_and_again_goes_on_to_every_sample_once(runs, undisturbed, tmp_path, fault):
+    tried = fault("Resume", "SIGKILL of the whole run at random times, its resumption included")
+    expected, _ = undisturbed
+    draw, folder, kills = random.Random(SEED), tmp_path / "run-0", 0
+    for number in range(KILLS):
+        killed = runs(folder, resume=(folder / "settings.json").exists(), after_s=draw.uniform(0, 1.5))
+        assert killed.code in (-9, 0), killed.log
+        kills += killed.code == -9
+        if draw.random() < 0.3 or number == KILLS - 1:
+            go_on(runs, folder)
+            assert_complete(folder, expected)
+            folder = tmp_path / f"run-{number + 1}"
+    assert kills > 0
+    tried.happened("resumed in the end: each sample of the plan once, in order, run validates", KILLS)
