@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from tests.killed import Runs
 from tests.whole import assert_complete, assert_whole_or_absent, samples
 
+ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("KILLS", "4"))
 SEED = 20260423
 
@@ -47,6 +51,7 @@ def go_on(runs, folder: Path) -> None:
     assert done.code == 0, done.log
 
 
+@pytest.mark.timeout(3600)
 def test_a_run_killed_at_any_write_rename_or_removal_goes_on_to_every_sample_once(runs, undisturbed, tmp_path, fault):
     tried = fault("Resume", "SIGKILL of the whole run in the middle of a write, or before a rename, mkdir or removal")
     expected, things = undisturbed
@@ -61,6 +66,7 @@ def test_a_run_killed_at_any_write_rename_or_removal_goes_on_to_every_sample_onc
                    len(points))  # fmt: skip
 
 
+@pytest.mark.timeout(3600)
 def test_a_run_killed_at_random_times_again_and_again_goes_on_to_every_sample_once(runs, undisturbed, tmp_path, fault):
     tried = fault("Resume", "SIGKILL of the whole run at random times, its resumption included")
     expected, _ = undisturbed
@@ -75,3 +81,33 @@ def test_a_run_killed_at_random_times_again_and_again_goes_on_to_every_sample_on
             folder = tmp_path / f"run-{number + 1}"
     assert kills > 0
     tried.happened("resumed in the end: each sample of the plan once, in order, run validates", KILLS)
+
+
+def harness(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "harness", *arguments], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+
+
+@pytest.mark.skipif(KILLS < 10, reason="`make test-kills` does: each start loads torch")
+@pytest.mark.timeout(3600)
+def test_a_run_of_the_tiny_model_killed_from_outside_goes_on_by_the_command_line(tmp_path, fault):
+    tried = fault("Resume", "SIGKILL of a run of the tiny model at random times, from the command line")
+    settings = ["experiment=smoke", "run=[baseline,cuda_graph]", "sweep.prompt_lengths=[10]", "sweep.decode.context=60",
+                "sweep.context_ranges=[[10,60]]", f"cache={tmp_path / 'cache'}"]  # fmt: skip
+    began = time.monotonic()
+    whole = harness(*settings, f"output={tmp_path / 'whole'}")
+    whole.communicate()
+    lasts, draw, expected = time.monotonic() - began, random.Random(SEED), samples(tmp_path / "whole")
+    for number in range(KILLS // 10):
+        folder = tmp_path / f"run-{number}"
+        process = harness(*settings, f"output={folder}")
+        while not (folder / "settings.json").exists():
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.6 * lasts))
+        process.kill()
+        process.communicate()
+        again = harness(f"resume={folder}")
+        said, _ = again.communicate()
+        assert again.returncode == whole.returncode, said
+        assert_complete(folder, expected)
+    tried.happened("resumed: each sample of the plan once, in order, run validates", KILLS // 10)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import __main__ as main
 from harness import attempt, launch, manifest, preset, resume, run
 from harness.gpu import Gpu
 from harness.stored.command import validate
@@ -257,42 +255,23 @@ def test_what_holds_no_settings_can_not_go_on(tmp_path, text, sentence):
         resume.stored_settings(tmp_path, [])
 
 
-def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_from_the_command_line_a_killed_run_of_the_tiny_model_goes_on_and_then_is_only_reported_again(
-    tmp_path, monkeypatch, fault
-):
-    tried = fault("Resume", "SIGKILL of a run of the tiny model in its second block; resumed, and resumed again")
-    monkeypatch.undo()
-    folder = tmp_path / "run"
-    settings = ("experiment=smoke", "run=[baseline]", "sweep.blocks=2", "sweep.prompt_lengths=[10]",
-                "sweep.decode.context=400", "sweep.context_ranges=[[10,400]]",
-                f"cache={tmp_path / 'cache'}")  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-m", "harness", *settings, f"output={folder}"], cwd=ROOT,
-                               stdout=subprocess.DEVNULL)  # fmt: skip
-    while not (folder / "blocks/baseline-1/samples.csv").exists() or not (folder / "samples.csv").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    refused = call(f"resume={folder}", "seed=1")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith(f"error: resume={folder}: seed: 20260423 -> 1: a run goes on as it was configured")
-    done = call(f"resume={folder}")
-    assert done.returncode == 0, done.stderr + done.stdout
-    assert "Baseline 1/2: ok before, skipped" in done.stdout.replace("baseline", "Baseline")
-    assert [line.text for line in validate(folder) if line.state == "FAILED"] == []
-    first = samples(folder, "baseline")
-    again = call(f"resume={folder}")
-    assert again.returncode == 0
-    assert f"every block of {folder} is done: its tables and report are made again" in again.stdout
-    assert "Preparation" not in again.stdout
-    assert samples(folder, "baseline") == first
-    tried.happened("the first block is kept, every sample once, the run validates; another resume makes tables again",
-                   times=1)  # fmt: skip
+def test_from_the_command_line_a_run_goes_on_by_its_stored_configuration(tmp_path, capsys):
+    assert execute_in(tmp_path) == 0
+    whole = samples(tmp_path, "fake")
+    capsys.readouterr()
+    assert main.go_on([f"resume={tmp_path}", "dry_run=true"]) == 0
+    assert "Fake" in capsys.readouterr().out
+    assert main.go_on([f"resume={tmp_path}", "seed=1"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: resume={tmp_path}: seed: 20260423 -> 1: a run goes on as it was")
+    assert main.go_on(["--multirun", f"resume={tmp_path}"]) == 2
+    assert capsys.readouterr().err.startswith("error: resume goes on with one stored run")
+    assert main.go_on(["seed=1"]) is None
+    assert main.go_on([f"resume={tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    assert f"every block of {tmp_path} is done: its tables and report are made again" in said
+    assert "Preparation" not in said
+    assert samples(tmp_path, "fake") == whole
+    assert [line.text for line in validate(tmp_path) if line.state == "FAILED"] == []
 
 
 def test_a_block_whose_samples_were_taken_away_is_measured_again(tmp_path):
