@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib as mpl
@@ -26,12 +27,21 @@ def report_folder(run: Path) -> Path:
 
 
 def put(path: Path, data: bytes | str) -> None:
-    """Write a file aside and rename it: whole or absent, and never through a link that lay under its name."""
+    """Write a file aside and rename it: whole or absent, and never through a link that lay under its name.
+
+    Raises:
+        OSError: with the file's path; nothing is left aside then, whose room a full disk lacks.
+    """
     aside = path.with_name(f".{path.name}.new")
-    aside.unlink(missing_ok=True)
-    with aside.open("xb") as file:
-        file.write(data.encode("utf-8") if isinstance(data, str) else data)
-    aside.replace(path)
+    try:
+        aside.unlink(missing_ok=True)
+        with aside.open("xb") as file:
+            file.write(data.encode("utf-8") if isinstance(data, str) else data)
+        aside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_table(table: Table, folder: Path) -> None:

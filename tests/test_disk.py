@@ -12,6 +12,7 @@ import pytest
 
 from harness import telemetry
 from harness.schema import TELEMETRY
+from reports.write import put
 from tests.killed import Runs
 from tests.whole import assert_complete, assert_whole_or_absent, samples
 
@@ -218,3 +219,17 @@ def test_telemetry_goes_on_behind_the_last_whole_line(tmp_path):
         telemetry.append(path, telemetry.line(reading(3)))
         kept = [telemetry.line(reading(1))] if "2,1980,26" in torn else []
         assert path.read_bytes().decode() == "".join([header, *kept, telemetry.line(reading(3))])
+
+
+def test_a_file_of_a_report_on_a_full_disk_is_the_old_one_or_none(small_disk, fault):
+    tried = fault("Disk", "full (real ENOSPC) while a report is written")
+    old, new = small_disk / "old.csv", small_disk / "new.png"
+    put(old, "a\n")
+    fill(small_disk, 1)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/old\.csv'"):
+        put(old, "b\n" * PAGE)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/new\.png'"):
+        put(new, b"\0" * 3 * PAGE)
+    assert sorted(path.name for path in small_disk.iterdir()) == ["filler", "old.csv"]
+    assert old.read_text() == "a\n"
+    tried.happened("an error with the file's path; the old file or none, nothing left aside", times=2)
