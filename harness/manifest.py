@@ -69,14 +69,12 @@ def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str
 
 def unlike_machine(stored: Mapping[str, Any], gpu: Gpu | None) -> str:
     """The first of code, GPU and driver in which a stored manifest differs from here and now; empty when none does."""
-    known = [key for key in ("name", "driver", "card") if key != "card" or key in (stored.get("gpu") or {})]
-    here = {"code_digest": code_digest(), "gpu": gpu and _gpu_facts(gpu)}
-    return first_difference(_machine(stored, known), _machine(here, known))
+    return first_difference(_machine(stored), _machine({"code_digest": code_digest(), "gpu": gpu and _gpu_facts(gpu)}))
 
 
-def _machine(facts: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
     gpu = facts.get("gpu")
-    kept = None if gpu is None else {key: gpu.get(key) for key in keys}
+    kept = None if gpu is None else {key: gpu.get(key) for key in ("name", "driver")}
     return {"code_digest": facts.get("code_digest"), "gpu": kept}
 
 
@@ -175,8 +173,6 @@ def _gpu_facts(gpu: Gpu) -> dict[str, Any]:
         "index": gpu.index,
         "name": gpu.name,
         "driver": gpu.driver,
-        # Tells two cards of one model apart, and names none.
-        "card": hashlib.sha256(gpu.uuid.encode()).hexdigest()[:12],
         "memory_mib": gpu.memory_mib,
         "free_mib": gpu.free_mib,
         "other_processes": len(gpu.processes),

@@ -283,16 +283,6 @@ def test_a_block_whose_samples_were_taken_away_is_measured_again(tmp_path):
     assert len(samples(tmp_path, "fake")) == len(whole)
 
 
-def test_another_card_of_the_same_model_is_another_machine(tmp_path, fault):
-    tried = fault("Resume", "another GPU, driver or code")
-    facts = {"code_digest": manifest.code_digest(), "gpu": manifest._gpu_facts(H200)}
-    (tmp_path / "manifest.json").write_text(json.dumps(facts))
-    run.check_machine_of(tmp_path, H200)
-    with pytest.raises(ValueError, match=r"gpu.card is .* there and .* here"):
-        run.check_machine_of(tmp_path, replace(H200, uuid="GPU-other"))
-    tried.happened("refused in one sentence with the difference; nothing starts")
-
-
 def test_make_bench_adds_no_preset_to_a_run_that_goes_on(capsys):
     preset.main(["resume=results/x"])
     assert capsys.readouterr().out == ""
