@@ -133,7 +133,7 @@ def second(runs, tmp_path_factory):
     assert runs(folder).code == 0
     expected = samples(folder)
     cases = list(dict.fromkeys(row[0] for row in expected))
-    return expected, [f"{case}-0" for case in cases], [f"+cases.{cases[1]}.decode_s=0.1"]
+    return expected, [f"{case}-0" for case in cases], [f"++cases.{cases[1]}.decode_s=0.1"]
 
 
 def test_a_folder_that_becomes_read_only_under_a_run_is_one_sentence(runs, second, tmp_path, fault):
