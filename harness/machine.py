@@ -147,8 +147,9 @@ def check_card(gpu: Gpu, cuda_uuid: str | None) -> None:
 
     A UUID that is no whole card's (a MIG slice's) says nothing, and so does None. Raises ValueError.
     """
-    others = {other.uuid for other in list_gpus()[0]} - {gpu.uuid}
-    if cuda_uuid in others:
+    if cuda_uuid is None or cuda_uuid == gpu.uuid:
+        return
+    if cuda_uuid in {other.uuid for other in list_gpus()[0]}:
         raise ValueError(
             f"CUDA computes on {cuda_uuid} and NVML reads {gpu.uuid} as GPU {gpu.index}: "
             "run it where both see the same GPUs, a container or job that is given whole devices"

@@ -120,7 +120,7 @@ def test_the_worker_measures_energy_behind_everything_timed(make_job, tmp_path):
     job = replace(make_job(prompt_lengths=[3], decode_sequences=0, forced_tokens=0), energy_s=0.01, energy_blocks=1)
     _, events, _ = run_block(job)
     stages = [event["stage"] for event in events if event["event"] == "stage"]
-    assert stages == ["load", "cold", "warmup", "ttft", "decode", "energy", "identity", "score"]
+    assert stages == ["load", "cold", "warmup", "ttft", "decode", "energy", "identity", "score", "close"]
     found = list(csv.DictReader((job.block_dir("fake", 0) / "energy.csv").open(newline="")))
     assert [row["metric"] for row in found] == ["rest", "ttft"]
     assert int(found[1]["n"]) >= 1
