@@ -32,7 +32,7 @@ def test_a_python_that_is_too_old_is_named_with_its_version(tmp_path):
 
 FAULTS = [
     ({"num_attention_heads": 4, "num_key_value_heads": 3}, "num_attention_heads=4 is not divisible by num_key_value"),
-    ({"num_attention_heads": 0}, "num_attention_heads must be a whole number above 0, not 0"),
+    ({"num_attention_heads": 0}, "num_attention_heads must be a whole number from 1 to 100000000, not 0$"),
     ({"rope_scaling": "abc"}, "rope_scaling must be an object, not 'abc'"),
     ({"intermediate_size": 350}, r"down_proj.weight has shape \[128, 352\], config.json asks for \[128, 350\]"),
 ]

@@ -19,7 +19,7 @@ WHOLE_NUMBERS = (
 )  # fmt: skip
 OPTIONAL_SIZES = ("num_key_value_heads", "head_dim", "sliding_window")
 LARGEST = 100_000_000
-"""No size of a model is larger; the most layers of one."""
+"""No size of a model is larger."""
 MOST_LAYERS = 1000
 CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines")
 """Keys that name Python files to be run in the model's place: nothing here runs code that came with weights."""
@@ -166,7 +166,12 @@ def check_types(config: Mapping[str, Any], path: Path) -> None:
     for holds, kind, keys, values in checks:
         for key in keys:
             if key in values and not holds(values[key]):
-                raise ValueError(f"{path}: {key} must be {kind}, not {str(values[key])[:40]!r}")
+                raise ValueError(f"{path}: {key} must be {kind}, not {shortened(values[key])}")
+
+
+def shortened(value: Any) -> str:
+    """A value from a file in a sentence: quoted where it is text, and never long."""
+    return repr(value[:40]) if isinstance(value, str) else str(value)[:40]
 
 
 def check_heads(shape: LlamaShape, path: Path) -> None:

@@ -46,15 +46,15 @@ def test_what_would_be_computed_wrongly_is_refused(tmp_path, change, sentence):
 
 
 WRONG_VALUES = [
-    ({"hidden_size": "abc"}, "hidden_size must be a whole number above 0, not 'abc'"),
-    ({"vocab_size": 40.5}, "vocab_size must be a whole number above 0, not 40.5"),
-    ({"num_hidden_layers": True}, "num_hidden_layers must be a whole number above 0, not True"),
-    ({"num_attention_heads": 0}, "num_attention_heads must be a whole number above 0, not 0"),
-    ({"num_key_value_heads": -1}, "num_key_value_heads must be a whole number above 0, not -1"),
+    ({"hidden_size": "abc"}, "hidden_size must be a whole number from 1 to 100000000, not 'abc'"),
+    ({"vocab_size": 40.5}, "vocab_size must be a whole number from 1 to 100000000, not 40.5"),
+    ({"num_hidden_layers": True}, "num_hidden_layers must be a whole number from 1 to 100000000, not True"),
+    ({"num_attention_heads": 0}, "num_attention_heads must be a whole number from 1 to 100000000, not 0"),
+    ({"num_key_value_heads": -1}, "num_key_value_heads must be a whole number from 1 to 100000000, not -1"),
     ({"num_attention_heads": 4, "num_key_value_heads": 3}, "num_attention_heads=4 is not divisible by num_key_value_h"),
     ({"head_dim": None, "hidden_size": 1}, "hidden_size=1 is less than the number of heads"),
-    ({"max_position_embeddings": "64"}, "max_position_embeddings must be a whole number above 0, not '64'"),
-    ({"sliding_window": "wide"}, "sliding_window must be a whole number above 0, not 'wide'"),
+    ({"max_position_embeddings": "64"}, "max_position_embeddings must be a whole number from 1 to 100000000, not '64'"),
+    ({"sliding_window": "wide"}, "sliding_window must be a whole number from 1 to 100000000, not 'wide'"),
     ({"rms_norm_eps": "1e-5"}, "rms_norm_eps must be a number above 0, not '1e-5'"),
     ({"rms_norm_eps": float("nan")}, "rms_norm_eps must be a number above 0, not nan"),
     ({"rope_theta": [1]}, r"rope_theta must be a number above 0, not \[1\]"),
