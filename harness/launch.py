@@ -77,9 +77,9 @@ def run_child(
     interrupts: Interrupts | None = None,
 ) -> Outcome:
     """Run `call` with its output in `log` until it ends or `timeout_s` is over; nothing that it started outlives this
-    call, nor any folder that its servers listened in.
+    call, nor any folder that its servers listened in. Where `interrupts` says so, the child is asked to stop (SIGTERM),
+    and killed when that takes longer than GRACE_S.
 
-    Where `interrupts` says so, the child is asked to stop (SIGTERM), and killed when that takes longer than GRACE_S.
     Call it from the main thread: children ask the kernel to end them with the thread that started them.
     """
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -83,20 +83,8 @@ def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int
         with heed.measuring():
             workload(job)(job, name, block, case, sink, heed=heed.check).measure()
         verdict |= counters(case.stats())
-        if energy.planned(job, block):
-            sink.stage("energy")
-            write_rows(folder / "energy.csv", ENERGY, energy.rows_of(name, block, energy.spans(job, name, case)))
-        if job.sweep.workload == "latency":
-            sink.stage("identity")
-            verdict |= identify(case, job, name, block, sink.replayed)
-        if block == 0 and job.sweep.workload == "latency" and case.capabilities.logits:
-            sink.stage("score")
-            score(case, job, folder)
-        verdict |= footprint(case)
-        write_captures(folder / "captures.csv", name, block, case.captured())
-        if job.sweep.evict:
-            sink.stage("evict")
-            write_eviction(folder / "eviction.csv", name, block, case.evict())
+        for found in behind(case, job, name, block, sink):
+            verdict |= found
     except Unavailable as error:
         verdict |= {"state": "unavailable", "reason": str(error), "stage": sink.current_stage}
     except Unsupported as error:
@@ -110,6 +98,25 @@ def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int
         heed.patient = True  # what is left to do is done whatever comes
     verdict |= kept(sink, verdict)
     return verdict | closed(case, verdict, sink)
+
+
+def behind(case: Case, job: Job, name: str, block: int, sink: BlockSink) -> Iterator[dict[str, Any]]:
+    """All that is measured and written behind the timed requests; the parts of the verdict as they become known."""
+    folder = job.block_dir(name, block)
+    if energy.planned(job, block):
+        sink.stage("energy")
+        write_rows(folder / "energy.csv", ENERGY, energy.rows_of(name, block, energy.spans(job, name, case)))
+    if job.sweep.workload == "latency":
+        sink.stage("identity")
+        yield identify(case, job, name, block, sink.replayed)
+    if block == 0 and job.sweep.workload == "latency" and case.capabilities.logits:
+        sink.stage("score")
+        score(case, job, folder)
+    yield footprint(case)
+    write_captures(folder / "captures.csv", name, block, case.captured())
+    if job.sweep.evict:
+        sink.stage("evict")
+        write_eviction(folder / "eviction.csv", name, block, case.evict())
 
 
 def kept(sink: BlockSink, verdict: dict[str, Any]) -> dict[str, Any]:
