@@ -85,8 +85,7 @@ def run_child(
     log.parent.mkdir(parents=True, exist_ok=True)
     interrupts = interrupts or Interrupts()
     started = time.monotonic()
-    read_end, write_end = os.pipe()
-    os.set_blocking(read_end, False)
+    read_end, write_end = _pipe()
     ours = leftovers.children_now()
     process: subprocess.Popen[bytes] | None = None
     with log.open("ab") as output, leftovers.adopting():
@@ -109,6 +108,13 @@ def run_child(
     said = f"after its limit of {timeout_s:g} s" if ended == "limit" else ended
     outcome = _judge(follower.events, process.returncode, said, time.monotonic() - started, log)
     return outcome if not stuck else replace(outcome, state="failed", reason=f"{outcome.reason}; {stuck}".strip("; "))
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe whose reading end does not wait."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    return read_end, write_end
 
 
 def _start(call: Sequence[str], environment: Mapping[str, str], events: int, output: int) -> subprocess.Popen[bytes]:
