@@ -126,7 +126,12 @@ def test_sweeps_expand_as_hydra_does():
 
 def test_a_case_from_another_folder_needs_no_edit():
     config = to_config(compose_raw(["+case@cases.fake=fake", "run=[fake]"], EXTRA))
-    assert config.cases["fake"].options == {"fail": None, "fail_at": "prepare", "behaviour": None}
+    options = config.cases["fake"].options
+    assert {key: options[key] for key in ("fail", "fail_at", "tell")} == {
+        "fail": None,
+        "fail_at": "prepare",
+        "tell": False,
+    }
 
 
 def test_resolved_leaves_no_interpolation():

@@ -114,4 +114,4 @@ def test_missing_or_wrong_files_are_one_sentence(tmp_path, capsys):
     assert "latency.csv is missing" in capsys.readouterr().err
     (tmp_path / "latency.csv").write_text("a,b\n1,2\n")
     assert main(["--data", str(tmp_path), "--to", str(tmp_path / "to"), "--runs", str(tmp_path)]) == 2
-    assert "must have the columns source, metric" in capsys.readouterr().err
+    assert "has no column source, metric" in capsys.readouterr().err

@@ -193,7 +193,7 @@ def test_what_is_no_manifest_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="not valid JSON"):
         runs.find(tmp_path)
     (tmp_path / "broken" / "manifest.json").write_text("[]")
-    with pytest.raises(ValueError, match="holds no manifest of a run"):
+    with pytest.raises(ValueError, match="holds no JSON object"):
         runs.find(tmp_path)
 
 
