@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from tests.faults import fault, pytest_addoption, pytest_configure, pytest_runte
 from tests.ipc_bench import Bench
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """The measuring loop collects garbage between rounds, which here would look at every imported module each time."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
