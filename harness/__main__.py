@@ -66,9 +66,9 @@ def main() -> int:
     signal's number."""
     try:
         return obey()
-    except KeyboardInterrupt:
-        print("interrupted before anything was measured", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as asked:
+        print("interrupted before this command measured anything", file=sys.stderr)
+        return int(asked.args[0]) if asked.args else 128 + signal.SIGINT
 
 
 def obey() -> int:

@@ -51,9 +51,21 @@ def check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
 def check_machine_of(folder: Path, gpu: Gpu | None) -> None:
     """Refuse to go on with a run that another GPU, driver or code began. Raises ValueError with the difference."""
     path = folder / "manifest.json"
-    difference = manifest.unlike_machine(record.read_json(path), gpu) if path.is_file() else ""
+    difference = manifest.unlike_machine(read_manifest(path), gpu) if path.is_file() else ""
     if difference:
         raise ValueError(f"output={folder} holds a run of another machine ({difference}): choose another folder")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A run's manifest.json, with what going on needs of it. Raises ValueError with one sentence."""
+    stored = record.read_json(path)
+    model = stored.get("model")
+    if not (
+        isinstance(model, dict) and "digest" in model and isinstance(stored.get("versions"), dict)
+        and isinstance(stored.get("gpu"), dict | None)
+    ):  # fmt: skip
+        raise ValueError(f"{path} lacks what the harness wrote (model.digest, versions, gpu): this run can't go on")
+    return stored
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -68,7 +80,7 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def check_same_weights(folder: Path, prepared: Mapping[str, Any]) -> None:
     """Refuse to go on with other weights, or with other versions of what computes."""
-    stored = record.read_json(folder / "manifest.json")
+    stored = read_manifest(folder / "manifest.json")
     digest = stored["model"]["digest"]
     if digest != prepared.get("digest"):
         raise Stopped(f"the run in {folder} measured other weights (digest {digest}): choose another output", 2)

@@ -78,7 +78,7 @@ class Interrupts:
         due = self.times > self._raised and self.times >= (2 if self._patient else 1)
         if due and not self._shielded:
             self._raised = self.times
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(self.exit_code)
 
     def hang_up(self) -> None:
         """Nobody reads what the run says any more: as if SIGHUP had come, but that nothing is raised here."""
@@ -95,7 +95,7 @@ class Interrupts:
     def check(self) -> None:
         """Raises KeyboardInterrupt when the run was asked to end."""
         if self.asked:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(self.exit_code)
 
     @contextmanager
     def patient(self) -> Iterator[None]:

@@ -163,10 +163,13 @@ def write_job(job: Job, path: Path) -> None:
 
 
 def read_job(path: Path, folder: Path | None = None) -> Job:
-    """Read what `write_job` wrote; `folder` is where the run lies now, if not where it did."""
-    data = json.loads(path.read_text(encoding="utf-8"))
-    data["sweep"] = SweepJob(**data["sweep"])
-    data["cases"] = {name: CaseJob(**case) for name, case in data["cases"].items()}
-    data["order"] = [(case, block) for case, block in data["order"]]
-    job = Job(**data)
+    """Read what `write_job` wrote; `folder` is where the run lies now, if not where it did. Raises ValueError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        data["sweep"] = SweepJob(**data["sweep"])
+        data["cases"] = {name: CaseJob(**case) for name, case in data["cases"].items()}
+        data["order"] = [(case, block) for case, block in data["order"]]
+        job = Job(**data)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not as the harness wrote it ({error}): this run can't go on") from error
     return job if folder is None else replace(job, run_dir=str(folder))

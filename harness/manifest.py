@@ -183,7 +183,11 @@ def _gpu_facts(gpu: Gpu) -> dict[str, Any]:
 
 def file_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every CSV of a run, by name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.csv"))}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.glob("*.csv"))
+        if path.is_file()
+    }
 
 
 def resumed(path: Path, at: str) -> None:

@@ -87,8 +87,8 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
     settings = manifest.settings(resolved)
     folder = choose_folder(config)
     check_folder(folder, settings)
-    with ExitStack() as held:
-        gpu, interrupts = None, Interrupts()
+    gpu, interrupts = None, Interrupts()
+    with interrupts, ExitStack() as held:
         console = Console(file=cast(IO[str], Outlet(interrupts.hang_up)))
         if folder.is_dir():
             held.enter_context(lock.hold_folder(folder))

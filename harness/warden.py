@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.leftovers import end_all, mark, remove_folders
+from harness.leftovers import MARK, end_all, mark, remove_folders
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +32,7 @@ def warden() -> Iterator[None]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            env={key: value for key, value in os.environ.items() if key != MARK},  # it must outlive whoever is above
         )
     finally:
         os.close(reading)

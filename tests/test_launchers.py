@@ -72,17 +72,32 @@ def test_one_run_a_gpu_at_a_time_with_cores_of_its_own(tmp_path):
     assert third["began"] > earlier["ended"], "two runs were on one GPU"
 
 
-def test_ending_the_queue_ends_its_runs_and_starts_no_other(tmp_path):
+@pytest.mark.parametrize(
+    ("signals", "seed", "code"),
+    [
+        ([signal.SIGTERM], 9, 128 + signal.SIGTERM),
+        ([signal.SIGINT, signal.SIGINT], 8, 128 + signal.SIGINT),
+        ([signal.SIGKILL], 8, -signal.SIGKILL),
+    ],
+    ids=["once", "twice", "killed"],
+)
+def test_ending_the_queue_ends_its_runs_and_starts_no_other(tmp_path, signals, seed, code):
+    """Seed 9 ends when it is asked, 8 when it is asked twice."""
     call = [
         sys.executable, "-c", QUEUE, "-m", "hydra/launcher=local_gpus", "hydra.launcher.gpus=[0]", "device=cpu",
-        "seed=9,1", f"cache={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        f"seed={seed},1", f"cache={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}",
     ]  # fmt: skip
     process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     begun = tmp_path / "begun"
     wait(process, lambda: begun.is_file() and begun.read_text())
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 130
-    assert not Path(f"/proc/{begun.read_text()}").exists()
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(1.5)
+    assert process.wait(60) == code
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{begun.read_text()}").exists():
+        assert time.monotonic() < deadline, "a run outlives its queue"
+        time.sleep(0.05)
     assert not (tmp_path / "1.json").exists()
 
 

@@ -12,7 +12,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from hydra.core.singleton import Singleton
@@ -24,8 +24,10 @@ from submitit.local.local import LocalExecutor, LocalJob
 from harness.cluster.slots import Slot, chosen, slots
 from harness.gpu import list_gpus
 from harness.interrupt import Interrupts
+from harness.leftovers import MARK, mark
 from harness.placement import VARIABLE, Place
 from harness.task import CODES, INTERRUPTED, refuse
+from harness.warden import warden
 
 A_WEEK_MIN = 7 * 24 * 60
 CTRL_C = 128 + signal.SIGINT
@@ -90,13 +92,17 @@ class LocalGpus(BaseSubmititLauncher):
     _EXECUTOR = "local"
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run every combination, the next one on whichever GPU is free. Raises SystemExit(130) when interrupted."""
+        """Run every combination, the next one on whichever GPU is free; no run outlives this process, even killed.
+
+        Raises:
+            SystemExit: interrupted; once lets each run finish its request, twice ends them at once.
+        """
         places = self._slots(job_overrides)
         waiting = deque(enumerate(job_overrides, initial_job_idx))
         running: dict[Slot, tuple[int, LocalJob[JobReturn]]] = {}
         ended: dict[int, JobReturn] = {}
-        try:
-            with Interrupts():
+        with warden(), Interrupts() as interrupts:
+            try:
                 while waiting or running:
                     for slot in [slot for slot in places if slot not in running][: len(waiting)]:
                         number, overrides = waiting.popleft()
@@ -105,9 +111,11 @@ class LocalGpus(BaseSubmititLauncher):
                     for slot in [slot for slot, (_, job) in running.items() if job.done()]:
                         number, job = running.pop(slot)
                         ended[number] = _result(slot, job)
-        except KeyboardInterrupt:
-            _stop([job for _, job in running.values()])
-            raise SystemExit(CTRL_C) from None
+            except KeyboardInterrupt:
+                _stop([job for _, job in running.values()], interrupts)
+                folder = self.config.hydra.sweep.dir
+                print(f"interrupted; the same command with hydra.sweep.dir={folder} goes on", flush=True)
+                raise SystemExit(interrupts.exit_code) from None
         CODES.extend(one.return_value for one in ended.values())
         return [ended[number] for number in sorted(ended)]
 
@@ -142,13 +150,13 @@ def _in(slot: Slot) -> Iterator[None]:
     """What is started meanwhile has the slot's cores, knows its neighbours, and leaves Ctrl-C to this process."""
     cores = os.sched_getaffinity(0)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ[VARIABLE] = slot.place.text()
+    os.environ |= {VARIABLE: slot.place.text(), MARK: mark()}
     os.sched_setaffinity(0, slot.cores)
     try:
         yield
     finally:
         os.sched_setaffinity(0, cores)
-        del os.environ[VARIABLE]
+        del os.environ[VARIABLE], os.environ[MARK]
         signal.signal(signal.SIGINT, handler)
 
 
@@ -163,19 +171,22 @@ def _result(slot: Slot, job: LocalJob[JobReturn]) -> JobReturn:
     return found
 
 
-def _stop(jobs: Sequence[LocalJob[JobReturn]]) -> None:
+def _stop(jobs: Sequence[LocalJob[JobReturn]], interrupts: Interrupts) -> None:
     """Ask every run to end until it has, behind its request in hand the first time that it hears, else at once.
 
-    A run that is only starting up does not hear.
+    A run that is only starting up does not hear. Who asks twice here has every run asked once more without delay.
     """
-    asked = -math.inf
-    while any(not job.done() for job in jobs):
-        if time.monotonic() >= asked + ASK_AGAIN_S:
-            asked = time.monotonic()
-            for job in jobs:
-                if job._process is not None and not job.done():
-                    job._process.send_signal(signal.SIGTERM)
-        time.sleep(POLL_S)
+    asked, hurried = -math.inf, False
+    with suppress(KeyboardInterrupt), interrupts.shielded():
+        while any(not job.done() for job in jobs):
+            hurry = interrupts.times > 1 and not hurried
+            hurried = hurried or hurry
+            if hurry or time.monotonic() >= asked + ASK_AGAIN_S:
+                asked = time.monotonic()
+                for job in jobs:
+                    if job._process is not None and not job.done():
+                        job._process.send_signal(signal.SIGTERM)
+            time.sleep(POLL_S)
 
 
 def _last_line(error: Exception) -> str:
