@@ -183,11 +183,13 @@ def _gpu_facts(gpu: Gpu) -> dict[str, Any]:
 
 def file_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every CSV of a run, by name."""
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.glob("*.csv"))
-        if path.is_file()
-    }
+    return {path.name: file_digest(path) for path in sorted(folder.glob("*.csv")) if path.is_file()}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def resumed(path: Path, at: str) -> None:

@@ -80,11 +80,9 @@ def say(console: Console, line: str) -> None:
 def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) -> Run:
     """Check the machine and the output folder, make the folder, and lock both; waits for a GPU that another run has.
 
-    Raises:
-        ValueError: one sentence on what this machine or the output folder can't do; nothing was made or started.
+    Raises ValueError, in one sentence on what this machine or the output folder can't do; nothing was made or started.
     """
-    started = manifest.now()
-    settings = manifest.settings(resolved)
+    started, settings = manifest.now(), manifest.settings(resolved)
     folder = choose_folder(config)
     check_folder(folder, settings)
     gpu, interrupts = None, Interrupts()
@@ -93,20 +91,22 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
         if folder.is_dir():
             held.enter_context(lock.hold_folder(folder))
         if not all_done(folder):
-            gpu = _take_machine(config, folder, settings, console, held)
+            gpu, folder = _take_machine(config, folder, settings, console, held)
         return Run(config, resolved, folder, gpu, console, started, worker, held.pop_all(), interrupts)
 
 
 def _take_machine(
     config: RunConfig, folder: Path, settings: Mapping[str, Any], console: Console, held: ExitStack
-) -> Gpu | None:
-    """Check what is to measure, take its GPU and the folder, and write settings.json."""
+) -> tuple[Gpu | None, Path]:
+    """Check what is to measure, take its GPU and the folder, which are returned, and write settings.json."""
     fresh = not folder.is_dir()
     check_checkpoint(config.model)
     gpu = check_machine(config)
     if gpu is not None and config.device == "cuda":
         held.enter_context(lock.hold_gpu(gpu, folder, config.lock, partial(say, console)))
         gpu = check_free(config)
+    if fresh and config.output is None:
+        folder = choose_folder(config)  # a run of the same second may have its name by now
     check_machine_of(folder, gpu)
     for line in conditions.before(gpu):
         say(console, f"warning: {line}")
@@ -116,7 +116,7 @@ def _take_machine(
         check_folder(folder, settings)
     if not (folder / SETTINGS).exists():
         write_settings(folder, settings)
-    return gpu
+    return gpu, folder
 
 
 def carry_out(run: Run) -> int:

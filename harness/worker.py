@@ -222,6 +222,8 @@ def prepare(spec: dict[str, Any], events: Events) -> dict[str, Any]:
     try:
         found = load(PROVISION)(spec, report)
         return {"state": "ok", "reason": "", "loop_overhead_us": loop_overhead_us(), **found}
+    except Interrupted as error:
+        return {"state": "failed", "reason": str(error)}
     except (ValueError, Unavailable) as error:
         return {"state": "failed", "reason": str(error), "users_mistake": isinstance(error, ValueError)}
     except Exception as error:  # noqa: BLE001  the border of the process
@@ -253,11 +255,11 @@ def main() -> int:
     events = Events(args.events)
     started = time.monotonic()
     began = round(started * 1e9) if args.began is None else args.began
+    heed = Heed()
+    heed.listen()
     if args.mode == "prepare":
         verdict = prepare(json.loads(args.spec.read_text(encoding="utf-8")), events)
     else:
-        heed = Heed()
-        heed.listen()
         verdict = measure_block(read_job(args.job), args.case, args.block, events, began, heed)
     events.send("verdict", wall_s=round(time.monotonic() - started, 3), **verdict)
     return EXIT_CODES[verdict["state"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 
 from harness import __main__ as main
 from harness import attempt, launch, manifest, preset, resume, run
+from harness import folder as folders
+from harness.compose import compose_raw, resolved, to_config
 from harness.gpu import Gpu
 from harness.stored.command import validate
-from tests.runs import begin, execute_in, samples, status
+from tests.runs import EXTRA, begin, execute_in, samples, status
 
 ROOT = Path(__file__).resolve().parent.parent
 FAILING = ("cases.fake.behaviour=exit",)
@@ -104,7 +107,12 @@ def test_other_weights_are_refused(tmp_path, capsys, fault):
 )
 def test_another_machine_is_refused(tmp_path, facts, sentence, fault):
     tried = fault("Resume", "another GPU, driver or code")
-    same = {"code_digest": manifest.code_digest(), "gpu": {"name": "H200", "driver": "570", "free_mib": 1}}
+    same = {
+        "model": {"digest": "1"},
+        "versions": {},
+        "code_digest": manifest.code_digest(),
+        "gpu": {"name": "H200", "driver": "570", "free_mib": 1},
+    }
     (tmp_path / "manifest.json").write_text(json.dumps(same))
     run.check_machine_of(tmp_path, H200)
     change(tmp_path / "manifest.json", **facts)
@@ -286,3 +294,31 @@ def test_a_block_whose_samples_were_taken_away_is_measured_again(tmp_path):
 def test_make_bench_adds_no_preset_to_a_run_that_goes_on(capsys):
     preset.main(["resume=results/x"])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "job.json"])
+@pytest.mark.parametrize("text", ['{"cut', "[]", "{}", "\udcff"])
+def test_a_damaged_file_of_a_run_that_goes_on_is_one_sentence(tmp_path, capsys, name, text):
+    assert execute_in(tmp_path / "run", *FAILING) == 1
+    (tmp_path / "run" / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert main.go_on([f"resume={tmp_path / 'run'}"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"error: {tmp_path / 'run' / name} ")
+
+
+def test_two_runs_of_one_second_have_two_folders(tmp_path, monkeypatch):
+    """The second chooses its name, waits for the GPU, and finds the name taken."""
+
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    first = tmp_path / "20260102-030405-tiny-controlled"
+    monkeypatch.setattr(folders, "RESULTS", tmp_path)
+    monkeypatch.setattr(folders, "datetime", Stopped)
+    monkeypatch.setattr(run, "check_machine", lambda config: first.mkdir())
+    composed = compose_raw(["run=[fake]", "experiment=smoke", "+case@cases.fake=fake"], EXTRA)
+    begun = run.begin(to_config(composed), resolved(composed), "tests.stub_worker")
+    begun.held.close()
+    assert begun.folder == first.with_name(f"{first.name}-2")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -89,21 +91,34 @@ def make_random(shape: LlamaShape, dtype: str, seed: int, cache: Path, name: str
     """
     key = hashlib.sha256(json.dumps([asdict(shape), dtype, seed, STD]).encode()).hexdigest()[:12]
     folder = cache / f"{name.lower()}-{dtype}-{key}"
-    if (folder / DIGEST_FILE).is_file():
-        return folder
-    part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
-    part.mkdir(parents=True)
-    try:
-        check_room(shape, dtype, part)
-        write_shards(shape, dtype, seed, part)
-        (part / "config.json").write_text(json.dumps(shape.to_config(dtype), indent=1), encoding="utf-8")
-        digest(part)
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    with only_maker(folder):
+        if (folder / DIGEST_FILE).is_file():
+            return folder
+        for left in cache.glob(f"{folder.name}.part*"):
+            shutil.rmtree(left)  # nobody else makes it, so this is what a killed maker left
+        part = folder.with_name(f"{folder.name}.part")
+        part.mkdir()
+        try:
+            check_room(shape, dtype, part)
+            write_shards(shape, dtype, seed, part)
+            (part / "config.json").write_text(json.dumps(shape.to_config(dtype), indent=1), encoding="utf-8")
+            found = digest(part)
+            (part / DIGEST_FILE).write_text(json.dumps({"sha256": found}), encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def only_maker(folder: Path) -> Iterator[None]:
+    """While it is entered, no other process makes this checkpoint; a lock that ends with its holder."""
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def check_room(shape: LlamaShape, dtype: str, folder: Path) -> None:
@@ -161,7 +176,7 @@ def write_shards(shape: LlamaShape, dtype: str, seed: int, folder: Path) -> None
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over names and SHA-256s of the weight files, kept beside a checkpoint that this package made."""
+    """SHA-256 over names and SHA-256s of the weight files; that of a checkpoint made here is kept in it."""
     stored = folder / DIGEST_FILE
     if stored.is_file():
         return str(json.loads(stored.read_text(encoding="utf-8"))["sha256"])
@@ -171,8 +186,6 @@ def digest(folder: Path) -> str:
     total = hashlib.sha256()
     for file, file_sum in zip(files, sums, strict=True):
         total.update(f"{file.name} {file_sum}\n".encode())
-    if ".part-" in folder.name:
-        stored.write_text(json.dumps({"sha256": total.hexdigest()}), encoding="utf-8")
     return total.hexdigest()
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.iterdir())}
 
 
+def visible(cache: Path) -> list[str]:
+    """What lies in a cache folder, locks apart."""
+    return sorted(path.name for path in cache.iterdir() if not path.name.startswith("."))
+
+
 def test_the_same_seed_makes_the_same_bytes_in_any_cache(made, tmp_path):
     again = make_random(tiny_shape(), "float32", 3, tmp_path / "other", "Small")
     assert again != made
@@ -79,7 +85,7 @@ def test_an_unfinished_checkpoint_is_made_anew(made, tmp_path):
     assert {name: data for name, (data, _) in contents(made).items()} == {
         name: data for name, (data, _) in whole.items()
     }
-    assert [path.name for path in made.parent.iterdir()] == [made.name]
+    assert visible(made.parent) == [made.name]
 
 
 def test_linears_are_normal_with_the_stated_deviation_and_norms_are_one(tmp_path):
@@ -135,7 +141,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 10_000))
     with pytest.raises(ValueError, match=r"^the checkpoint needs 0\.0 GB in .*, where 0\.0 GB are free; set cache="):
         make_random(tiny_shape(), "float32", 3, tmp_path / "cache", "Small")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert visible(tmp_path / "cache") == []
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -246,3 +252,15 @@ def test_the_digest_of_a_users_folder_is_of_its_files_and_nothing_is_written_the
     assert contents(users) == before
     edit(users, lambda tensors: tensors["model.norm.weight"].fill_(2.0))
     assert digest(users) != digest(made)
+
+
+def test_what_a_killed_maker_left_is_removed_and_a_living_ones_is_waited_for(tmp_path):
+    folder = make_random(tiny_shape(), "float32", 1, tmp_path, "small")
+    shutil.rmtree(folder)
+    left = [tmp_path / f"{folder.name}{end}" for end in (".part", ".part-77")]
+    for path in left:
+        path.mkdir()
+    with ThreadPoolExecutor(4) as pool:
+        made = set(pool.map(lambda _: make_random(tiny_shape(), "float32", 1, tmp_path, "small"), range(4)))
+    assert made == {folder}
+    assert visible(tmp_path) == [folder.name]
