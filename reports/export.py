@@ -16,7 +16,7 @@ from harness import schema
 from reports import enriched
 from reports.compare.manifests import ABSENT, at
 from reports.files import TEXT
-from reports.merge.gather import expanded, loaded, name_of, neighbours
+from reports.merge.gather import expanded, loaded, name_of
 from reports.run import Run
 from reports.terminal import console
 
@@ -93,7 +93,7 @@ def placed(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with the columns of its run, and the case's title, before its own."""
     place: dict[str, Any] = {"run": name_of(run), "gpu": run.gpu, "smoke": run.smoke}
     place |= {column: known(at(run.manifest, where)) for column, where in OF_RUN.items()}
-    place |= {"neighbours": neighbours(run)}
+    place |= {"neighbours": run.neighbours}
     place["title"] = frame["case"].map(run.cases)
     return pd.concat([pd.DataFrame(place, index=frame.index), frame], axis=1)
 

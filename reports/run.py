@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,10 +113,26 @@ class Run:
         """What must stand under every table and figure; `counts` are the samples behind its values."""
         sizes = sorted({int(count) for count in counts})
         n = [] if not sizes else [f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}"]
-        date, part = str(self.manifest["started"])[:10], [self.unfinished] if self.unfinished else []
+        date, part = str(self.manifest["started"])[:10], [told for told in (self.unfinished, self.neighbours) if told]
         part += [f"warned before the run: {line}" for line in self.manifest.get("warnings", [])]
         words = [*n, self.gpu, date, f"protocol {self.manifest['protocol']}", self.model, "batch size 1", *part]
         return "; ".join(words) + "."
+
+    @property
+    def neighbours(self) -> str:
+        """What ran on the same host meanwhile, in words; empty for a run that was alone, as far as it says.
+
+        `runs` in the manifest are the others that there was room for, null where nobody counted; `cores` are theirs.
+        """
+        found: Mapping[str, Any] | None = self.manifest.get("neighbours")
+        if found is None or found.get("runs") == 0:
+            return ""
+        if found.get("runs") is None:
+            return "measured where other runs may have been on the same host, how many is not known"
+        apart = ", on CPU cores of their own" if found.get("cores") else ""
+        return (
+            f"measured beside up to {found['runs']} other run{'s' if found['runs'] > 1 else ''} on the same host{apart}"
+        )
 
     @property
     def unfinished(self) -> str:

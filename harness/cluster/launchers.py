@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from subprocess import CalledProcessError
 from typing import Any
 
 from hydra.core.singleton import Singleton
@@ -34,6 +35,7 @@ CTRL_C = 128 + signal.SIGINT
 POLL_S, ASK_AGAIN_S = 0.5, 10.0
 WAIT_S = 600.0
 """What SLURM may leave between its request to end and the end itself (GraceTime, KillWait)."""
+MEND = "run this where sbatch and srun are, with hydra.launcher.partition and account as the cluster knows them"
 LOST = 1
 """The exit code of a run whose job ended without saying one."""
 
@@ -71,9 +73,11 @@ class Slurm(SlurmLauncher):
         )
         try:
             returns: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
-        except UncompletedJobError as error:
-            print(f"error: a job ended without a result ({_last_line(error)}); the other jobs go on", flush=True)
-            raise SystemExit(LOST) from error
+        except RuntimeError as error:
+            if isinstance(error, UncompletedJobError) and not isinstance(error.__cause__, CalledProcessError):
+                print(f"error: a job ended without a result ({_last_line(error)}); the other jobs go on", flush=True)
+                raise SystemExit(LOST) from error
+            raise SystemExit(refuse(ValueError(f"SLURM took no job ({_last_line(error)}): {MEND}"))) from error
         except KeyboardInterrupt:
             print("no longer waiting; the jobs go on: scancel ends them", flush=True)
             raise SystemExit(CTRL_C) from None
@@ -167,8 +171,15 @@ def _result(slot: Slot, job: LocalJob[JobReturn]) -> JobReturn:
         print(f"GPU {slot.gpu}: the run ended without a result ({_last_line(error)})", flush=True)
         found = JobReturn(status=JobStatus.COMPLETED)
         found.return_value = LOST
-    print(f"GPU {slot.gpu}: exit code {found.return_value}: {' '.join(found.overrides or [])}", flush=True)
+    said = f": {_last_said(job)}" if found.return_value else ""
+    print(f"GPU {slot.gpu}: exit code {found.return_value}: {' '.join(found.overrides or [])}{said}", flush=True)
     return found
+
+
+def _last_said(job: LocalJob[JobReturn]) -> str:
+    """The last line of a run that did not end well, and where the rest is."""
+    lines = [line.strip() for line in (job.stderr() or job.stdout() or "").splitlines() if line.strip()]
+    return f"{lines[-1][:300] if lines else 'it said nothing'} (log: {job.paths.stderr})"
 
 
 def _stop(jobs: Sequence[LocalJob[JobReturn]], interrupts: Interrupts) -> None:

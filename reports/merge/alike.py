@@ -38,6 +38,8 @@ def check(sweep: Sweep) -> None:
         for run in others:
             check_weights(of_one, run)
             refuse(forbidden(of_one, run), of_one, run)
+            for other in others[: others.index(run)]:  # two may share a plan, and so prompts, that the first has not
+                refuse(forbidden(other, run), other, run)
     if not sweep.shared:
         raise ValueError(f"no prompt length is in every run: merge runs that share at least one of {lengths(sweep)}")
 

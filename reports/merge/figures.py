@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from reports import enriched, style
 from reports.canvas import LEGEND_IN, WIDE_SPREAD, framed, legend_columns, log_axis
-from reports.merge.gather import Sweep, model_of, neighbours
+from reports.merge.gather import Sweep, model_of
 from reports.merge.tables import facts
 from reports.overview import whole_decode
 from reports.plots import Plot
@@ -169,7 +169,7 @@ def flagged(sweep: Sweep) -> str:
     """Notes on runs that were not alone or are not whole, and on cases that fail the comparison with the baseline."""
     beside, part = (
         ", ".join(f"{model_of(run)} on {run.gpu}" for run in sweep.runs if told(run))
-        for told in (neighbours, lambda run: run.unfinished)
+        for told in (lambda run: run.neighbours, lambda run: run.unfinished)
     )
     words = f" Measured beside other runs of the same host: {beside}." if beside else ""
     words += f" Interrupted: {part}." if part else ""

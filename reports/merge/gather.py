@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -144,17 +144,3 @@ def _narrowed(run: Run, kept: list[int]) -> Run:
     samples = run.samples[(run.samples["metric"] != "ttft") | run.samples["prompt_length"].isin(kept)]
     ttft, p99 = (frame[frame["prompt_length"].isin(kept)] for frame in (run.ttft, run.p99))
     return replace(run, manifest=manifest, samples=samples, ttft=ttft, p99=p99)
-
-
-def neighbours(run: Run) -> str:
-    """What ran on the same host meanwhile, in words; empty for a run that was alone, as far as it says.
-
-    `runs` in the manifest are the others that there was room for, null where nobody counted them; `cores` are theirs.
-    """
-    found: Mapping[str, Any] | None = run.manifest.get("neighbours")
-    if found is None or found.get("runs") == 0:
-        return ""
-    if found.get("runs") is None:
-        return "measured where other runs may have been on the same host, how many is not known"
-    apart = ", on CPU cores of their own" if found.get("cores") else ""
-    return f"measured beside up to {found['runs']} other run{'s' if found['runs'] > 1 else ''} on the same host{apart}"

@@ -12,7 +12,7 @@ from reports import latency, machine, overview
 from reports.blockwise import AVERAGE, range_label
 from reports.latency import Grid
 from reports.merge.alike import said, software_differs
-from reports.merge.gather import Sweep, model_of, name_of, narrowed, neighbours
+from reports.merge.gather import Sweep, model_of, name_of, narrowed
 from reports.merge.interleave import Part, Plan, interleave
 from reports.run import Run
 from reports.table import Cell, Column, Notes, Table, heads, number
@@ -55,7 +55,7 @@ def facts(runs: Sequence[Run], counts: Iterable[float] = ()) -> str:
 
 def own_notes(sweep: Sweep, run: Run) -> tuple[str, ...]:
     """What is to be known of a run wherever its figures stand."""
-    beside = neighbours(run)
+    beside = run.neighbours
     found = [beside[0].upper() + beside[1:]] if beside else []
     found += [run.unfinished.capitalize()] if run.unfinished else []
     found += [f"Warned before the run: {line}" for line in run.manifest.get("warnings", [])]
@@ -223,7 +223,7 @@ def machines_table(sweep: Sweep) -> Table:
     )  # fmt: skip
     left = f" Left out, since they are no runs with results: {'; '.join(sweep.left_out)}." if sweep.left_out else ""
     words = f"Code: the beginning of the digest of the harness's code.{left} {facts(sweep.runs)}"
-    frame = pd.DataFrame(records).assign(neighbours=[neighbours(run) for run in sweep.runs])
+    frame = pd.DataFrame(records).assign(neighbours=[run.neighbours for run in sweep.runs])
     return Table("machines", "Runs and machines", head, rows, notes, words, sweep.smoke, frame)
 
 

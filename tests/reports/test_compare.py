@@ -154,6 +154,14 @@ def test_a_change_of_the_code_or_of_an_option_is_said_and_compared(first, second
     assert compare(first, second) == 0
 
 
+def test_what_ran_beside_is_said_in_the_run_and_in_the_comparison(first, second):
+    manifest(second, neighbours={"runs": 1, "gpus": [1], "cores": [[4, 5]]})
+    beside = "measured beside up to 1 other run on the same host, on CPU cores of their own"
+    assert beside in load(second).facts()
+    found = {one.what: one for one in differences(load(first), load(second))}
+    assert (found["beside it"].a, found["beside it"].b, found["beside it"].matters) == ("nothing", beside, False)
+
+
 def test_cases_of_one_run_only_and_those_that_failed_are_said(first, tmp_path, capsys):
     spec = Spec(cases=("baseline", "jit", "eager"), missing=("jit",), wrong=("eager",), lengths=(10, 400), blocks=4,
                 iterations=100)  # fmt: skip

@@ -116,3 +116,12 @@ def test_what_is_no_sweep_is_refused(two, tmp_path, capsys):
     ):
         assert said in refused(capsys, *arguments)
     assert {path.name for path in tmp_path.iterdir()} == {"empty", "file", "sweep"}
+
+
+def test_two_that_share_a_plan_share_its_prompts_whoever_comes_first(two, capsys):
+    """The first has other lengths, which alone would excuse other prompts."""
+    third = two / "a-third"
+    shutil.copytree(two / "fast-two", third)
+    manifest(third, gpu__name="A third", config__sweep__prompt_lengths=[10], prompt_digest="5" * 64)
+    manifest(two / "slow-two", prompt_digest="3" * 64)
+    assert "digest of the prompts is" in refused(capsys, two)
