@@ -93,8 +93,8 @@ audit: $(READY) ## known vulnerabilities of the versions in constraints.txt, by 
 test: $(READY) ## all tests that need no GPU, two at a time: JOBS=4 for more
 	$(PY) -m pytest -m "not gpu" $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n $(JOBS) --dist worksteal') --faults tests/FAULTS.md $(ARGS)
 
-test-kills: $(READY) ## runs killed at 100 points and 100 random times, a disk full at 40: all go on (30 minutes)
-	KILLS=$(KILLS) PAGES=60 $(PY) -m pytest tests/test_kills.py tests/test_disk.py $(ARGS)
+test-kills: $(READY) ## runs killed at 100 points and 150 random times, a disk full at 60: all go on (an hour)
+	KILLS=$(KILLS) PAGES=60 $(PY) -m pytest -m kills --faults tests/FAULTS_KILLS.md $(ARGS)
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU
 	$(PY) -m pytest -m gpu --faults tests/FAULTS_GPU.md $(ARGS)

@@ -25,6 +25,8 @@ Written by `{command}`; not by hand. One line a fault: how often it was injected
 
 """
 FAILED = "TEST FAILED"
+COMMANDS = {"gpu": "make test-gpu", "kills": "make test-kills"}
+"""Which command asks for the tests with which marker."""
 
 
 @dataclass
@@ -119,6 +121,6 @@ def cell(text: str) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--faults")
     if path and not hasattr(config, "workerinput"):
-        gpu = config.option.markexpr == "gpu"
+        command = COMMANDS.get(config.option.markexpr, "make test")
         whole = not config.option.keyword and config.args_source.name != "ARGS"
-        config.pluginmanager.register(Table(Path(path), "make test-gpu" if gpu else "make test", whole))
+        config.pluginmanager.register(Table(Path(path), command, whole))

@@ -18,6 +18,7 @@ from tests.whole import assert_complete, assert_whole_or_absent, samples
 
 LONG = ["sweep.ttft_iterations=60"]
 """Samples of a block are then more than a page, and a full disk cuts them within a line."""
+pytestmark = pytest.mark.kills
 PAGES = range(int(os.environ["PAGES"])) if "PAGES" in os.environ else (2, 10, 23, 29)
 """Free pages of the full disk; `make test-kills` tries every number of them."""
 PAGE = 4096

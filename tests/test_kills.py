@@ -20,6 +20,7 @@ from tests.whole import assert_complete, assert_whole_or_absent, samples
 ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("KILLS", "4"))
 SEED = 20260423
+pytestmark = pytest.mark.kills
 
 
 @pytest.fixture(scope="module")
@@ -98,16 +99,16 @@ def test_a_run_of_the_tiny_model_killed_from_outside_goes_on_by_the_command_line
     whole = harness(*settings, f"output={tmp_path / 'whole'}")
     whole.communicate()
     lasts, draw, expected = time.monotonic() - began, random.Random(SEED), samples(tmp_path / "whole")
-    for number in range(KILLS // 10):
+    for number in range(KILLS // 2):
         folder = tmp_path / f"run-{number}"
         process = harness(*settings, f"output={folder}")
         while not (folder / "settings.json").exists():
             time.sleep(0.01)
-        time.sleep(draw.uniform(0, 0.6 * lasts))
+        time.sleep(draw.uniform(0, 0.9 * lasts))
         process.kill()
         process.communicate()
         again = harness(f"resume={folder}")
         said, _ = again.communicate()
         assert again.returncode == whole.returncode, said
         assert_complete(folder, expected)
-    tried.happened("resumed: each sample of the plan once, in order, run validates", KILLS // 10)
+    tried.happened("resumed: each sample of the plan once, in order, run validates", KILLS // 2)
