@@ -78,7 +78,8 @@ def check_cells(sweep: Sweep) -> None:
         if other is not run:
             raise ValueError(
                 f"{name_of(other)} and {name_of(run)} are both {model_of(run)} on {run.gpu}, so that two runs claim "
-                "one cell: leave one out, and set them side by side with `python -m reports compare`"
+                "one cell: give --machines if they come from two machines, or leave one out and set them side by side "
+                "with `python -m reports compare`"
             )
 
 

@@ -32,6 +32,11 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--to", type=Path, metavar="FOLDER", help="where the report goes (merged/ in the folder of the sweep)"
     )
+    parser.add_argument(
+        "--machines",
+        action="store_true",
+        help="runs of one model on GPUs of one name come from several machines: each is named by its folder too",
+    )
     return parser.parse_args(argv)
 
 
@@ -41,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     console = terminal.console()
     try:
         target = target_of(options)
-        sweep = gather(options.runs, target)
+        sweep = gather(options.runs, target, options.machines)
         check(sweep)
         parts = parts_of(sweep)
         name = options.runs[0].resolve().name if len(options.runs) == 1 else target.resolve().name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,8 +71,10 @@ def name_of(run: Run) -> str:
     return run.path.resolve().name
 
 
-def gather(paths: Sequence[Path], output: Path | None = None) -> Sweep:
+def gather(paths: Sequence[Path], output: Path | None = None, machines: bool = False) -> Sweep:
     """The runs named, and those directly in folders that are none; `output`, where the report goes, is not looked at.
+
+    `machines`: runs of one model on GPUs of one name come from several machines, and their folders tell them apart.
 
     Raises:
         ValueError: one sentence on a folder that is no sweep, on a damaged run, or on fewer than two runs.
@@ -80,8 +83,20 @@ def gather(paths: Sequence[Path], output: Path | None = None) -> Sweep:
     if len(found) < 2:
         words = f"; left out: {', '.join(left_out)}" if left_out else ""
         raise ValueError(f"{found[0]} is the only run here: a merge takes two runs or more{words}")
-    runs = sorted(map(loaded, found), key=lambda run: (model_of(run), run.gpu, name_of(run)))
-    return Sweep(tuple(runs), tuple(left_out))
+    runs = [loaded(path) for path in found]
+    if machines:
+        cells = Counter((model_of(run), run.gpu) for run in runs)
+        runs = [of_machine(run) if cells[model_of(run), run.gpu] > 1 else run for run in runs]
+    return Sweep(tuple(sorted(runs, key=lambda run: (model_of(run), run.gpu, name_of(run)))), tuple(left_out))
+
+
+def of_machine(run: Run) -> Run:
+    """The run with its folder's name behind that of its GPU."""
+    if run.manifest["gpu"] is None:
+        return run
+    manifest: dict[str, Any] = copy.deepcopy(run.manifest)
+    manifest["gpu"]["name"] = f"{run.gpu} ({name_of(run)})"
+    return replace(run, manifest=manifest)
 
 
 def loaded(path: Path) -> Run:

@@ -261,3 +261,12 @@ def test_models_whose_names_make_one_file_name_are_told_apart(two):
     assert slugs(found) == {"Llama-2-7B": "llama-2-7b", "llama 2 7b": "llama-2-7b-2"}
     names = [made.name for part in parts_of(found).values() for made in part]
     assert len(names) == len(set(names)) == 5 * 3 + 2
+
+
+def test_machines_with_gpus_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    folders = [invented(tmp_path / name, iterations=8, blocks=1, cases=("baseline",), missing=(), wrong=())
+               for name in ("box-1", "box-2")]  # fmt: skip
+    assert merge(tmp_path) == 2
+    assert merge(tmp_path, "--machines") == 0
+    text = (tmp_path / "merged/machines.md").read_text()
+    assert all(f"Fast GPU ({folder.name})" in text for folder in folders)

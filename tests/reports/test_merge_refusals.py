@@ -44,7 +44,7 @@ MIXTURES = {
     "a protocol's value": ({"config__protocol": {"clock": "server"}}, "protocol.clock is client in fast-two and"),
     "a case's procedure": ({"config__cases__baseline__procedure": {"prompt": "sentence"}}, "procedure.prompt is"),
     "sampling": ({"config__protocol": {"sampling": {"top_k": 5}}}, "protocol.sampling.top_k is not stated in fast-two"),
-    "the same cell": ({"gpu__name": GPUS["fast"][0]}, "two runs claim one cell: leave one out, and set them side by"),
+    "the same cell": ({"gpu__name": GPUS["fast"][0]}, "two runs claim one cell: give --machines if they come from"),
     "dtype": ({"model__dtype": "bfloat16"}, "dtype is float16 in fast-two and bfloat16 in slow-two"),
     "kind of weights": ({"model__weights": "checkpoint"}, "Llama-2-7B has random weights in fast-two and those of a c"),
     "weights": ({"model__digest": "3" * 64}, "digest of the weights is 000000000000 in fast-two and 333333333333 in"),
