@@ -48,10 +48,11 @@ def check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         raise ValueError(f"output={folder} holds a run with other settings ({difference}): choose another folder")
 
 
-def check_machine_of(folder: Path, gpu: Gpu | None) -> None:
-    """Refuse to go on with a run that another GPU, driver or code began. Raises ValueError with the difference."""
+def check_machine_of(folder: Path, gpu: Gpu | None, environment: Mapping[str, str]) -> None:
+    """Refuse to go on with a run that another GPU, driver or code began, or other variables of the environment that its
+    workers see. Raises ValueError with the difference."""
     path = folder / "manifest.json"
-    difference = manifest.unlike_machine(read_manifest(path), gpu) if path.is_file() else ""
+    difference = manifest.unlike_machine(read_manifest(path), gpu, environment) if path.is_file() else ""
     if difference:
         raise ValueError(f"output={folder} holds a run of another machine ({difference}): choose another folder")
 

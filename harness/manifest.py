@@ -26,6 +26,8 @@ from harness.prompts import digest
 CODE = ("cases", "harness")
 CODE_FILES = (".py", ".cu", ".cuh")
 SWAYING = ("CUDA_*", "TRITON_*", "TORCHINDUCTOR_*", "NVIDIA_*", "OMP_NUM_THREADS")
+PLACING = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+"""Which card it is: another one of its kind may go on with a run."""
 REVISION = re.compile("[0-9a-f]{40}")
 NO_SETTING = ("output", "dry_run", "resume", "lock")
 """Keys in which two attempts at one run may differ."""
@@ -67,15 +69,18 @@ def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str
     return ""
 
 
-def unlike_machine(stored: Mapping[str, Any], gpu: Gpu | None) -> str:
-    """The first of code, GPU and driver in which a stored manifest differs from here and now; empty when none does."""
-    return first_difference(_machine(stored), _machine({"code_digest": code_digest(), "gpu": gpu and _gpu_facts(gpu)}))
+def unlike_machine(stored: Mapping[str, Any], gpu: Gpu | None, environment: Mapping[str, str]) -> str:
+    """The first of code, GPU, driver and swaying variables in which a stored manifest differs from here and now; empty
+    when none does."""
+    here = {"code_digest": code_digest(), "gpu": gpu and _gpu_facts(gpu), "environment": swaying(environment)}
+    return first_difference(_machine(stored), _machine(here if "environment" in stored else here | {"environment": {}}))
 
 
 def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
-    gpu = facts.get("gpu")
+    gpu, found = facts.get("gpu"), facts.get("environment", {})
     kept = None if gpu is None else {key: gpu.get(key) for key in ("name", "driver")}
-    return {"code_digest": facts.get("code_digest"), "gpu": kept}
+    variables = {f"environment.{key}": value for key, value in found.items() if key not in PLACING}
+    return {"code_digest": facts.get("code_digest"), "gpu": kept, **variables}
 
 
 def git_state(root: Path = ROOT) -> dict[str, Any]:
@@ -105,9 +110,9 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _sways(variable: str) -> bool:
-    """Whether a variable can change a latency. Tokens and paths of persons are none of these."""
-    return any(fnmatchcase(variable, form) for form in SWAYING)
+def swaying(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that can change a latency. Tokens and paths of persons are none of these."""
+    return {key: value for key, value in sorted(environment.items()) if any(fnmatchcase(key, form) for form in SWAYING)}
 
 
 def build(
@@ -130,7 +135,7 @@ def build(
         "config": dict(resolved),
         "code_digest": code_digest(),
         "versions": prepared.get("versions", {}),
-        "environment": {key: value for key, value in sorted(environment.items()) if _sways(key)},
+        "environment": swaying(environment),
         "git": git_state(),
         "gpu": None if gpu is None else _gpu_facts(gpu),
         "device_name": prepared.get("device_name"),

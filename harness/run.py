@@ -107,7 +107,7 @@ def _take_machine(
         gpu = check_free(config)
     if fresh and config.output is None:
         folder = choose_folder(config)  # a run of the same second may have its name by now
-    check_machine_of(folder, gpu)
+    check_machine_of(folder, gpu, child_environment(config.device, 0))
     for line in conditions.before(gpu):
         say(console, f"warning: {line}")
     make_folder("output", folder)

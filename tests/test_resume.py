@@ -103,6 +103,8 @@ def test_other_weights_are_refused(tmp_path, capsys, fault):
         ({"gpu": {"name": "H200", "driver": "560"}}, 'gpu.driver is "560" there and "570" here'),
         ({"gpu": None}, 'gpu.name is null there and "H200" here'),
         ({"code_digest": "0"}, r"the code has the digest"),
+        ({"environment": {"OMP_NUM_THREADS": "8"}}, 'environment.OMP_NUM_THREADS is "8" there and "1" here'),
+        ({"environment": {}}, 'environment.OMP_NUM_THREADS is null there and "1" here'),
     ],
 )
 def test_another_machine_is_refused(tmp_path, facts, sentence, fault):
@@ -114,10 +116,10 @@ def test_another_machine_is_refused(tmp_path, facts, sentence, fault):
         "gpu": {"name": "H200", "driver": "570", "free_mib": 1},
     }
     (tmp_path / "manifest.json").write_text(json.dumps(same))
-    run.check_machine_of(tmp_path, H200)
+    run.check_machine_of(tmp_path, H200, {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "1", "HOME": "x"})
     change(tmp_path / "manifest.json", **facts)
     with pytest.raises(ValueError, match=f"holds a run of another machine .*{sentence}.*: choose another folder"):
-        run.check_machine_of(tmp_path, H200)
+        run.check_machine_of(tmp_path, H200, {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "1", "HOME": "x"})
     tried.happened("refused in one sentence with the difference; nothing starts")
 
 
