@@ -90,8 +90,8 @@ audit: $(READY) ## known vulnerabilities of the versions in constraints.txt, by 
 	@test -x .venv-audit/bin/pip-audit || { python3 -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
 	@$(PY) -m tests.audit .venv-audit/bin/pip-audit constraints.txt
 
-test: $(READY) ## all tests that need no GPU, two at a time: JOBS=4 for more
-	$(PY) -m pytest -m "not gpu" $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n $(JOBS) --dist worksteal') --faults tests/FAULTS.md $(ARGS)
+test: $(READY) ## all tests that need no GPU, two files at a time: JOBS=4 for more
+	$(PY) -m pytest -m "not gpu" $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n $(JOBS) --dist loadfile') --faults tests/FAULTS.md $(ARGS)
 
 test-kills: $(READY) ## runs killed at 100 points and 150 random times, a disk full at 60: all go on (an hour)
 	KILLS=$(KILLS) PAGES=60 $(PY) -m pytest -m kills --faults tests/FAULTS_KILLS.md $(ARGS)

@@ -22,7 +22,7 @@ def test_each_stage_has_its_seconds(tiny_model, tmp_path, monkeypatch):
     assert found["seconds"] == {"checkpoint": 2.5, "digest": 0.5, "calibrate": 7.0}
     assert stages == list(found["seconds"])
     assert found["read_bandwidth_tb_s"] == 0.1235
-    (folder,) = tmp_path.iterdir()
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     assert (found["checkpoint"], found["digest"]) == (str(folder), digest(folder))
 
 
