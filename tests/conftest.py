@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 LONGEST = (
-    "test_validate_runs", "test_worker_faults", "test_experiments", "test_parent_faults", "test_launchers", "test_launch",
-    "test_disk", "test_paper_claims", "test_contract", "test_cli_smoke",
+    "test_validate_runs", "test_worker_faults", "test_experiments", "test_parent_faults", "test_launchers",
+    "test_launch", "test_disk", "test_paper_claims", "test_contract", "test_cli_smoke",
 )  # fmt: skip
 """Files that take the most time: they come first, so that no worker is left with one of them at the end."""
 
