@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import os
 import time
@@ -19,6 +20,7 @@ from typing import Any
 
 from harness import energy
 from harness.contract import CaptureRecord, Case, Eviction, SetUp, Stats, Unavailable, Unsupported
+from harness.disk import write_aside
 from harness.heed import Heed, Interrupted
 from harness.job import CaseJob, Job, read_job
 from harness.loader import load, load_case
@@ -167,10 +169,9 @@ def write_eviction(path: Path, name: str, block: int, given: Eviction) -> None:
 
 def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write a whole table or none of it."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
-    part.replace(path)
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    write_aside(path, text.getvalue())
 
 
 def identify(case: Case, job: Job, name: str, block: int, counted: Replayed) -> dict[str, Any]:
