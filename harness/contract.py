@@ -15,7 +15,7 @@ Strategy = Literal["greedy", "sample"]
 Pacing = Literal["pull", "push"]
 Activity = Literal["cuda", "cpu", "none"]
 REHEARSE_NS = 200_000
-"""Between two rehearsals, in nanoseconds; see Case.rehearse. A request that comes during one waits for its end."""
+"""Between two rehearsals of the whole path of a request, in nanoseconds; see Case.rehearse."""
 
 
 class Unavailable(Exception):
@@ -230,10 +230,10 @@ class Case(ABC):
         raise Unsupported("this engine keeps no graphs that could be evicted")
 
     def rehearse(self) -> None:  # noqa: B027  most engines have nothing to keep warm
-        """Run what a request runs, on nothing: called again and again by who waits for the next request.
+        """Run the next part of what a request runs, on nothing: called again and again by who waits for a request.
 
-        That is a server that polls, and in process the loop while a case rests. It takes some ten microseconds,
-        changes no answer, and may come between the tokens of a sequence.
+        That is a server that polls, and in process the loop while a case rests. A part takes some ten microseconds at
+        most, changes no answer, and may come between the tokens of a sequence; a request may come between two parts.
         """
 
     @abstractmethod

@@ -19,6 +19,9 @@ from harness.job import Job
 from harness.prompts import prompt_for, timed_index
 from harness.schema import Metric
 
+PART_NS = REHEARSE_NS // 2
+"""Between two calls of a case's `rehearse`: a whole rehearsal of the cases here has two parts."""
+
 Pause = Callable[[float, Callable[[], None]], None]
 """Lets so many milliseconds go by."""
 
@@ -108,11 +111,11 @@ def quiet_collector() -> Iterator[None]:
 def stay_awake(milliseconds: float, rehearse: Callable[[], None]) -> None:
     """Pass time without sleeping, as a server that polls for the next request does; the GPU all but rests."""
     now = time.perf_counter_ns()
-    end, due = now + round(milliseconds * 1e6), now + REHEARSE_NS
+    end, due = now + round(milliseconds * 1e6), now + PART_NS
     while (now := time.perf_counter_ns()) < end:
         if now >= due:
             rehearse()
-            due = now + REHEARSE_NS
+            due = now + PART_NS
 
 
 @dataclass(frozen=True)

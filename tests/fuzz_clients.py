@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.ipc import messages as m
+from harness.ipc.address import connect
 from harness.ipc.channel import Channel
-from harness.ipc.client import connect
 from tests.fuzz_frames import Source
 from tests.ipc_bench import answer
 

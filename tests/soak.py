@@ -27,8 +27,8 @@ from rich.console import Console
 
 from harness.contract import Sampling
 from harness.ipc import messages as m
+from harness.ipc.address import connect
 from harness.ipc.channel import Channel, spin_here
-from harness.ipc.client import connect
 from harness.progress import watcher
 from tests.served import ROOT, Held, held, server
 

@@ -135,7 +135,7 @@ def test_a_holder_that_dawdles_loses_its_sequence_after_a_minute_in_sum(bench, f
         taken += 1
         assert taken < 10
     assert bench.clock.ns > 60 * S
-    assert [type(message) for message in holder.received()] == [m.Token] * taken + [m.Failure]
+    assert [type(message) for message in holder.received()] == [m.Token, m.Counted] * taken + [m.Failure]
     tried.happened("the hold ends after 60 s of silence in sum, and the one who waits is answered")
 
 

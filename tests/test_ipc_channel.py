@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from harness.contract import REHEARSE_NS, Stats
+from harness.contract import REHEARSE_NS
 from harness.ipc import channel as channel_module
 from harness.ipc import messages as m
 from harness.ipc.channel import BLOCKING, SPIN, Channel, Spin, spin_here
@@ -16,7 +16,7 @@ from harness.ipc.frames import CAPACITY
 from harness.ipc.rehearsal import Rehearsal
 from harness.ipc.wire import FRAME_LIMIT, HEADER, encode
 
-TOKEN = m.Token(7, Stats(1, 2, 3, 4, 5))
+TOKEN = m.Token(7)
 
 
 def never() -> None:
@@ -121,12 +121,24 @@ def test_the_waiting_is_named():
 
 def test_rehearsals_come_at_their_time_and_leave_messages_alone():
     played = []
-    rehearsal = Rehearsal(lambda: played.append(True))
+    rehearsal = Rehearsal([lambda: played.append("first"), lambda: played.append("second")])
     rehearsal.rest(1_000_000)
-    for now in (1_000_000, 1_000_000 + REHEARSE_NS - 1, 1_000_000 + REHEARSE_NS, 1_000_001 + REHEARSE_NS, 9_000_000):
+    half = REHEARSE_NS // 2
+    for now in (1_000_000, 1_000_000 + half - 1, 1_000_000 + half, 1_000_001 + half, 1_000_000 + 2 * half, 9_000_000):
         rehearsal.due(now)
         played.append(now)
-    assert played == [1_000_000, 1_199_999, True, 1_200_000, 1_200_001, True, 9_000_000]
+    assert played == [
+        1_000_000, 1_099_999, "first", 1_100_000, 1_100_001, "second", 1_200_000, "first", 9_000_000,
+    ]  # fmt: skip
+    rehearsal.whole()
+    assert played[-2:] == ["second", "first"], "it goes on where it was"
+
+
+def test_without_parts_nothing_is_rehearsed():
+    rehearsal = Rehearsal()
+    rehearsal.rest(0)
+    assert rehearsal.due(10**12) is None
+    assert rehearsal.whole() is None
 
 
 def test_a_message_that_comes_late_is_read_between_rehearsals():

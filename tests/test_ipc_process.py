@@ -15,8 +15,9 @@ import pytest
 
 from harness.contract import Footprint, Plan, Sampling, SetUp, Stats, Unavailable, Unsupported
 from harness.ipc import client as client_module
+from harness.ipc.address import private_folder
 from harness.ipc.channel import BLOCKING, Spin
-from harness.ipc.client import ROOT, RemoteCase, private_folder
+from harness.ipc.client import ROOT, RemoteCase
 from tests.fakes import FakeCase, TwoSamplers, next_token
 
 TARGET = "tests.fakes.FakeCase"

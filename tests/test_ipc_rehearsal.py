@@ -14,7 +14,9 @@ from harness.contract import REHEARSE_NS, Plan
 from harness.ipc import messages as m
 from harness.ipc.channel import Asking, Spin
 from harness.ipc.client import RemoteCase
-from harness.ipc.rehearsal import Serving
+from harness.ipc.connection import Connection
+from harness.ipc.rehearsal import ANSWER, REQUEST, Serving
+from harness.ipc.wire import HEADER, decode, encode
 from tests.fakes import FakeCase, next_token
 from tests.ipc_bench import answer, tokens
 
@@ -37,10 +39,18 @@ def descriptors() -> int:
 
 def test_a_server_rehearses_with_the_work_in_the_middle_and_gives_its_sockets_back():
     before, worked = descriptors(), []
-    serving = Serving(lambda: worked.append(descriptors()))
-    for _ in range(3):
-        serving()
-    assert worked == [before + 2] * 3
+
+    def work() -> None:
+        worked.append(descriptors())
+
+    def to(_: Connection, request: m.Prefill) -> list[bytes]:
+        worked.append(request)
+        return [encode(ANSWER), encode(ANSWER)]
+
+    serving = Serving(to, work)
+    for part in serving.parts * 3:
+        part()
+    assert worked == [REQUEST, before + 2] * 3
     serving.close()
     serving.close()
     assert descriptors() == before
@@ -49,8 +59,8 @@ def test_a_server_rehearses_with_the_work_in_the_middle_and_gives_its_sockets_ba
 def test_a_client_rehearses_and_gives_its_sockets_back():
     before = descriptors()
     asking = Asking()
-    for _ in range(3):
-        asking()
+    for part in asking.parts * 3:
+        part()
     assert descriptors() == before + 2
     asking.close()
     asking.close()
@@ -134,7 +144,23 @@ def test_a_server_for_all_asks_a_case_that_fails_to_rehearse_once_and_answers_on
     assert asked == [True]
 
 
-@pytest.mark.parametrize("part", [Asking, lambda: Serving(lambda: None)], ids=["client", "server"])
+def test_an_understudy_answers_as_the_server_does_and_nobody_is_served_by_it(bench):
+    peer = bench.peer()
+    peer.send(m.Prefill([1, 2], 2))
+    bench.settle()
+    rehearsed = []
+    bench.case.rehearse = lambda: rehearsed.append(True)
+    before = bench.service._answers.status(1, 0).status
+    frames = bench.service._answers.understudy()(bench.service.clients.order[0], REQUEST)
+    assert [decode(frame[HEADER.size :]) for frame in frames] == [ANSWER, m.Counted(bench.service._answers.stats())]
+    assert rehearsed == [True]
+    assert bench.service._answers.status(1, 0).status == before, "it counts for nothing"
+    peer.send(m.Decode())
+    bench.settle()
+    assert tokens(peer.received()) == answer([1, 2], 2), "the sequence of a client is where it was"
+
+
+@pytest.mark.parametrize("part", [Asking, lambda: Serving(lambda *_: [], lambda: None)], ids=["client", "server"])
 def test_where_there_is_no_socket_left_who_wants_rehearsals_is_told(monkeypatch, part):
     def none_left() -> None:
         raise OSError(errno.EMFILE, "Too many open files")

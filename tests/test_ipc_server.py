@@ -10,8 +10,8 @@ import pytest
 
 from harness.contract import Plan
 from harness.ipc import messages as m
+from harness.ipc.address import private_folder
 from harness.ipc.channel import Channel
-from harness.ipc.client import private_folder
 from harness.ipc.clients import peer_uid
 from harness.ipc.connection import OWNED
 from harness.ipc.server import accept, listen

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from harness.contract import Sampling, Stats
+from harness.contract import Sampling
 from harness.ipc import messages as m
 from tests.fakes import VOCABULARY
 from tests.ipc_bench import GREEDY, Bench, answer, tokens
@@ -98,7 +98,7 @@ def test_a_mistake_is_told_to_its_client_and_the_next_request_is_answered(bench)
     peer = bench.peer()
     peer.send(
         m.Generate([VOCABULARY], 1), m.Prefill([5000], 1), m.Generate([1], 1, Sampling("sample", temperature=0.0)),
-        m.Generate([666], 1), m.Generate([1], 1), m.Score([1], []), m.Evict(), m.Token(1, Stats()),
+        m.Generate([666], 1), m.Generate([1], 1), m.Score([1], []), m.Evict(), m.Token(1),
     )  # fmt: skip
     bench.settle()
     found = peer.received()

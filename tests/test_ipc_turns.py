@@ -46,7 +46,7 @@ def test_a_holder_that_is_silent_while_others_wait_loses_its_sequence(bench):
     assert tokens(other.received()) == answer([9], 1)
     holder.send(m.Decode())
     bench.settle()
-    assert [type(message) for message in holder.received()] == [m.Token, m.Failure]
+    assert [type(message) for message in holder.received()] == [m.Token, m.Counted, m.Failure]
     holder.send(m.Prefill([1, 2], 2), m.Decode())
     bench.settle()
     assert tokens(holder.received()) == answer([1, 2], 2)

@@ -68,7 +68,8 @@ EVERY_MESSAGE = {
     ),
     m.Prefill: st.builds(m.Prefill, prompts, st.integers(1, INT31)),
     m.Decode: st.just(m.Decode()),
-    m.Token: st.builds(m.Token, st.integers(0, INT31), st.builds(Stats, *[counts] * len(Stats._fields))),
+    m.Token: st.builds(m.Token, st.integers(0, INT31)),
+    m.Counted: st.builds(m.Counted, st.builds(Stats, *[counts] * len(Stats._fields))),
     m.Score: st.builds(m.Score, prompts, st.lists(st.integers(0, INT31), max_size=20)),
     m.Logits: st.builds(m.Logits, st.binary(min_size=4, max_size=4) | st.just(bytes(400))),
     m.GetFootprint: st.just(m.GetFootprint()),
@@ -155,10 +156,9 @@ def test_a_truncated_body_is_refused(data):
 @FAST
 @given(st.data(), plain)
 def test_a_field_of_any_other_value_is_refused_or_kept_in_range(data, value):
-    values = msgpack.unpackb(body(data.draw(EVERY_MESSAGE[m.Token])))
-    place = data.draw(st.integers(1, len(values) - 1))
-    values[place] = value
-    if place == 1 and type(value) is int and 0 <= value <= INT31:
+    values = msgpack.unpackb(body(data.draw(EVERY_MESSAGE[m.Token] | EVERY_MESSAGE[m.Counted])))
+    values[1] = value
+    if values[0] == TAG[m.Token] and type(value) is int and 0 <= value <= INT31:
         assert decode(msgpack.packb(values)).token_id == value
     else:
         with pytest.raises(WireError, match="must be"):
@@ -167,7 +167,8 @@ def test_a_field_of_any_other_value_is_refused_or_kept_in_range(data, value):
 
 TAG = {type_: msgpack.unpackb(body(message))[0] for type_, message in (
     (m.Prefill, m.Prefill([1], 1)),
-    (m.Token, m.Token(1, Stats())),
+    (m.Token, m.Token(1)),
+    (m.Counted, m.Counted(Stats())),
     (m.Logits, m.Logits(bytes(4))),
     (m.Failure, m.Failure("failed", "")),
     (m.Prepare, m.Prepare(PLAN)),
@@ -209,10 +210,10 @@ def nested(levels: int) -> list[object]:
         ([TAG[m.Prefill], b"\xff\xff\xff\xff", 1], "negative"),
         ([TAG[m.Prefill], bytes(4), 0], "new_tokens must be an integer from 1"),
         ([TAG[m.Prefill], bytes(4), True], "new_tokens must be an integer from 1"),
-        ([TAG[m.Token], INT31 + 1, bytes(88)], "token_id must be an integer"),
-        ([TAG[m.Token], 1, bytes(87)], "stats must be 11 packed int64"),
-        ([TAG[m.Token], 1, [0] * 11], "stats must be 11 packed int64"),
-        ([TAG[m.Token], 1, bytes(87) + b"\x80"], "stats must be integers from 0"),
+        ([TAG[m.Token], INT31 + 1], "token_id must be an integer"),
+        ([TAG[m.Counted], bytes(87)], "stats must be 11 packed int64"),
+        ([TAG[m.Counted], [0] * 11], "stats must be 11 packed int64"),
+        ([TAG[m.Counted], bytes(87) + b"\x80"], "stats must be integers from 0"),
         ([TAG[m.Generate], bytes(4), 1, GOOD_PLAN[5], b"", 1], "stream must be True or False"),
         ([TAG[m.Generate], bytes(4), 1, GOOD_PLAN[5], bytes(3), True], "stop must be packed int32"),
         ([TAG[m.Logits], b""], "row must be one or more packed float32"),
@@ -260,10 +261,10 @@ def test_a_pickle_is_only_bytes():
         (m.IdentityIs(Identity(activity="gpu"), Stats()), "activity must be one of cuda, cpu, none"),  # type: ignore[arg-type]
         (m.IdentityIs(Identity(kernels=(Kernel("decode", "k", 0),)), Stats()), "an integer from 1"),
         (m.IdentityIs(Identity(modules={"torch": 2}), Stats()), "a version must be a text"),  # type: ignore[dict-item]
-        (m.Token(-1, Stats()), "token_id must be"),
-        (m.Token(1, Stats(gpu_ns=1.5)), "stats must be 11 integers"),
-        (m.Token(1, Stats(gpu_ns=-1)), "stats must be integers from 0"),
-        (m.Token(1, Stats(gpu_ns=2**63)), "stats must be 11 integers"),
+        (m.Token(-1), "token_id must be"),
+        (m.Counted(Stats(gpu_ns=1.5)), "stats must be 11 integers"),
+        (m.Counted(Stats(gpu_ns=-1)), "stats must be integers from 0"),
+        (m.Counted(Stats(gpu_ns=2**63)), "stats must be 11 integers"),
         (m.Failure("failed", "\ud800"), "can't be sent"),
         (m.Logits(bytes(FRAME_LIMIT)), "outside the limit"),
         (m.Prepare(Plan("fake", "/c", "cpu", "float32", 400, options={"a": 2**70})), "can't be sent"),

@@ -13,8 +13,8 @@ from typing import ClassVar
 import pytest
 
 from harness import prompts
-from harness.contract import REHEARSE_NS, Capabilities, Case, Plan, SetUp, Stats
-from harness.loop import Block, Place, Timed, quiet_collector, stay_awake, time_decode, time_prefill
+from harness.contract import Capabilities, Case, Plan, SetUp, Stats
+from harness.loop import PART_NS, Block, Place, Timed, quiet_collector, stay_awake, time_decode, time_prefill
 
 STATS_NS = 10_000_000_000
 """What `stats` takes: if it were inside an interval, every figure would show it."""
@@ -327,6 +327,6 @@ def test_resting_passes_the_time_and_rehearses_now_and_then():
     stay_awake(3, lambda: calls.append(time.perf_counter_ns()))
     assert time.perf_counter_ns() - begun >= 3_000_000
     assert calls, "at least the first falls due however slow the machine is"
-    assert calls[0] - begun >= REHEARSE_NS
+    assert calls[0] - begun >= PART_NS
     stay_awake(0, lambda: calls.clear())
     assert calls, "no rest, no rehearsal"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import traceback
 from array import array
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
-from harness.contract import Case, Sampling, SetUp, Stats, Unavailable, Unsupported
+from harness.contract import Case, Plan, Sampling, SetUp, Stats, Unavailable, Unsupported
 from harness.ipc import messages as m
 from harness.ipc.connection import Clock, Connection
 from harness.ipc.fields import TEXT_LIMIT, WireError
@@ -47,6 +49,7 @@ class Answers:
         self._owner: Connection | None = None
         self._default = self._sampling = served.sampling if served else Sampling()
         self._server_ns = 0
+        self._owed = False
         self._fault = ""
         self.handlers: dict[type, Callable[[Connection, Any], list[m.Message]]] = {
             m.Prefill: self._prefill,
@@ -63,6 +66,13 @@ class Answers:
         """Frames ready to send: what a case gives that can't be sent is a failure of the case too."""
         handler = self.handlers[type(request)]
         return self.guarded(lambda: [encode(answer) for answer in handler(connection, request)], connection)
+
+    def afterwards(self, connection: Connection) -> list[bytes]:
+        """Frames to send behind the last answer, for which that did not wait: the counters behind a token."""
+        if not self._owed:
+            return []
+        self._owed = False
+        return self.guarded(lambda: [encode(m.Counted(self.stats()))], connection)
 
     def guarded(self, call: Callable[[], list[bytes]], connection: Connection) -> list[bytes]:
         """What `call` gives, or the frame of a Failure; then the hold of its client is over."""
@@ -123,6 +133,16 @@ class Answers:
             traceback.print_exc()
             self._fault = f"the case failed to rehearse: {type(error).__name__}: {error}"
 
+    def understudy(self) -> Callable[[Connection, m.Prefill], list[bytes]]:
+        """What answers a Prefill by this code, with rehearsals in the engine's place, and nobody's turn or count."""
+        stand_in = Answers("", None, Turns(deque(), self._clock, inf), Tally(self._clock), self._clock)
+        stand_in._case, stand_in._ready = Rehearsed(self), True
+
+        def answer(connection: Connection, request: m.Prefill) -> list[bytes]:
+            return [*stand_in.to(connection, request), *stand_in.afterwards(connection)]
+
+        return answer
+
     def close(self) -> None:
         """Close the case. Idempotent."""
         if self._case is not None:
@@ -150,7 +170,8 @@ class Answers:
         self._server_ns += took
         self.tally.served += 1
         self.tally.first(took + max(0, started - came_ns))
-        return [m.Token(token, case.stats()._replace(server_ns=self._server_ns))]
+        self._owed = True
+        return [m.Token(token)]
 
     def _decode(self, connection: Connection, _: m.Decode) -> list[m.Message]:
         case = self.engine()
@@ -165,7 +186,8 @@ class Answers:
         self._server_ns += took
         self.tally.later(took)
         self._turns.taken()
-        return [m.Token(token, case.stats()._replace(server_ns=self._server_ns))]
+        self._owed = True
+        return [m.Token(token)]
 
     def _check(self, prompt: Sequence[int]) -> None:
         """Refuse ids that the model does not have: a GPU would read behind the embedding for them."""
@@ -207,6 +229,33 @@ class Answers:
     def _evict(self, _: Connection, __: m.Evict) -> list[m.Message]:
         case = self.engine()
         return [m.Evicted(case.evict(), case.stats()._replace(server_ns=self._server_ns))]
+
+
+class Rehearsed(Case):
+    """In an engine's place: rehearses that of `answers` where a token is asked for, and counts what that counts."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+
+    def prepare(self, plan: Plan) -> SetUp:
+        """Never asked."""
+        raise NotImplementedError
+
+    def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
+        """Some token."""
+        self._answers.rehearse()
+        return 1
+
+    def decode(self) -> int:
+        """Some token."""
+        return 1
+
+    def stats(self) -> Stats:
+        """The engine's own."""
+        return self._answers.stats()
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def alike(one: Sampling, other: Sampling) -> bool:

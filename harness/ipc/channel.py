@@ -17,7 +17,7 @@ from typing import NamedTuple
 from harness.ipc.fields import WireError
 from harness.ipc.frames import Frames
 from harness.ipc.messages import Message
-from harness.ipc.rehearsal import ANSWER, REQUEST, Rehearsal
+from harness.ipc.rehearsal import ANSWER, REQUEST, Part, Rehearsal
 from harness.ipc.wire import decode, encode
 
 IDLE_S = 1
@@ -69,7 +69,7 @@ class Channel:
         self.on_idle = on_idle
         self._frames = Frames()
         self._asking = Asking() if rehearse else None
-        self._rehearsal = Rehearsal(self._asking)
+        self._rehearsal = Rehearsal(self._asking.parts if self._asking else ())
 
     def send(self, message: Message) -> None:
         """Send one message. Raises WireError when it can't be sent, OSError when nobody is there to take it."""
@@ -98,8 +98,7 @@ class Channel:
 
     def rehearse(self) -> None:
         """Keep the path of a request warm, for who waits elsewhere before the next one."""
-        if self._asking is not None:
-            self._asking()
+        self._rehearsal.whole()
 
     def close(self) -> None:
         """Close the socket. Idempotent."""
@@ -126,7 +125,7 @@ class Channel:
 
 
 class Asking:
-    """The client's part of a rehearsal, on a connection of its own: a request sent, an answer read.
+    """The client's side of a rehearsal, on a connection of its own: a request sent, an answer read.
 
     Raises OSError where the system has no socket left.
     """
@@ -136,15 +135,17 @@ class Asking:
         self._taken = bytearray(len(encode(REQUEST)))
         client, self._server = socket.socketpair()
         self._channel = Channel(client, 0, lambda: None)
-
-    def __call__(self) -> None:
-        """Play it once."""
-        self._channel.send(REQUEST)
-        self._server.recv_into(self._taken)
-        self._server.send(self._answer)
-        self._channel.receive()
+        self.parts: tuple[Part, ...] = (self._ask, self._receive)
 
     def close(self) -> None:
         """Close both ends. Idempotent."""
         self._channel.close()
         self._server.close()
+
+    def _ask(self) -> None:
+        self._channel.send(REQUEST)
+        self._server.recv_into(self._taken)
+
+    def _receive(self) -> None:
+        self._server.send(self._answer)
+        self._channel.receive()

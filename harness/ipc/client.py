@@ -6,10 +6,8 @@ import contextlib
 import os
 import select
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from array import array
 from collections.abc import Sequence
@@ -31,10 +29,10 @@ from harness.contract import (
     Unsupported,
 )
 from harness.ipc import messages as m
+from harness.ipc.address import connect, private_folder
 from harness.ipc.channel import Channel, Spin, spin_here
 from harness.ipc.ending import end, ended_with
 from harness.ipc.fields import WireError
-from harness.leftovers import MARK, socket_prefix
 from harness.loader import load_case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,8 +40,6 @@ LISTEN_S = 120
 """Longest wait for the server to listen: the start of an interpreter, nothing of the case."""
 CLOSE_S = 10
 """Longest wait for the server to end by itself before it is killed."""
-PATH_LIMIT = 107
-"""Bytes in the path of a Unix socket (sun_path is 108 with its end)."""
 
 Answer = TypeVar("Answer", bound=m.Message)
 
@@ -69,6 +65,7 @@ class RemoteCase(Case):
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._stats = Stats()
+        self._owed = False
 
     @property
     def pid(self) -> int | None:
@@ -96,15 +93,15 @@ class RemoteCase(Case):
 
     def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
         """One round trip; see Case.prefill."""
-        answer = self._ask(m.Prefill(prompt, new_tokens), m.Token)
-        self._stats = answer.stats
-        return answer.token_id
+        token = self._ask(m.Prefill(prompt, new_tokens), m.Token).token_id
+        self._owed = True
+        return token
 
     def decode(self) -> int:
         """One round trip; see Case.decode."""
-        answer = self._ask(m.Decode(), m.Token)
-        self._stats = answer.stats
-        return answer.token_id
+        token = self._ask(m.Decode(), m.Token).token_id
+        self._owed = True
+        return token
 
     def rehearse(self) -> None:
         """Keep this side's path of a request warm; the server polls and does so by itself."""
@@ -112,7 +109,10 @@ class RemoteCase(Case):
             self._channel.rehearse()
 
     def stats(self) -> Stats:
-        """The counters that came with the last token: no round trip."""
+        """The counters that follow each token unasked: no round trip. Raises RuntimeError as a request does."""
+        if self._owed:
+            self._owed = False
+            self._stats = self._receive("the counters behind a token", m.Counted).stats
         return self._stats
 
     def footprint(self) -> Footprint:
@@ -154,6 +154,7 @@ class RemoteCase(Case):
         """
         channel, process = self._channel, self._process
         self._channel = self._process = None
+        self._owed = False
         known = process is not None and process.poll() is not None
         deadline = time.monotonic() + CLOSE_S
         try:
@@ -215,6 +216,8 @@ class RemoteCase(Case):
         if self._channel is None:
             raise RuntimeError("the case is not prepared")
         stage = type(request).__name__
+        if self._owed:
+            self.stats()
         try:
             self._channel.send(request)
         except OSError as error:
@@ -276,23 +279,3 @@ _EXCEPTIONS: dict[str, type[Exception]] = {
     "failed": RuntimeError,
     "busy": RuntimeError,
 }
-
-
-def connect(path: Path) -> socket.socket:
-    """A connection to the server that listens at `path`. Raises OSError when none does."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(str(path))
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
-def private_folder() -> Path:
-    """A new folder for a socket, mode 0700. Raises ValueError when the folder for temporary files lies too deep."""
-    folder = Path(tempfile.mkdtemp(prefix=socket_prefix(os.environ.get(MARK))))
-    if len(os.fsencode(folder / "s")) > PATH_LIMIT:
-        folder.rmdir()
-        raise ValueError(f"TMPDIR is too long for a Unix socket ({PATH_LIMIT} bytes): set it to a shorter path")
-    return folder

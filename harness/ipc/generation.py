@@ -41,7 +41,7 @@ class Generation:
             self._prefill_ns = ended - started
             self._tally.first(ended - self._came_ns)
         self._tokens.append(token)
-        return [encode(m.Token(token, self._answers.stats()))] if self.request.stream else []
+        return [encode(m.Token(token))] if self.request.stream else []
 
     def over(self) -> m.Reason | None:
         """Why there are no more tokens to come, None when there are."""

@@ -88,9 +88,16 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """Server: a token id, and the counters with it, so that reading them costs no round trip."""
+    """Server: a token id. After the one of a Prefill or a Decode follows a Counted."""
 
     token_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Server: the counters after a Prefill or a Decode, unasked: reading them costs no round trip, and the token, which
+    is timed, does not wait for them."""
+
     stats: Stats
 
 
@@ -243,6 +250,7 @@ Message: TypeAlias = (
     | Prefill
     | Decode
     | Token
+    | Counted
     | Score
     | Logits
     | GetFootprint

@@ -1,66 +1,91 @@
 """Keeps the path of a request warm while its process polls.
 
 A process that polls a socket for milliseconds runs a few lines again and again; meanwhile the caches of its processor
-lose the rest, and the next message pays for that. So it plays the rest to nobody from time to time. What it gave is in
-cases/runtime/kernels/NOTES.md.
+lose the rest, and the next message pays for that. So it plays the rest to nobody from time to time, a short part at a
+time: whatever comes meanwhile waits for the end of that part. What it gave is in cases/runtime/kernels/NOTES.md.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from harness.contract import REHEARSE_NS, Stats
+from harness.contract import REHEARSE_NS
 from harness.ipc import messages as m
 from harness.ipc.connection import OWNED, Connection
-from harness.ipc.wire import HEADER, encode
+from harness.ipc.wire import encode
 
 REQUEST = m.Prefill(list(range(100)), 1)
-ANSWER = m.Token(1, Stats())
+ANSWER = m.Token(1)
+FRAME = 256
+"""More bytes than a frame of any answer has here."""
+
+
+Part = Callable[[], None]
+Answer = Callable[[Connection, m.Prefill], list[bytes]]
 
 
 class Rehearsal:
-    """Says when it is time to `play`; None: never."""
+    """Plays `parts` one after the other, all of them once in REHEARSE_NS; without parts it does nothing."""
 
-    def __init__(self, play: Callable[[], None] | None) -> None:
-        self._play = play
-        self._next_ns = 0
+    def __init__(self, parts: Sequence[Part] = ()) -> None:
+        self._parts = parts
+        self._place = self._next_ns = 0
+        self._step_ns = REHEARSE_NS // max(1, len(parts))
 
     def rest(self, now_ns: int) -> None:
         """Polling begins: what it waits for may come at once."""
-        self._next_ns = now_ns + REHEARSE_NS
+        self._next_ns = now_ns + self._step_ns
 
     def due(self, now_ns: int) -> None:
-        """Rehearse, if the last time was long enough ago."""
-        if self._play is not None and now_ns >= self._next_ns:
-            self._play()
-            self._next_ns = now_ns + REHEARSE_NS
+        """Play the next part, if the last one was long enough ago."""
+        if now_ns >= self._next_ns and self._parts:
+            self.play()
+            self._next_ns = now_ns + self._step_ns
+
+    def play(self) -> None:
+        """The next part now."""
+        self._parts[self._place]()
+        self._place = (self._place + 1) % len(self._parts)
+
+    def whole(self) -> None:
+        """As many parts as there are, for who has the time."""
+        for _ in self._parts:
+            self.play()
 
 
 class Serving:
-    """The server's part, on a connection of its own: a request read, `work` done, an answer sent.
+    """The server's side, on a connection of its own: a request read, `answer` asked for its frames, `work` done, the
+    frames sent.
 
     Raises OSError where the system has no socket left: whoever wants rehearsals can't have them there.
     """
 
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
+    def __init__(self, answer: Answer, work: Part) -> None:
+        self.parts: tuple[Part, ...] = (self._read, self._answer, work, self._send)
+        self._to = answer
+        self._request: m.Prefill = REQUEST
+        self._frames: list[bytes] = []
         self._frame = encode(REQUEST)
-        self._taken = bytearray(HEADER.size + len(encode(ANSWER)))
+        self._taken = bytearray(FRAME)
         self._client, server = socket.socketpair()
         self._connection = Connection(server, OWNED, time.perf_counter_ns)
-
-    def __call__(self) -> None:
-        """Play it once."""
-        self._client.send(self._frame)
-        self._connection.read()
-        self._connection.take()
-        self._work()
-        self._connection.send_frame(encode(ANSWER))
-        self._client.recv_into(self._taken)
 
     def close(self) -> None:
         """Close both ends. Idempotent."""
         self._client.close()
         self._connection.close()
+
+    def _read(self) -> None:
+        self._client.send(self._frame)
+        self._connection.read()
+        self._request = self._connection.take().request  # type: ignore[assignment]
+
+    def _answer(self) -> None:
+        self._frames = self._to(self._connection, self._request)
+
+    def _send(self) -> None:
+        for frame in self._frames:
+            self._connection.send_frame(frame)
+            self._client.recv_into(self._taken)

@@ -57,8 +57,8 @@ class Service:
         kinds |= {*self._answers.handlers, m.Generate, m.Cancel, m.GetStatus, m.Close, m.Shutdown}
         self._running: Generation | None = None
         self._stopping = self._drowsy = False
-        self._serving = Serving(self._answers.rehearse) if rehearse and spin_us else None
-        self._rehearsal = Rehearsal(self._serving)
+        self._serving = Serving(self._answers.understudy(), self._answers.rehearse) if rehearse and spin_us else None
+        self._rehearsal = Rehearsal(self._serving.parts if self._serving else ())
         self._spins = self._collected = 0
 
     def listen(self, listener: socket.socket) -> None:
@@ -119,6 +119,8 @@ class Service:
         kind = type(request)
         if kind in self._answers.handlers:
             for frame in self._answers.to(connection, request):
+                self.clients.send(connection, frame)
+            for frame in self._answers.afterwards(connection):
                 self.clients.send(connection, frame)
         elif kind is m.Generate:
             self._start(connection, waiting)

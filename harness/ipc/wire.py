@@ -31,7 +31,7 @@ _MESSAGES: tuple[tuple[Callable[..., m.Message], tuple[f.Field, ...]], ...] = (
     (m.Ready, (f.setup("setup"), f.counters("stats", Stats))),
     (m.Prefill, (f.ids("prompt", 1), f.integer("new_tokens", 1))),
     (m.Decode, ()),
-    (m.Token, (f.integer("token_id", 0), f.counters("stats", Stats))),
+    (m.Token, (f.integer("token_id", 0),)),
     (m.Score, (f.ids("prompt", 1), f.ids("forced", 0))),
     (m.Logits, (f.row("row"),)),
     (m.GetFootprint, ()),
@@ -65,6 +65,7 @@ _MESSAGES: tuple[tuple[Callable[..., m.Message], tuple[f.Field, ...]], ...] = (
     (m.Shutdown, ()),
     (m.GetIdentity, (f.ids("prompt", 1),)),
     (m.IdentityIs, (identity("identity"), f.counters("stats", Stats))),
+    (m.Counted, (f.counters("stats", Stats),)),
 )
 _TAGS = {made: (tag, parts) for tag, (made, parts) in enumerate(_MESSAGES)}
 # Messages without fields are the same bytes each time; Decode, one of them, is asked for every token.

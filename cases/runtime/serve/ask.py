@@ -16,8 +16,8 @@ from cases.runtime.serve.text import Text
 from cases.runtime.serve.where import default_socket
 from harness.contract import Sampling
 from harness.ipc import messages as m
+from harness.ipc.address import connect
 from harness.ipc.channel import Channel, spin_here
-from harness.ipc.client import connect
 from harness.ipc.fields import WireError
 
 INTERRUPTED = 130

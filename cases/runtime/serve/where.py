@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from harness.ipc.client import PATH_LIMIT
+from harness.ipc.address import PATH_LIMIT
 from harness.ipc.server import check_private
 
 
