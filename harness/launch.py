@@ -21,7 +21,7 @@ from typing import Any
 
 from harness import leftovers
 from harness.compose import ROOT
-from harness.events import EventReader, OnEvent, printable
+from harness.events import Event, EventReader, OnEvent, printable
 from harness.interrupt import GRACE_S, Interrupts
 from harness.schema import State
 
@@ -212,7 +212,10 @@ def _judge(events: EventReader, exit_code: int, ended: str, wall_s: float, log: 
     payload = {key: value for key, value in verdict.items() if key not in ("event", "state", "reason", "stage")}
     stage = str(verdict.get("stage") or ("" if verdict.get("state") == "ok" else events.stage))
     state: State = "failed"
-    if ended:
+    if events.outcome is not None and (ended or events.breach or not verdict):
+        reason = f"{_first(events.outcome)}; close: {_how(events, exit_code, ended)}"
+        stage = str(events.outcome["stage"])
+    elif ended:
         state = "timeout" if ended.startswith("after its limit") else "failed"
         reason = f"ended {ended} in stage {events.stage or 'start'}"
     elif events.breach:
@@ -225,6 +228,19 @@ def _judge(events: EventReader, exit_code: int, ended: str, wall_s: float, log: 
         state, reason = verdict["state"], str(verdict.get("reason", ""))[:LONGEST_REASON]
     stage = stage or ("" if state == "ok" else events.stage)
     return Outcome(state, reason, stage, exit_code, round(wall_s, 3), payload)
+
+
+def _first(outcome: Event) -> str:
+    """The error that a worker told before it closed its case, whose closing then ended it."""
+    said = "" if outcome["state"] == "failed" else f"said {outcome['state']}: "
+    return said + str(outcome["reason"])[: LONGEST_REASON // 2]
+
+
+def _how(events: EventReader, exit_code: int, ended: str) -> str:
+    """How the closing of a case ended its worker."""
+    if ended:
+        return f"ended {ended}"
+    return f"broke the event protocol: {events.breach}" if events.breach else describe_exit(exit_code)
 
 
 def describe_exit(exit_code: int) -> str:

@@ -75,7 +75,7 @@ class Lines:
 
     def event(self, event: Event) -> None:
         """Print it if the stage is new or ten seconds are over."""
-        if event["event"] == "verdict":
+        if event["event"] in ("outcome", "verdict"):
             return
         fresh = event["event"] == "stage" or event.get("stage") != self._stage
         if fresh or self._clock() >= self._next:
@@ -126,7 +126,7 @@ class Bars:
 
     def event(self, event: Event) -> None:
         """Move the lower bar; a new stage restarts its estimate of the time left."""
-        if event["event"] == "verdict":
+        if event["event"] in ("outcome", "verdict"):
             return
         name = str(event.get("stage", ""))
         if self._stage is None or name != self._name:

@@ -137,9 +137,14 @@ def print_trace() -> None:
 
 
 def closed(case: Case | None, verdict: dict[str, Any], sink: BlockSink) -> dict[str, Any]:
-    """Close the case. That it fails to is said beside what is known, and fails a block that was well so far."""
+    """Close the case. That it fails to is said beside what is known, and fails a block that was well so far.
+
+    What is known of one that is not well is told before: to close an engine that broke may end this process.
+    """
     if case is None:
         return {}
+    if verdict["state"] != "ok":
+        sink.outcome(verdict["state"], verdict["reason"], verdict["stage"])
     sink.stage("close")
     try:
         case.close()

@@ -21,6 +21,8 @@ DEFAULTS: dict[str, Any] = {
     "fail_at": "prepare",
     # The failing call of that kind, counted from 0.
     "fail_after": 0,
+    # How close fails, whatever failed before it.
+    "fail_close": None,
     # Seconds that prefill and decode take.
     "prefill_s": 0.0,
     "decode_s": 0.0,
@@ -95,6 +97,7 @@ class FakeCase(Case):
 
     def close(self) -> None:
         self._maybe_fail("close")
+        fail(self.options["fail_close"], "close")
 
     def _next(self, delay: str) -> int:
         if self.options[delay]:

@@ -33,6 +33,16 @@ def misbehave(kind: str, descriptor: int, folder: Path) -> int:
     send(descriptor, "stage", stage="ttft")
     if kind == "forged":
         forge()
+    elif kind == "forged_outcome":
+        print(json.dumps({"event": "outcome", "state": "unavailable", "reason": "forged", "stage": "ttft"}), flush=True)
+        return 3
+    elif kind == "bad_outcome":
+        send(descriptor, "outcome", state="ok", reason="", stage="ttft")
+        time.sleep(60)
+    elif kind == "two_outcomes":
+        for said in ("the first", "the second"):
+            send(descriptor, "outcome", state="failed", reason=said, stage="ttft")
+        time.sleep(60)
     elif kind == "exit":
         print("about to leave", flush=True)
         return 3

@@ -193,6 +193,29 @@ def test_a_worker_that_does_not_stop_when_asked_to_is_killed(tmp_path, monkeypat
     injected.happened("it is killed when its time of grace is over")
 
 
+def test_a_worker_that_is_killed_while_it_closes_a_broken_case_keeps_its_error(tmp_path, monkeypatch, fault):
+    injected = fault("Parent", "asked to end while a worker hangs in the close behind an error")
+    monkeypatch.setattr(launch, "GRACE_S", 0.2)
+    interrupts = Interrupts()
+    deaf = (
+        "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); end = int(sys.argv[2]);"
+        f"""os.write(end, {TOLD!r}); os.write(end, b'{{"event":"stage","stage":"close"}}\\n'); time.sleep(3600)"""
+    )
+
+    def hang_up(event: events.Event) -> None:
+        if event.get("stage") == "close":
+            interrupts.hang_up()
+
+    with interrupts.patient():
+        outcome = launch.run_child(
+            [sys.executable, "-c", deaf], launch.child_environment("cpu", 0), tmp_path / "log.txt", 60, hang_up,
+            interrupts,
+        )  # fmt: skip
+    assert (outcome.state, outcome.stage, outcome.exit_code) == ("failed", "ttft", -signal.SIGKILL)
+    assert outcome.reason == "x; close: ended when it had not stopped 0.2 s after it was asked to"
+    injected.happened("it is killed when its time of grace is over; the reason is the error")
+
+
 def seed_with_last(case: str) -> int:
     """A seed with which this case is the last of two."""
     for seed in range(20):
@@ -230,8 +253,19 @@ def test_an_interpreter_that_vanished_is_a_failure(tmp_path):
     assert "did not start" in outcome.reason
 
 
+TOLD = b'{"event":"outcome","state":"failed","reason":"x","stage":"ttft"}\n'
+
+
 @pytest.mark.parametrize("data", [b"[]\n", b'{"event":"x"}\n', b"\xff\n", b"x" * (events.LONGEST_EVENT + 1),
-                                  b'{"event":"verdict","state":"ok"}\n{"event":"verdict","state":"ok"}\n'])  # fmt: skip
+                                  b'{"event":"verdict","state":"ok"}\n{"event":"verdict","state":"ok"}\n',
+                                  b'{"event":"outcome","state":"timeout","reason":"","stage":"ttft"}\n',
+                                  b'{"event":"outcome","state":["failed"],"reason":"","stage":"ttft"}\n',
+                                  b'{"event":"outcome","state":"failed","stage":"ttft"}\n',
+                                  b'{"event":"outcome","state":"failed","reason":"x"}\n',
+                                  b'{"event":"outcome","state":"failed","reason":1,"stage":"ttft"}\n',
+                                  TOLD + TOLD, TOLD + b'{"event":"stage","stage":"decode"}\n',
+                                  TOLD + b'{"event":"progress","done":1,"total":2}\n',
+                                  TOLD + b'{"event":"verdict","state":"ok"}\n'])  # fmt: skip
 def test_malformed_events_are_a_breach(data):
     reader = events.EventReader(lambda event: None)
     reader.feed(data)

@@ -116,6 +116,9 @@ def test_every_end_has_its_verdict(make_job, options, code, state, stage, reason
     assert (found_code, verdict["state"], verdict["stage"]) == (code, state, stage)
     assert verdict["reason"].startswith(reason)
     assert len(verdicts(events)) == 1
+    (told,) = (event for event in events if event["event"] == "outcome")
+    assert {key: verdict[key] for key in ("state", "stage", "reason")}.items() <= told.items()
+    assert events.index(told) < events.index({"event": "stage", "stage": "close"})
     assert ("Traceback" in output) == (state == "failed")
 
 

@@ -56,11 +56,12 @@ class Tried(NamedTuple):
     transport: str
     state: str
     reason: str
+    closing: str = ""
 
     @property
     def name(self) -> str:
-        """Of its case."""
-        return f"{self.how}_{self.place.stage}_{self.transport}"
+        """Of its case; `closing` is how closing it fails as well."""
+        return "_".join(filter(None, (self.how, self.place.stage, self.transport, self.closing)))
 
 
 def server_ends(how: str) -> str:
@@ -89,6 +90,28 @@ KILLED = [
         for place in (LOAD, REQUEST)
     ),
 ]
+# What tells the row is the first error, not how the closing of what it left ended the process.
+CLOSING = [
+    *(
+        Tried(
+            "an exception, and SIGABRT in the close behind it,", "error", place, "inproc", "failed",
+            rf"^ArithmeticError: the fake case failed in {place.fail_at}; close: killed by signal 6 SIGABRT$", "abort",
+        )
+        for place in (LOAD, REQUEST)
+    ),
+    *(
+        Tried(
+            "an exception in the server, and SIGABRT in the close behind it,", "error", place, "unix", "failed",
+            rf"ArithmeticError: the fake case failed in {place.fail_at}; close: .*ended in Close with signal SIGABRT$",
+            "abort",
+        )
+        for place in (LOAD, REQUEST)
+    ),
+    Tried(
+        "an engine that is missing, and SIGABRT in the close behind it,", "unavailable", LOAD, "inproc", "failed",
+        "^said unavailable: the fake engine is missing in prepare: pip install it; close: killed by signal 6", "abort",
+    ),
+]  # fmt: skip
 ESCAPED = [
     Tried("death with a process left in a session of its own", "escape", REQUEST, "inproc", "failed", "exit code 3"),
     Tried(
@@ -103,8 +126,17 @@ SPOKEN = [
     Tried("bytes without end", "endless_event", PIPE, "inproc", "failed", "an event is longer than 1048576 bytes$"),
     Tried("a text for a number", "bad_progress", PIPE, "inproc", "failed", "median_ms is no number$"),
     Tried("lists 200,000 deep", "deep", PIPE, "inproc", "failed", "an event is not JSON$"),
+    Tried("an outcome that says ok", "bad_outcome", PIPE, "inproc", "failed", "unknown state 'ok' in the outcome$"),
+    Tried(
+        "a second outcome", "two_outcomes", PIPE, "inproc", "failed",
+        "^the first; close: broke the event protocol: an event other than the closing follows the outcome$",
+    ),
+    Tried(
+        "a forged outcome printed", "forged_outcome", PIPE, "inproc", "failed",
+        "^no verdict, exit code 3; last line of the log: {",
+    ),
     Tried("a reason of no printable text", "unprintable", PIPE, "inproc", "failed", r"^a b \[2Jc d$"),
-]
+]  # fmt: skip
 HUNG = [
     Tried("true events without end", "flood_events", PIPE, "inproc", "timeout", f"its limit of {LIMIT_S} s"),
     *(
@@ -115,8 +147,12 @@ HUNG = [
         Tried("a hang of the server", "hang", place, "unix", "timeout", f"^ended after its limit of {LIMIT_S} s")
         for place in (LOAD, DECODE, CLOSE)
     ),
-]
-ENDED = [*RAISED, *KILLED, *ESCAPED, *SPOKEN]
+    Tried(
+        "an exception, and a hang in the close behind it,", "error", REQUEST, "inproc", "failed",
+        rf"^ArithmeticError: the fake case failed in prefill; close: ended after its limit of {LIMIT_S} s$", "hang",
+    ),
+]  # fmt: skip
+ENDED = [*RAISED, *KILLED, *CLOSING, *ESCAPED, *SPOKEN]
 
 
 def overrides(faults: list[Tried]) -> list[str]:
@@ -130,7 +166,7 @@ def overrides(faults: list[Tried]) -> list[str]:
             made += [f"{case}.behaviour={tried.how}"]
         else:
             made += [f"{case}.fail={tried.how}", f"{case}.fail_at={place.fail_at}"]
-            made += [f"{case}.fail_after={place.fail_after}"]
+            made += [f"{case}.fail_after={place.fail_after}", f"{case}.fail_close={tried.closing or 'null'}"]
     return made
 
 
