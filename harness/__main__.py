@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 from harness import resume
+from harness.commandline import in_order, parse
 from harness.compose import CONF, Source, compose_raw, expand_sweeps, to_config
 from harness.helptext import help_text
 from harness.task import CODES, refuse, run_composed, task
@@ -31,11 +31,11 @@ def check_command_line(arguments: Sequence[str]) -> str | None:
     from harness import validate  # after --help, which needs none of it
     from harness.cluster import check as launchers
 
-    flags = get_args_parser().parse_args(list(arguments))
+    flags = parse(arguments)
     if flags.hydra_help or flags.shell_completion or flags.info is not None:
         return None
     source = Source.from_arguments(flags)
-    launchers.check_installed(flags.overrides)
+    launchers.check_name(flags.overrides)
     if flags.help:
         return help_text(compose_raw(flags.overrides, source), source)
     several = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
@@ -50,8 +50,8 @@ def check_command_line(arguments: Sequence[str]) -> str | None:
 
 def go_on(arguments: Sequence[str]) -> int | None:
     """Go on with the run that `resume=` names, by its stored configuration; None where the key is not given."""
-    flags = get_args_parser().parse_args(list(arguments))
     try:
+        flags = parse(arguments)
         folder = resume.asked(flags)
         if folder is None:
             return None
@@ -84,6 +84,7 @@ def obey() -> int:
         text = check_command_line(sys.argv[1:])
     except ValueError as error:
         return refuse(error)
+    sys.argv[1:] = in_order(sys.argv[1:])
     if text is not None:
         with suppress(BrokenPipeError):  # whoever reads the help may have seen enough
             print(text, flush=True)

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from harness.config import CaseConfig, RunConfig
+from harness.sentences import children, detail, first_line, known_parent, wrong_type
 
 
 def pick(key: Any, choices: Mapping[str, Any], otherwise: Any = None) -> Any:
@@ -67,6 +68,7 @@ OmegaConf.register_new_resolver("repository", repository, replace=True)
 OmegaConf.register_new_resolver("engine_python", engine_python, replace=True)
 OmegaConf.register_new_resolver("span", span, replace=True)
 LONGEST_NAME = 100
+LAUNCHER = "hydra.launcher."
 ENGINE, STAND_IN = "tensorrt_llm", "stand_in"
 BRANCHES = {"protocol": "warmup=apart", "protocol.sampling": "strategy=greedy", "sweep": "blocks=1"}
 """Mappings that cases refer to, each with an example of a key."""
@@ -103,7 +105,7 @@ def compose_raw(overrides: Sequence[str], source: Source | None = None) -> DictC
     try:
         return _compose(overrides, source)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(_explain(error, source)) from error
+        raise ValueError(_explain(error, source, overrides)) from error
 
 
 def _compose(overrides: Sequence[str], source: Source) -> DictConfig:
@@ -118,7 +120,7 @@ def expand_sweeps(overrides: Sequence[str]) -> list[list[str]]:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     except HydraException as error:
-        raise ValueError(_explain(error, Source())) from error
+        raise ValueError(_explain(error, Source(), overrides)) from error
     return [list(job) for batch in batches for job in batch]
 
 
@@ -158,7 +160,7 @@ def resolved(composed: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ValueError(f"{error.full_key} has no value: give it as {error.full_key}=...") from error
     except OmegaConfBaseException as error:
-        raise ValueError(_first_line(error)) from error
+        raise ValueError(first_line(error)) from error
     assert isinstance(plain, dict)  # noqa: S101  for the type checker
     return rename_impersonators({str(key): value for key, value in plain.items()})
 
@@ -216,7 +218,7 @@ def _typed(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
     except ValidationError as error:
         key = error.full_key or ""
         where = f"item {key} of a list" if key.isdigit() else f"{prefix}{key}"
-        raise ValueError(f"{where}: {_wrong_type(error)}") from error
+        raise ValueError(f"{where}: {wrong_type(error)}") from error
     except ConfigKeyError as error:
         allowed = [field.name for field in fields(error.object_type or kind)]
         raise ValueError(
@@ -224,32 +226,20 @@ def _typed(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
             f"(keys beside it: {', '.join(allowed)})"
         ) from error
     except MissingMandatoryValue as error:
-        key = re.sub(r".*value: ", "", _first_line(error))
+        key = re.sub(r".*value: ", "", first_line(error))
         sentence = f"{prefix}{error.full_key or key} is missing: it can't be removed from the configuration"
         raise ValueError(sentence) from error
     except OmegaConfBaseException as error:
-        raise ValueError(f"{prefix}{error.full_key or ''}: {_first_line(error)}") from error
+        raise ValueError(f"{prefix}{error.full_key or ''}: {first_line(error)}") from error
 
 
-def _wrong_type(error: ValidationError) -> str:
-    line = _first_line(error)
-    if "is not a ListConfig" in line:
-        return "a list is needed, written [a,b]"
-    return line[:1].lower() + line[1:]
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
-
-
-def _explain(error: Exception, source: Source) -> str:
+def _explain(error: Exception, source: Source, overrides: Sequence[str]) -> str:
     """One sentence for what Hydra or OmegaConf raised."""
     text = str(error)
     if isinstance(error, OverrideParseException):
-        return f"cannot read the override '{error.override}' ({_detail(text)}): write key=value, a list as key=[a,b]"
+        return f"cannot read the override '{error.override}' ({detail(text)}): write key=value, a list as key=[a,b]"
     if found := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(found[1], source)
+        return _unknown_key(found[1], source, overrides)
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'\s+Available options in '[^']+':\s+(.*?)\n\S", text, re.S):
         allowed = found[3].split()
         return f"{found[1]}={found[2]}: no such choice; allowed: {', '.join(allowed)}{nearest(found[2], allowed)}"
@@ -257,24 +247,36 @@ def _explain(error: Exception, source: Source) -> str:
         value = text.splitlines()[0].split("'")[1]
         key, _, values = value.partition("=")
         return f"'{value}' names several values: write {key}=[{values}] for a list, or add --multirun to run each"
+    if text.startswith("Error merging override") and error.__cause__ is not None:
+        return f"{text.split()[3]}: {first_line(error.__cause__)}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None and not text:
-        return _first_line(Exception(str(error.__cause__)))
-    return _first_line(error)
+        return first_line(Exception(str(error.__cause__)))
+    return first_line(error)
 
 
-def _detail(text: str) -> str:
-    lines = [line for line in text.splitlines() if not line.startswith(("See https", "Error parsing"))]
-    return lines[0] if lines else "syntax"
-
-
-def _unknown_key(key: str, source: Source) -> str:
+def _unknown_key(key: str, source: Source, overrides: Sequence[str]) -> str:
+    if key.startswith(LAUNCHER):
+        return _unknown_of_launcher(key, source, overrides)
     base = resolved_keys(source)
     groups = sorted(path.name for path in source.folder.iterdir() if path.is_dir())
     allowed = [*base, *groups]
-    parent = _known_parent(key, base)
-    names = _children(parent, base) if parent else sorted({name.split(".")[0] for name in allowed})
+    parent = known_parent(key, base)
+    names = children(parent, base) if parent else sorted({name.split(".")[0] for name in allowed})
     where = f"keys of {parent}" if parent else "top-level keys and groups"
     return f"unknown key '{key}'{nearest(key, allowed)} ({where}: {', '.join(names)})"
+
+
+def _unknown_of_launcher(key: str, source: Source, overrides: Sequence[str]) -> str:
+    """The keys of the launcher that was chosen; sbatch's flags are added to it under one of them."""
+    chosen = _compose([one for one in overrides if one.startswith("hydra/launcher=")][-1:], source).hydra
+    name = str(chosen.runtime.choices["hydra/launcher"])
+    names = [str(one) for one in chosen.launcher if one != "_target_"]
+    if not names:
+        return f"unknown key '{key}': hydra/launcher={name} has no settings (choose slurm or local_gpus for such)"
+    if key.startswith(f"{LAUNCHER}additional_parameters."):
+        return f"unknown key '{key}': write +{key}=... to add a flag of sbatch"
+    close = nearest(key, [LAUNCHER + one for one in names])
+    return f"unknown key '{key}'{close} (keys of hydra/launcher={name}: {', '.join(names)})"
 
 
 def resolved_keys(source: Source) -> list[str]:
@@ -283,15 +285,3 @@ def resolved_keys(source: Source) -> list[str]:
     plain = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(plain, dict)  # noqa: S101  for the type checker
     return [key for key, _ in flatten({str(k): v for k, v in plain.items() if k != "hydra"})]
-
-
-def _known_parent(key: str, base: Sequence[str]) -> str:
-    parts = key.split(".")[:-1]
-    while parts and not any(name.startswith(".".join(parts) + ".") for name in base):
-        parts.pop()
-    return ".".join(parts)
-
-
-def _children(parent: str, base: Sequence[str]) -> list[str]:
-    start = parent + "."
-    return list(dict.fromkeys(name[len(start) :].split(".")[0] for name in base if name.startswith(start)))

@@ -42,6 +42,11 @@ def stored_settings(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """
     path = folder / "settings.json"
     if not path.is_file():
+        if (folder / "manifest.json").is_file():
+            raise ValueError(
+                f"resume={folder}: this run has no settings.json, as published runs have none, and can't go on: "
+                "begin a new one"
+            )
         raise ValueError(f"resume={folder} holds no run that can go on (no settings.json): name a run's folder")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))["config"]

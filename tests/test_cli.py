@@ -25,6 +25,9 @@ def harness(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     (["run=[basline]"], "error: run names the unknown case 'basline'"),
     (["sweep.prompt_length=[1]"], "error: unknown key 'sweep.prompt_length'"),
     (["--multirun", "model=tinny,tiny"], "error: model=tinny: no such choice"),
+    (["model=tiny", "-m", "seed=1", "--nosuch"], "error: --nosuch is no flag"),
+    (["seed=1", "-m", "model=tinny"], "error: model=tinny: no such choice"),
+    (["resume=results/published/h200-2026-11-21-default"], "this run has no settings.json, as published runs"),
     (["--cfg", "job", "modle=tiny"], "error: unknown key 'modle'"),
     (["--config-dir", "/nowhere"], "error: the configuration folder /nowhere does not exist"),
     ([*FAKE, "cases.fake.python=/nowhere/python"], "error: cases.fake.python=/nowhere/python does not run"),
@@ -65,7 +68,7 @@ def test_help_shows_the_values_of_this_command_line(flag):
 
 def test_multirun_runs_each_combination(tmp_path):
     folder = f"hydra.sweep.dir={tmp_path}"
-    done = harness("--multirun", *FAKE, "dry_run=true", "model=tiny,llama2_7b", "model.dtype=float32", folder)
+    done = harness(*FAKE, "--multirun", "dry_run=true", "model=tiny,llama2_7b", "model.dtype=float32", folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.index("Plan: tiny") < done.stdout.index("Plan: Llama-2-7B")
 

@@ -33,7 +33,7 @@ def changed(sweep: list[DictConfig], values: dict[str, Any]) -> list[DictConfig]
     for one in found:
         OmegaConf.set_struct(one, False)
         for key, value in values.items():
-            OmegaConf.update(one, key, value)
+            OmegaConf.update(one, key, value, force_add=True)
     return found
 
 
@@ -45,6 +45,9 @@ WELL = {
         {LAUNCHER + "partition": "gpu", LAUNCHER + "account": "lab"},
         {LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "gpu:1"},
         {LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "gpu:h200:1"},
+        {FLAGS + "mail_type": "END", FLAGS + "nodelist": "a[1-2]", FLAGS + "reservation": "r", FLAGS + "mem": 0},
+        {LAUNCHER + "setup": ["module load cuda/12", "export TMPDIR=/scratch/$SLURM_JOB_ID"]},
+        {LAUNCHER + "srun_args": ["--cpu-bind=cores", "--mpi=none"], LAUNCHER + "mail_user": "a@b.example"},
         {FLAGS + "exclusive": False, LAUNCHER + "cpus_per_task": 8, LAUNCHER + "mem_gb": 64},
     ],
     "local_gpus": [{}, {LAUNCHER + "gpus": [0, 3]}, {LAUNCHER + "gpus": [0, 1], "device": "cpu"}],
@@ -60,11 +63,71 @@ REFUSED = {
         ({LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "gpu:2"}, "gres=gpu:2 is not one whole GPU"),
         ({LAUNCHER + "tasks_per_node": 2}, "hydra.launcher.tasks_per_node=2: a run is one process on one GPU; give 1"),
         ({LAUNCHER + "nodes": 2}, "hydra.launcher.nodes=2: a run is one process on one GPU; give 1"),
-        ({FLAGS + "oversubscribe": True}, "additional_parameters.oversubscribe would time runs against each other"),
-        ({FLAGS + "gpus-per-node": 0}, "additional_parameters.gpus-per-node would time runs against each other"),
+        (
+            {FLAGS + "oversubscribe": True},
+            "additional_parameters.oversubscribe may not be set: what is not listed could",
+        ),
+        ({FLAGS + "gpus-per-node": 0}, "additional_parameters.gpus-per-node may not be set: what is not listed could"),
         ({FLAGS + "exclusive": "user"}, "additional_parameters.exclusive=user: give true or false"),
         ({FLAGS + "exclusive": False}, "exclusive=false shares the node: give each run cores and memory of its own"),
         ({FLAGS + "exclusive": False, LAUNCHER + "mem_gb": 9}, "exclusive=false shares the node"),
+        *(
+            ({FLAGS + key: 1}, f"additional_parameters.{key} may not be set")
+            for key in (
+                "gpus_per_socket",
+                "gpu-bind",
+                "mps",
+                "tres-per-job",
+                "tres_per_task",
+                "G",
+                "n",
+                "N",
+                "ntasks_per_core",
+                "array",
+                "signal",
+                "export",
+                "no_requeue",
+                "use_min_nodes",
+                "partiton",
+            )
+        ),
+        *(
+            ({LAUNCHER + key: 1}, f"hydra.launcher.{key} may not be set")
+            for key in (
+                "num_gpus",
+                "exclusive",
+                "use_srun",
+                "teardown",
+                "nosuch",
+            )
+        ),
+        ({FLAGS + "partiton": "a"}, "did you mean 'partition'? (allowed: account, begin, comment, constraint,"),
+        ({FLAGS + "requeue": False}, "requeue=False: a preempted job would not go on; give true"),
+        ({FLAGS + "requeue": None}, "requeue=null: a preempted job would not go on; give true"),
+        ({FLAGS + "comment": "a\n#SBATCH -G0"}, "comment has a line break"),
+        ({LAUNCHER + "partition": "a\n#SBATCH -G0"}, "partition has a line break"),
+        *(
+            ({LAUNCHER + "setup": ["cd /", line]}, f"hydra.launcher.setup: '{line}' names GPUs")
+            for line in (
+                "export CUDA_VISIBLE_DEVICES=0",
+                "nvidia-smi --gpu-reset",
+                "#SBATCH -n2",
+                "export SLURM_NTASKS=2",
+                "export CUDA_MPS_PIPE_DIRECTORY=/tmp",
+            )
+        ),
+        *(
+            ({LAUNCHER + "srun_args": [flag]}, f"hydra.launcher.srun_args: '{flag}' may not be given")
+            for flag in (
+                "--gpus=0",
+                "-G0",
+                "--ntasks=2",
+                "-n",
+                "--overlap",
+                "cpu-bind=none",
+                "--container-mounts=/a,/dev/gpu0:/b",
+            )
+        ),
         ({"gpu": 1}, "gpu=1 with hydra/launcher=slurm, which chooses each run's GPU: leave gpu out"),
         ({"dry_run": True}, "dry_run=true needs no GPU: leave hydra/launcher=slurm out"),
     ],
@@ -113,10 +176,13 @@ def test_a_launcher_without_a_sweep_is_refused_and_not_ignored(sweep):
         check.check(combinations[:1], several=False)
 
 
-def test_launchers_that_know_no_gpus_are_refused():
-    for name in ("submitit_local", "submitit_slurm"):
-        with pytest.raises(ValueError, match=f"hydra/launcher={name} would time runs against each other on one GPU"):
-            check_command_line(["-m", f"hydra/launcher={name}"])
+@pytest.mark.parametrize("name", ["submitit_local", "submitit_slurm", "joblib", "slurm,ray"])
+def test_launchers_that_know_no_gpus_are_refused(name):
+    refused = (
+        f"hydra/launcher={name.split(',')[-1]}: only basic, slurm, local_gpus give each run a whole GPU, any other"
+    )
+    with pytest.raises(ValueError, match=refused):
+        check_command_line(["-m", f"hydra/launcher={name}"])
 
 
 def test_mistakes_of_a_later_combination_are_said_before_anything_is_submitted():
@@ -128,7 +194,7 @@ def test_a_launcher_that_is_not_installed_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(check, "PLUGIN", "hydra_plugins.absent")
     with pytest.raises(ValueError, match=r"needs hydra-submitit-launcher, .*: pip install -c constraints.txt -e '\.\["):
         check_command_line(["-m", SLURM])
-    assert check.check_installed(["seed=1,2", "hydra/launcher=basic"]) is None
+    assert check.check_name(["seed=1,2", "hydra/launcher=basic"]) is None
 
 
 def test_a_combination_named_twice_is_refused():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -13,6 +12,10 @@ from typing import Any
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
+from harness.cluster import NOT_ALONE
+from harness.cluster.slurm import check_slurm
+from harness.compose import nearest
+
 ALLOWED = ("basic", "slurm", "local_gpus")
 PLUGIN = "hydra_plugins.hydra_submitit_launcher"
 TARGETS = {
@@ -21,22 +24,30 @@ TARGETS = {
     "local_gpus": "hydra_plugins.llm_latency.LocalGpus",
 }
 """Ours have no such package: Hydra takes a launcher under a name of this form alone, and finds it by `_register`."""
-SHARING = ("oversubscribe", "overcommit", "share", "spread-job", "gpus", "gres", "gpus-per-node", "gpus-per-task",
-           "ntasks", "ntasks-per-node", "ntasks-per-gpu", "nodes")  # fmt: skip
-"""Flags of sbatch that would take a run its GPU or give it several; the launcher's own keys ask for the GPU."""
-ONE_GPU = re.compile(r"gpu(:[A-Za-z][^:,]*)?(:1)?")
-NOT_ALONE = "would time runs against each other on one GPU"
 
 
-def check_installed(overrides: Sequence[str]) -> None:
-    """Refuse a launcher whose packages are not here, before Hydra can't find it. Raises ValueError."""
+def check_name(overrides: Sequence[str]) -> None:
+    """Refuse a launcher that is none of ours or whose packages are not here, before Hydra says that it can't find it.
+
+    Raises ValueError.
+    """
     for override in overrides:
-        key, _, name = override.partition("=")
-        if key == "hydra/launcher" and name in ("slurm", "local_gpus") and not _is_here():
-            raise ValueError(
-                f"hydra/launcher={name} needs hydra-submitit-launcher, which is not installed: "
-                "pip install -c constraints.txt -e '.[launchers]'"
-            )
+        key, _, names = override.partition("=")
+        for name in names.split(",") if key == "hydra/launcher" else ():
+            if name not in ALLOWED:
+                raise ValueError(_refused(name))
+            if name != "basic" and not _is_here():
+                raise ValueError(
+                    f"hydra/launcher={name} needs hydra-submitit-launcher, which is not installed: "
+                    "pip install -c constraints.txt -e '.[launchers]'"
+                )
+
+
+def _refused(name: str) -> str:
+    return (
+        f"hydra/launcher={name}: only {', '.join(ALLOWED)} give each run a whole GPU, "
+        f"any other {NOT_ALONE}{nearest(name, ALLOWED)}"
+    )
 
 
 def _is_here() -> bool:
@@ -58,7 +69,7 @@ def check(composed: Sequence[DictConfig], several: bool) -> None:
         raise ValueError(f"hydra/launcher={','.join(names)}: a sweep has one launcher; choose one of them")
     name = names[0]
     if name not in ALLOWED:
-        raise ValueError(f"hydra/launcher={name} {NOT_ALONE}: choose {', '.join(ALLOWED)}")
+        raise ValueError(_refused(name))
     if not several:
         if name != "basic":
             raise ValueError(f"hydra/launcher={name} launches sweeps, and this is a single run: add --multirun (-m)")
@@ -94,47 +105,6 @@ def _check_launcher(name: str, launcher: Mapping[str, Any], composed: Sequence[D
         check_slurm(launcher)
     else:
         check_local(launcher, {str(one.device) for one in composed})
-
-
-def check_slurm(launcher: Mapping[str, Any]) -> None:
-    """One task, on one node, with one whole GPU, and nobody else in its way. Raises ValueError."""
-    for key in ("tasks_per_node", "nodes"):
-        if launcher.get(key) != 1:
-            raise ValueError(
-                f"hydra.launcher.{key}={_said(launcher.get(key))}: a run is one process on one GPU; give 1"
-            )
-    asked = {key: launcher.get(key) for key in ("gpus_per_node", "gpus_per_task") if launcher.get(key) is not None}
-    gres = launcher.get("gres")
-    if gres is not None and not ONE_GPU.fullmatch(str(gres)):
-        raise ValueError(
-            f"hydra.launcher.gres={gres} is not one whole GPU: give gres=gpu:1 or gpu:TYPE:1, no shard or mps"
-        )
-    for key, count in asked.items():
-        if count != 1:
-            raise ValueError(f"hydra.launcher.{key}={count}: each run takes one whole GPU, no less and no more; give 1")
-    if len(asked) + (gres is not None) != 1:
-        raise ValueError("hydra.launcher: ask for the GPU in one way, gpus_per_node=1, gpus_per_task=1 or gres=gpu:1")
-    _check_share(launcher)
-
-
-def _check_share(launcher: Mapping[str, Any]) -> None:
-    """The node is the run's own, or at least cores and memory are."""
-    extra = launcher.get("additional_parameters") or {}
-    for key in extra:
-        if str(key).replace("_", "-") in SHARING:
-            raise ValueError(
-                f"hydra.launcher.additional_parameters.{key} {NOT_ALONE} or give a run several: leave it out"
-            )
-    exclusive = extra.get("exclusive")
-    if exclusive not in (None, True, False):
-        raise ValueError(f"hydra.launcher.additional_parameters.exclusive={exclusive}: give true or false")
-    cores = any(launcher.get(key) is not None for key in ("cpus_per_task", "cpus_per_gpu"))
-    memory = any(launcher.get(key) is not None for key in ("mem_gb", "mem_per_gpu", "mem_per_cpu"))
-    if not exclusive and not (cores and memory):
-        raise ValueError(
-            "hydra.launcher.additional_parameters.exclusive=false shares the node: "
-            "give each run cores and memory of its own, hydra.launcher.cpus_per_task=N hydra.launcher.mem_gb=N"
-        )
 
 
 def check_local(launcher: Mapping[str, Any], devices: set[str]) -> None:
