@@ -55,7 +55,7 @@ def facts(gpu: Gpu | None, at: str) -> dict[str, Any]:
     return {
         "at": at,
         "launcher": place and place.launcher,
-        "job": _job(),
+        "job": job(),
         "restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "gpu": None if gpu is None else {"index": gpu.index, "uuid": gpu.uuid},
@@ -63,7 +63,7 @@ def facts(gpu: Gpu | None, at: str) -> dict[str, Any]:
     }
 
 
-def _job() -> str | None:
+def job() -> str | None:
     """The scheduler's name of this job, as `squeue` shows it: 12_0 is the first of an array."""
     for names in JOB_IDS:
         if all(name in os.environ for name in names):

@@ -57,6 +57,8 @@ def test_one_run_a_gpu_at_a_time_with_cores_of_its_own(tmp_path):
     ]  # fmt: skip
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "sweep/.submitit/%j").exists()
+
     assert "codes [1, 1, 3]" in done.stdout, "a run whose job was lost counts as failed, and the queue goes on"
     assert "the run ended without a result" in done.stdout
     seen = [json.loads((tmp_path / f"{seed}.json").read_text()) for seed in (1, 2, 3)]
@@ -70,6 +72,18 @@ def test_one_run_a_gpu_at_a_time_with_cores_of_its_own(tmp_path):
     earlier = first if third["cores"] == first["cores"] else second
     assert third["cores"] == earlier["cores"]
     assert third["began"] > earlier["ended"], "two runs were on one GPU"
+
+
+def test_a_sweep_that_this_machine_has_no_room_for_leaves_no_folder(tmp_path):
+    gpus = list(range(len(os.sched_getaffinity(0)) + 1))
+    call = [
+        sys.executable, "-c", QUEUE, "-m", "hydra/launcher=local_gpus", f"hydra.launcher.gpus={gpus}", "device=cpu",
+        f"seed={','.join(map(str, gpus))}", f"cache={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    ]  # fmt: skip
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 2
+    assert "runs at a time need a core each" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
@@ -22,19 +23,18 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from submitit.core.utils import UncompletedJobError
 from submitit.local.local import LocalExecutor, LocalJob
 
+from harness.cluster.requeue import wait_to_be_ended
 from harness.cluster.slots import Slot, chosen, slots
 from harness.gpu import list_gpus
 from harness.interrupt import Interrupts
 from harness.leftovers import MARK, mark
 from harness.placement import VARIABLE, Place
-from harness.task import CODES, INTERRUPTED, refuse
+from harness.task import CODES, refuse
 from harness.warden import warden
 
 A_WEEK_MIN = 7 * 24 * 60
 CTRL_C = 128 + signal.SIGINT
 POLL_S, ASK_AGAIN_S = 0.5, 10.0
-WAIT_S = 600.0
-"""What SLURM may leave between its request to end and the end itself (GraceTime, KillWait)."""
 MEND = "run this where sbatch and srun are, with hydra.launcher.partition and account as the cluster knows them"
 LOST = 1
 """The exit code of a run whose job ended without saying one."""
@@ -47,21 +47,20 @@ class Slurm(SlurmLauncher):
         super().__init__(**params)
         extra = self.params.get("additional_parameters") or {}
         # sbatch knows no `--exclusive=False`: what is switched off is left out.
-        self.params["additional_parameters"] = {key: value for key, value in extra.items() if value is not False}
+        self.params["additional_parameters"] = {
+            key: value for key, value in extra.items() if value is not False and value is not None
+        }
 
     def __call__(self, *arguments: Any) -> JobReturn:
-        """In the job: one run. Where the scheduler asked it to end, it stops at once and then waits to be ended.
-
-        A job that leaves before a preemption is over has failed, by SLURM's reckoning, and is not requeued.
-        """
+        """In the job: one run. Where SLURM asked it to end, it stops at once and then waits to be ended."""
         alone = self.params["additional_parameters"].get("exclusive")
         unknown = {"runs": None, "gpus": None, "cores": None}
         os.environ[VARIABLE] = Place("slurm", None if alone else unknown).text()
         try:
             return super().__call__(*arguments)
         except SystemExit as stopped:
-            if stopped.code in INTERRUPTED and "SLURM_JOB_ID" in os.environ:
-                time.sleep(WAIT_S)
+            if isinstance(stopped.code, int) and "SLURM_JOB_ID" in os.environ:
+                wait_to_be_ended(stopped.code)
             raise
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -120,6 +119,9 @@ class LocalGpus(BaseSubmititLauncher):
                 folder = self.config.hydra.sweep.dir
                 print(f"interrupted; the same command with hydra.sweep.dir={folder} goes on", flush=True)
                 raise SystemExit(interrupts.exit_code) from None
+            finally:
+                with suppress(OSError):  # submitit makes a folder of the pattern's own name, and leaves it empty
+                    Path(self.params["submitit_folder"]).rmdir()
         CODES.extend(one.return_value for one in ended.values())
         return [ended[number] for number in sorted(ended)]
 
@@ -135,6 +137,7 @@ class LocalGpus(BaseSubmititLauncher):
         try:
             return slots(chosen(self.params["gpus"], here, why, one.device)[: len(combinations)], here)
         except ValueError as error:
+            remove_unused(Path(self.config.hydra.sweep.dir))
             raise SystemExit(refuse(error)) from error
 
     def _start(self, slot: Slot, number: int, overrides: list[str]) -> LocalJob[JobReturn]:
@@ -145,8 +148,16 @@ class LocalGpus(BaseSubmititLauncher):
         with _in(slot):
             job: LocalJob[JobReturn] = executor.submit(self, *parameters)
         said = " ".join(filter_overrides(overrides))
-        print(f"GPU {slot.gpu}, {len(slot.cores)} cores: {said} (log: {job.paths.stdout})", flush=True)
+        cores = f"{len(slot.cores)} core{'s' if len(slot.cores) > 1 else ''}"
+        print(f"GPU {slot.gpu}, {cores}: {said} (log: {job.paths.stdout})", flush=True)
         return job
+
+
+def remove_unused(sweep: Path) -> None:
+    """Remove the folder of a sweep that did not begin, when it holds nothing but what Hydra wrote there."""
+    if [path.name for path in sweep.glob("*")] == ["multirun.yaml"]:
+        (sweep / "multirun.yaml").unlink()
+        sweep.rmdir()
 
 
 @contextmanager
