@@ -92,7 +92,9 @@ def end(started: list[subprocess.Popen[bytes]], environment: dict[str, str]) -> 
 
 def squeue(environment: dict[str, str]) -> list[str]:
     """One line a job that is not over: id, state."""
-    done = subprocess.run(["squeue", "-h", "-o", "%i %T"], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["squeue", "-h", "-r", "-o", "%i %T"], env=environment, capture_output=True, text=True, check=False
+    )
     return done.stdout.splitlines()
 
 
