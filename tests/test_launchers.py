@@ -86,6 +86,16 @@ def test_a_sweep_that_this_machine_has_no_room_for_leaves_no_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_where_there_is_no_slurm_a_sweep_is_one_sentence_and_leaves_no_folder(tmp_path):
+    call = [sys.executable, "-m", "harness", "-m", "hydra/launcher=slurm", "seed=1,2", f"hydra.sweep.dir={tmp_path}/s"]
+    done = subprocess.run(
+        call, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "PATH": "/nowhere"}
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: SLURM took no job (Could not detect")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("signals", "seed", "code"),
     [

@@ -76,6 +76,7 @@ class Slurm(SlurmLauncher):
             if isinstance(error, UncompletedJobError) and not isinstance(error.__cause__, CalledProcessError):
                 print(f"error: a job ended without a result ({_last_line(error)}); the other jobs go on", flush=True)
                 raise SystemExit(LOST) from error
+            remove_unused(Path(str(self.config.hydra.sweep.dir)))
             raise SystemExit(refuse(ValueError(f"SLURM took no job ({_last_line(error)}): {MEND}"))) from error
         except KeyboardInterrupt:
             print("no longer waiting; the jobs go on: scancel ends them", flush=True)
