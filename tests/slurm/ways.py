@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -67,6 +69,11 @@ class Slurm:
         """The jobs that run."""
         return [job for job, state in self.jobs() if state == "RUNNING"]
 
+    def fact(self, job: str, name: str) -> str:
+        """What SLURM says of a job under this name."""
+        shown = self.call("scontrol", "show", "job", job).split()
+        return next(word.partition("=")[2] for word in shown if word.startswith(f"{name}="))
+
     def start_again(self, job: str) -> None:
         """Wait until the job is pending, and have it start now: SLURM holds a requeued one back for two minutes."""
         wait(f"{job} is pending again", lambda: (job, "PENDING") in self.jobs())
@@ -89,26 +96,34 @@ def preempted(slurm: Slurm, job: str, why: str) -> None:
 
 
 def killed(slurm: Slurm, job: str, why: str) -> None:
-    """Every process of the job is killed without notice, the batch script too; SLURM has it as failed."""
-    _ended(slurm, job, ("--signal=KILL", "--full"), why)
+    """Every process of the job is killed at once and without notice, its batch script too.
+
+    `scancel --signal=KILL` would not do: SLURM makes a cancellation of it, and asks by SIGTERM first.
+    """
+    listed = slurm.call("scontrol", "listpids", slurm.fact(job, "JobId")).splitlines()[1:]
+    slurm.log(f"$ kill -KILL    # all {len(listed)} processes of {job} that scontrol listpids has; {why}")
+    for line in listed:
+        with suppress(ProcessLookupError):
+            os.kill(int(line.split()[0]), signal.SIGKILL)
+    _requeue_failed(slurm, job)
 
 
 def interrupted(slurm: Slurm, job: str, why: str) -> None:
     """A person's SIGINT, behind which no end by SLURM comes: the job leaves its node at once."""
-    _ended(slurm, job, ("--signal=INT",), why)
+    slurm.send(job, "--signal=INT", why=why)
+    _requeue_failed(slurm, job)
 
 
-def _ended(slurm: Slurm, job: str, flags: tuple[str, ...], why: str) -> None:
-    slurm.send(job, *flags, why=why)
+def _requeue_failed(slurm: Slurm, job: str) -> None:
+    """A job that ended badly is over for SLURM, until somebody asks for it to be requeued."""
     wait(f"{job} is over", lambda: job not in dict(slurm.jobs()), SOON_S)
-    state = next(word for word in slurm.call("scontrol", "show", "job", job).split() if word.startswith("JobState="))
-    slurm.log(f"  it is over: {state}")
+    slurm.log(f"  {job} is over: {slurm.fact(job, 'JobState')}, exit code and signal {slurm.fact(job, 'ExitCode')}")
     slurm.say("scontrol", "requeue", job)
 
 
 def at_its_limit(slurm: Slurm, job: str, why: str) -> None:
     """Nothing is done: the job reaches its time limit."""
-    slurm.log(f"  {job} runs up to its limit ({why})")
+    slurm.log(f"  nothing is done to job {job}, which runs up to its limit; {why}")
 
 
 def over(folder: Path) -> bool:
