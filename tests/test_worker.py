@@ -69,7 +69,7 @@ def test_a_good_block_ends_with_its_verdict_and_leaves_samples_and_scores(make_j
         "kernels": None, "graph_launches": None, "replayed": "23 of 23",
     }  # fmt: skip
     stages = [event["stage"] for event in events if event["event"] == "stage"]
-    assert stages == ["load", "cold", "warmup", "ttft", "decode", "identity", "score", "close"]
+    assert stages == ["load", "compile", "capture", "cold", "warmup", "ttft", "decode", "identity", "score", "close"]
     folder = job.block_dir("fake", 0)
     assert [row["metric"] for row in rows(folder / "samples.csv")] == ["cold"] + ["ttft"] * 12 + ["decode"] * 10
     scores = array("f", (folder / "scores.f32").read_bytes())
