@@ -48,7 +48,7 @@ def results(run: Run, tables: list[Table], root: Path, study: Section | None = N
 def versions(run: Run) -> str:
     """What computed, and under which code: one sentence from the manifest."""
     found = run.manifest.get("versions", {})
-    packages = ", ".join(f"{name} {number}" for name, number in found.items())
+    packages = ", ".join(f"{name} {number}" for name, number in found.items() if number)
     git = run.manifest.get("git") or {}
     commit = str(git.get("same_code_as") or git.get("sha") or "unknown")[:8]
     changed = ", with changes" if git.get("dirty") and not git.get("same_code_as") else ""
