@@ -39,6 +39,7 @@ class TransformersCompile(Baseline):
         from transformers import CompileConfig, StaticCache
 
         loaded = super().prepare(plan)
+        self.report("compile")
         started = time.perf_counter()
         self._cache = StaticCache(config=self._model.config, max_cache_len=plan.context)
         self._compile = CompileConfig(mode=plan.options["compile_mode"])

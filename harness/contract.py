@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 Strategy = Literal["greedy", "sample"]
 Pacing = Literal["pull", "push"]
 Activity = Literal["cuda", "cpu", "none"]
+Phase = Literal["load", "compile", "capture"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+"""What a case does while it prepares, as SetUp has the seconds of each."""
+REPORTS_LIMIT = 16
+"""Phases that a case may report in one `prepare`: it may load, compile and capture several times over."""
 REHEARSE_NS = 200_000
 """Between two rehearsals of the whole path of a request, in nanoseconds; see Case.rehearse."""
 
@@ -164,6 +169,10 @@ class Eviction(NamedTuple):
     free_after_bytes: int
 
 
+def unheard(phase: Phase) -> None:
+    """Nobody listens: the case is used by itself, or does not prepare now."""
+
+
 class Case(ABC):
     """One engine, one model, one sequence at a time.
 
@@ -173,6 +182,10 @@ class Case(ABC):
     """
 
     capabilities: ClassVar[Capabilities]
+
+    report: Callable[[Phase], None] = staticmethod(unheard)
+    """Called by the case inside `prepare`, on the thread that called that, when a phase begins; without a call it is
+    `load`. A failure or a hang is then told of that phase. Who prepares the case sets it; a case never does."""
 
     @classmethod  # noqa: B027  most cases have no options
     def check_options(cls, options: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from harness.job import CaseJob, Job, read_job
 from harness.loader import load, load_case
 from harness.orphan import die_with_parent
 from harness.overhead import loop_overhead_us
+from harness.preparing import heard
 from harness.prompts import prompt
 from harness.proof import Replayed, prove
 from harness.schema import CAPTURES, ENERGY, EVICTION, IDENTITY
@@ -80,7 +81,8 @@ def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int
     try:
         check_capabilities(job, name)
         case = open_case(entry)
-        verdict |= describe(case.prepare(job.plan(name)))
+        with heard(case, sink.stage):
+            verdict |= describe(case.prepare(job.plan(name)))
         verdict["ready_s"] = round((time.monotonic_ns() - began_ns) / 1e9, 3)
         with heed.measuring():
             workload(job)(job, name, block, case, sink, heed=heed.check).measure()

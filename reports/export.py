@@ -19,6 +19,7 @@ from reports.files import TEXT
 from reports.merge.gather import expanded, loaded, name_of
 from reports.run import Run
 from reports.terminal import console
+from reports.write import aside
 
 MISTAKE = 2
 INSTALL = "pip install -c constraints.txt -e '.[export]'"
@@ -149,9 +150,5 @@ def typed(column: pd.Series) -> pd.Series:
 def write(frame: pd.DataFrame, to: Path) -> None:
     """Write a Parquet file aside and put it in its place."""
     to.parent.mkdir(parents=True, exist_ok=True)
-    part = to.with_name(f".{to.name}.part")
-    try:
-        frame.to_parquet(part, engine="pyarrow", index=False, compression="zstd")
-        part.replace(to)
-    finally:
-        part.unlink(missing_ok=True)
+    with aside(to) as file:
+        frame.to_parquet(Path(file.name), engine="pyarrow", index=False, compression="zstd")

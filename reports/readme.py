@@ -10,6 +10,7 @@ from reports.experiments.section import Section
 from reports.markup import markdown, markdown_escape
 from reports.run import SMOKE, Run
 from reports.table import Table
+from reports.write import put
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 SHOWN = ("ttft", "summary", "speedup", "p99", "decode", "clocks")
@@ -24,9 +25,7 @@ def update(path: Path, run: Run, tables: list[Table], study: Section | None = No
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(f"{path} needs the markers {BEGIN} and {END} once each, in this order")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(f"{before}{BEGIN}\n{results(run, tables, path.parent, study)}\n{END}{after}", encoding="utf-8")
-    aside.replace(path)
+    put(path, f"{before}{BEGIN}\n{results(run, tables, path.parent, study)}\n{END}{after}")
 
 
 def results(run: Run, tables: list[Table], root: Path, study: Section | None = None) -> str:
@@ -49,7 +48,7 @@ def results(run: Run, tables: list[Table], root: Path, study: Section | None = N
 def versions(run: Run) -> str:
     """What computed, and under which code: one sentence from the manifest."""
     found = run.manifest.get("versions", {})
-    packages = ", ".join(f"{name} {number}" for name, number in found.items())
+    packages = ", ".join(f"{name} {number}" for name, number in found.items() if number)
     git = run.manifest.get("git") or {}
     commit = str(git.get("same_code_as") or git.get("sha") or "unknown")[:8]
     changed = ", with changes" if git.get("dirty") and not git.get("same_code_as") else ""

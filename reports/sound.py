@@ -93,6 +93,8 @@ def load_manifest(path: Path) -> dict[str, Any]:
         if lost := absent(manifest, place):
             raise ValueError(f"{path} has no {lost}: was it written by this version of the harness?")
     check(manifest, path)
+    if (manifest.get("versions") or {}).get("cuda") == "None":  # so wrote runs with a PyTorch without CUDA before
+        manifest["versions"]["cuda"] = ""
     if strays := [name for name in manifest["config"]["run"] if name not in manifest["config"]["cases"]]:
         raise ValueError(f"{path} runs the case {strays[0]}, which its config.cases does not describe")
     return manifest

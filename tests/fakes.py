@@ -11,18 +11,21 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from harness.contract import Capabilities, Case, Footprint, Plan, SetUp, Stats, Unavailable, Unsupported
+from harness.contract import Capabilities, Case, Footprint, Identity, Plan, SetUp, Stats, Unavailable, Unsupported
 
 VOCABULARY = 1024
 DEFAULTS: dict[str, Any] = {
     "vocabulary": VOCABULARY,
-    # How and where it fails: see fail(), at one of prepare | prefill | decode | score | footprint | close.
+    # How and where it fails: see fail(), at one of prepare | compile | capture | prefill | decode | identity | score |
+    # footprint | close.
     "fail": None,
     "fail_at": "prepare",
     # The failing call of that kind, counted from 0.
     "fail_after": 0,
     # How close fails, whatever failed before it.
     "fail_close": None,
+    # What prepare reports, in order.
+    "report": ("compile", "capture"),
     # Seconds that prefill and decode take.
     "prefill_s": 0.0,
     "decode_s": 0.0,
@@ -68,6 +71,9 @@ class FakeCase(Case):
         if plan.sampling.strategy not in self.capabilities.samplers:
             raise Unsupported(f"the fake case has no sampler '{plan.sampling.strategy}'")
         self._maybe_fail("prepare")
+        for phase in self.options["report"]:
+            self.report(phase)
+            self._maybe_fail(phase)
         self.plan = plan
         return SetUp("fake 1", load_s=0.25, compile_s=0.125, capture_s=0.5)
 
@@ -94,6 +100,10 @@ class FakeCase(Case):
     def score(self, prompt: Sequence[int], forced: Sequence[int]) -> list[array[float]]:
         self._maybe_fail("score")
         return [self._logits([*prompt, *forced[:count]]) for count in range(len(forced) + 1)]
+
+    def identity(self, prompt: Sequence[int]) -> Identity:
+        self._maybe_fail("identity")
+        return super().identity(prompt)
 
     def close(self) -> None:
         self._maybe_fail("close")

@@ -69,6 +69,7 @@ class Source:
             m.Generate(prompt, new_tokens, sampling, prompt[:2], draw.random() < 0.5),
             m.Prefill(prompt, draw.choice([1, 4])), m.Decode(), m.Cancel(), m.GetStatus(), m.Use(sampling),
             m.GetCaptures(), m.Evict(), m.Score([1], [2]), m.Token(3), m.Counted(Stats()), m.Closed(), m.Prepare(plan),
+            m.Stage("capture"),
         ]  # fmt: skip
         return encode(draw.choice(requests))
 

@@ -16,7 +16,8 @@ from harness.gpu import Gpu
 from harness.job import read_job
 from harness.schema import ENERGY
 from tests.fakes import FakeCase
-from tests.runs import execute_in, samples
+from tests.quick_run import without_report
+from tests.runs import execute_in, samples, status
 
 
 @pytest.fixture
@@ -120,7 +121,19 @@ def test_the_worker_measures_energy_behind_everything_timed(make_job, tmp_path):
     job = replace(make_job(prompt_lengths=[3], decode_sequences=0, forced_tokens=0), energy_s=0.01, energy_blocks=1)
     _, events, _ = run_block(job)
     stages = [event["stage"] for event in events if event["event"] == "stage"]
-    assert stages == ["load", "cold", "warmup", "ttft", "decode", "energy", "identity", "score", "close"]
+    assert stages == [
+        "load",
+        "compile",
+        "capture",
+        "cold",
+        "warmup",
+        "ttft",
+        "decode",
+        "energy",
+        "identity",
+        "score",
+        "close",
+    ]
     found = list(csv.DictReader((job.block_dir("fake", 0) / "energy.csv").open(newline="")))
     assert [row["metric"] for row in found] == ["rest", "ttft"]
     assert int(found[1]["n"]) >= 1
@@ -130,7 +143,8 @@ def test_the_worker_measures_energy_behind_everything_timed(make_job, tmp_path):
 WATTS = 120
 
 
-def test_a_run_beside_a_card_has_its_state_and_its_joules(tmp_path, monkeypatch):
+@pytest.fixture
+def card(monkeypatch):
     """NVML is a fake that draws 120 W and lists one process of somebody else; all else is a real run."""
     card = Gpu(0, "H200", "GPU-abc", "570", 143_000, 140_000, (1,), (2,), persistence=True, energy_counter=True)
     answers = {
@@ -144,6 +158,9 @@ def test_a_run_beside_a_card_has_its_state_and_its_joules(tmp_path, monkeypatch)
     counter = lambda handle: time.perf_counter_ns() * WATTS // 1_000_000  # noqa: E731
     monkeypatch.setattr(telemetry.pynvml, "nvmlDeviceGetTotalEnergyConsumption", counter)
     monkeypatch.setattr(run, "check_machine", lambda config: card)
+
+
+def test_a_run_beside_a_card_has_its_state_and_its_joules(tmp_path, card):
     assert execute_in(tmp_path, "run=[fake]", "energy.seconds=0.2", "telemetry.hz=50") == 0
     spans = list(csv.DictReader((tmp_path / "energy.csv").open(newline="")))
     assert [row["metric"] for row in spans] == ["rest", "ttft", "decode"]
@@ -153,6 +170,21 @@ def test_a_run_beside_a_card_has_its_state_and_its_joules(tmp_path, monkeypatch)
     manifest = record.read_json(tmp_path / "manifest.json")
     assert (manifest["no_energy"], manifest["gpu"]["persistence"]) == ("", True)
     assert manifest["warnings"] == ["GPU 0 is also used by process 1 (2 MiB)"]
+
+
+def test_a_hang_in_energy_is_a_row_and_keeps_what_was_timed(tmp_path, card, monkeypatch, fault):
+    injected = fault("Worker", "a hang in energy")
+    monkeypatch.setattr(run.subprocess, "run", without_report)
+    # Behind one cold request, two of warm-up, three timed ones and one that is decoded.
+    hang = ("cases.fake.fail=hang", "cases.fake.fail_at=prefill", "cases.fake.fail_after=30", "cases.fake.timeout_s=4")
+    assert execute_in(tmp_path, "run=[fake]", "energy.seconds=0.05", *hang) == 1
+    row = status(tmp_path)["fake", "0"]
+    assert (row["state"], row["stage"], row["reason"]) == (
+        "timeout", "energy", "ended after its limit of 4 s in stage energy"
+    )  # fmt: skip
+    kept = [sample["metric"] for sample in samples(tmp_path, "fake")]
+    assert {metric: kept.count(metric) for metric in set(kept)} == {"cold": 1, "ttft": 3, "decode": 10}
+    injected.happened("row `timeout`, stage energy; 14 samples kept")
 
 
 def test_nothing_is_read_beside_a_case_that_the_telemetry_is_paused_in(tmp_path, monkeypatch):

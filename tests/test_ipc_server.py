@@ -114,6 +114,7 @@ def test_requests_out_of_order_are_failures(served):
     assert says == [
         "RuntimeError: the case is not prepared",
         "this server does not answer Closed",
+        *["Stage"] * 2,
         "Ready",
         "RuntimeError: prepare was called twice",
         "Closed",

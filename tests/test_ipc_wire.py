@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.contract import CaptureRecord, Eviction, Footprint, Identity, Kernel, Plan, Sampling, SetUp, Stats
+from harness.contract import PHASES, CaptureRecord, Eviction, Footprint, Identity, Kernel, Plan, Sampling, SetUp, Stats
 from harness.ipc import messages as m
 from harness.ipc.fields import DEPTH_LIMIT, INT31, INT63, PROMPT_LIMIT, TEXT_LIMIT, WireError
 from harness.ipc.wire import FRAME_LIMIT, HEADER, checked_length, decode, encode
@@ -61,6 +61,7 @@ plans = st.builds(
 )
 EVERY_MESSAGE = {
     m.Prepare: st.builds(m.Prepare, plans),
+    m.Stage: st.builds(m.Stage, st.sampled_from(PHASES)),
     m.Ready: st.builds(
         m.Ready,
         st.builds(SetUp, texts, seconds, seconds, seconds),
@@ -171,6 +172,7 @@ TAG = {type_: msgpack.unpackb(body(message))[0] for type_, message in (
     (m.Counted, m.Counted(Stats())),
     (m.Logits, m.Logits(bytes(4))),
     (m.Failure, m.Failure("failed", "")),
+    (m.Stage, m.Stage("load")),
     (m.Prepare, m.Prepare(PLAN)),
     (m.Ready, m.Ready(SetUp("fake"), Stats())),
     (m.Generate, m.Generate([1], 1)),
@@ -218,6 +220,8 @@ def nested(levels: int) -> list[object]:
         ([TAG[m.Generate], bytes(4), 1, GOOD_PLAN[5], bytes(3), True], "stop must be packed int32"),
         ([TAG[m.Logits], b""], "row must be one or more packed float32"),
         ([TAG[m.Logits], bytes(6)], "row must be one or more packed float32"),
+        ([TAG[m.Stage], "warmup"], "name must be one of load, compile, capture"),
+        ([TAG[m.Stage], ["load"]], "name must be one of"),
         ([TAG[m.Failure], "other", "why"], "kind must be one of unavailable, unsupported, invalid, failed, busy"),
         ([TAG[m.Failure], [], "why"], "kind must be one of"),
         ([TAG[m.Failure], "failed", b"why"], "message must be a text"),
@@ -261,6 +265,7 @@ def test_a_pickle_is_only_bytes():
         (m.IdentityIs(Identity(activity="gpu"), Stats()), "activity must be one of cuda, cpu, none"),  # type: ignore[arg-type]
         (m.IdentityIs(Identity(kernels=(Kernel("decode", "k", 0),)), Stats()), "an integer from 1"),
         (m.IdentityIs(Identity(modules={"torch": 2}), Stats()), "a version must be a text"),  # type: ignore[dict-item]
+        (m.Stage("warmup"), "name must be one of load, compile, capture"),  # type: ignore[arg-type]
         (m.Token(-1), "token_id must be"),
         (m.Counted(Stats(gpu_ns=1.5)), "stats must be 11 integers"),
         (m.Counted(Stats(gpu_ns=-1)), "stats must be integers from 0"),

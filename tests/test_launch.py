@@ -167,6 +167,16 @@ def test_a_failed_preparation_starts_no_block(execute, tmp_path, capsys):
     assert "failed: preparation: no such repository" in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_a_preparation_has_a_limit_of_its_own(execute, tmp_path, capsys, fault):
+    injected = fault("Worker", "a hang in the preparation, with a process left in a session of its own")
+    assert execute("model.name=endless", "prepare_timeout_s=1.5") == 1
+    assert not (tmp_path / "blocks").exists()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("failed: preparation: ended after its limit of 1.5 s in stage checkpoint (log: ")
+    assert "harness: ended what outlived this process: python" in (tmp_path / "prepare.log").read_text()
+    injected.happened("ended after prepare_timeout_s, exit code 1, with its stage; no block begins; nothing left")
+
+
 def test_a_length_beyond_the_positions_that_only_the_checkpoint_knows_is_refused(execute, tmp_path, capsys):
     # The stub's checkpoint says 1024 positions.
     code = execute("model.weights=a/b", "model.max_position_embeddings=null", "sweep.prompt_lengths=[2000]")

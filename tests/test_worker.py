@@ -69,7 +69,7 @@ def test_a_good_block_ends_with_its_verdict_and_leaves_samples_and_scores(make_j
         "kernels": None, "graph_launches": None, "replayed": "23 of 23",
     }  # fmt: skip
     stages = [event["stage"] for event in events if event["event"] == "stage"]
-    assert stages == ["load", "cold", "warmup", "ttft", "decode", "identity", "score", "close"]
+    assert stages == ["load", "compile", "capture", "cold", "warmup", "ttft", "decode", "identity", "score", "close"]
     folder = job.block_dir("fake", 0)
     assert [row["metric"] for row in rows(folder / "samples.csv")] == ["cold"] + ["ttft"] * 12 + ["decode"] * 10
     scores = array("f", (folder / "scores.f32").read_bytes())
@@ -241,6 +241,13 @@ def test_preparation_makes_the_checkpoint_and_calibrates(tiny_model, tmp_path):
     assert verdict["read_bandwidth_tb_s"] > 0
     assert verdict["matmul_tflop_s"] > 0
     assert verdict["versions"]["torch"]
+    assert verdict["versions"]["cuda"] == cuda_of_torch()
+
+
+def cuda_of_torch() -> str:
+    """The CUDA that PyTorch was built with, empty for a build without."""
+    call = [sys.executable, "-c", "import torch; print(torch.version.cuda or '', end='')"]
+    return subprocess.run(call, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_preparation_that_can_not_be_says_so_in_one_sentence(tiny_model, tmp_path):

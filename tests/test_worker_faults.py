@@ -43,6 +43,9 @@ REQUEST = Place("ttft", "the 50th request", "prefill", 49, FIFTIETH)
 DECODE = Place("decode", "decode", "decode", 13, HALF_DECODED)
 SCORE = Place("score", "score", "score", 0, ALL)
 CLOSE = Place("close", "close", "close", 0, ALL)
+CAPTURE = Place("capture", "a capture", "capture", 0, NONE)
+WARMUP = Place("warmup", "warm-up", "prefill", 1, COLD)
+IDENTITY = Place("identity", "identity", "identity", 0, ALL)
 PIPE = Place("ttft", "the pipe of events", "", 0, NONE)
 PLACES = (LOAD, FIRST, REQUEST, DECODE, SCORE, CLOSE)
 
@@ -68,10 +71,14 @@ def server_ends(how: str) -> str:
     return rf"the server of tests\.stub_case\.StubCase ended in \w+ with {how}"
 
 
+LIMIT = f"after its limit of {LIMIT_S} s"
 BUG = r"ArithmeticError: the fake case failed in \w+$"
 RAISED = [
-    *(Tried("an exception", "error", place, "inproc", "failed", BUG) for place in PLACES),
-    *(Tried("an exception in the server", "error", place, "unix", "failed", BUG) for place in (LOAD, REQUEST, CLOSE)),
+    *(Tried("an exception", "error", place, "inproc", "failed", BUG) for place in (*PLACES, CAPTURE, IDENTITY)),
+    *(
+        Tried("an exception in the server", "error", place, "unix", "failed", BUG)
+        for place in (LOAD, CAPTURE, REQUEST, CLOSE)
+    ),
 ]
 KILLED = [
     *(
@@ -138,18 +145,18 @@ SPOKEN = [
     Tried("a reason of no printable text", "unprintable", PIPE, "inproc", "failed", r"^a b \[2Jc d$"),
 ]  # fmt: skip
 HUNG = [
-    Tried("true events without end", "flood_events", PIPE, "inproc", "timeout", f"its limit of {LIMIT_S} s"),
+    Tried("true events without end", "flood_events", PIPE, "inproc", "timeout", LIMIT),
     *(
-        Tried("a hang", "hang", place, "inproc", "timeout", f"^ended after its limit of {LIMIT_S} s")
-        for place in PLACES
+        Tried("a hang", "hang", place, "inproc", "timeout", rf"^ended {LIMIT} in stage {place.stage}$")
+        for place in (*PLACES, CAPTURE, WARMUP, IDENTITY)
     ),
     *(
-        Tried("a hang of the server", "hang", place, "unix", "timeout", f"^ended after its limit of {LIMIT_S} s")
-        for place in (LOAD, DECODE, CLOSE)
+        Tried("a hang of the server", "hang", place, "unix", "timeout", rf"^ended {LIMIT} in stage {place.stage}$")
+        for place in (LOAD, CAPTURE, DECODE, CLOSE)
     ),
     Tried(
         "an exception, and a hang in the close behind it,", "error", REQUEST, "inproc", "failed",
-        rf"^ArithmeticError: the fake case failed in prefill; close: ended after its limit of {LIMIT_S} s$", "hang",
+        rf"^ArithmeticError: the fake case failed in prefill; close: ended {LIMIT}$", "hang",
     ),
 ]  # fmt: skip
 ENDED = [*RAISED, *KILLED, *CLOSING, *ESCAPED, *SPOKEN]

@@ -27,6 +27,8 @@ class GraphRunner:
     answered by it. Captures and evictions happen on one thread; the decode graph stands outside both caps.
     """
 
+    graphs = True
+
     def __init__(
         self,
         model: Model,

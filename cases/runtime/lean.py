@@ -92,6 +92,7 @@ class LeanCase(Case):
         if plan.device == "cuda":
             torch.cuda.synchronize()
         loaded = time.perf_counter()
+        self.report("compile")
         ops = self.make_ops(plan, model.shape)
         ops.compile()
         self._runner = self.make_runner(plan, model, ops)
@@ -99,6 +100,8 @@ class LeanCase(Case):
         self._device, self._chooser = plan.device, f"{plan.sampling.strategy} by {ops.name}"
         warm_kernels(model, ops)
         compiled = time.perf_counter()
+        if self._runner.graphs:
+            self.report("capture")
         self._runner.capture()
         captured = time.perf_counter()
         engine = (

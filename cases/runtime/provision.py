@@ -81,8 +81,8 @@ class Laps:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes; a package that is not here is left out."""
-    found = {"python": platform.python_version(), "cuda": str(torch.version.cuda)}
+    """Versions of what computes; a package that is not here is left out, and `cuda` is empty for a PyTorch without."""
+    found = {"python": platform.python_version(), "cuda": torch.version.cuda or ""}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -31,6 +31,8 @@ class Runner(Protocol):
     """Runs forwards of a model and counts how."""
 
     name: str
+    graphs: bool
+    """Whether `capture` captures anything."""
     gate: Gate
 
     def capture(self) -> None:
@@ -67,7 +69,7 @@ class Runner(Protocol):
 class DirectRunner:
     """Every forward launched kernel by kernel, at its exact length."""
 
-    name = "no graphs"
+    name, graphs = "no graphs", False
 
     def __init__(self, model: Model, pull: Pull = nothing) -> None:
         self._model, self._pull = model, pull

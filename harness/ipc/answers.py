@@ -7,11 +7,13 @@ import traceback
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any
 
-from harness.contract import Case, Plan, Sampling, SetUp, Stats, Unavailable, Unsupported
+from harness.contract import Case, Phase, Plan, Sampling, SetUp, Stats, Unavailable, Unsupported
 from harness.ipc import messages as m
 from harness.ipc.connection import Clock, Connection
 from harness.ipc.fields import TEXT_LIMIT, WireError
@@ -19,6 +21,7 @@ from harness.ipc.tally import Tally
 from harness.ipc.turns import Turns
 from harness.ipc.wire import encode
 from harness.loader import load_case
+from harness.preparing import heard
 
 
 @dataclass(frozen=True)
@@ -148,11 +151,12 @@ class Answers:
         if self._case is not None:
             self._case.close()
 
-    def _prepare(self, _: Connection, request: m.Prepare) -> list[m.Message]:
+    def _prepare(self, connection: Connection, request: m.Prepare) -> list[m.Message]:
         if self._case is not None:
             raise RuntimeError("prepare was called twice")
         self._case = load_case(self._target)()
-        self._setup = self._case.prepare(request.plan)
+        with heard(self._case, partial(tell, connection)):
+            self._setup = self._case.prepare(request.plan)
         self._default = self._sampling = request.plan.sampling
         freeze()
         self._ready = True
@@ -256,6 +260,12 @@ class Rehearsed(Case):
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def tell(connection: Connection, phase: Phase) -> None:
+    """Say where `prepare` is. A client that is gone is seen to be when it is answered."""
+    with suppress(OSError):
+        connection.send_frame(encode(m.Stage(phase)))
 
 
 def alike(one: Sampling, other: Sampling) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.contract import (
+    REPORTS_LIMIT,
     CaptureRecord,
     Case,
     Eviction,
@@ -66,6 +67,8 @@ class RemoteCase(Case):
         self._channel: Channel | None = None
         self._stats = Stats()
         self._owed = False
+        self._reports = 0
+        """Phases that the server may still report, while it prepares."""
 
     @property
     def pid(self) -> int | None:
@@ -85,7 +88,9 @@ class RemoteCase(Case):
         self._start(self._folder / "s")
         spin = self._spin
         self._channel = Channel(connect(self._folder / "s"), spin.client_us, self._check_alive, rehearse=spin.rehearse)
+        self._reports = REPORTS_LIMIT
         answer = self._ask(m.Prepare(plan), m.Ready)
+        self._reports = 0
         # The server has unlinked the socket: nothing is left on disk while requests run.
         self._remove_folder()
         self._stats = answer.stats
@@ -234,6 +239,10 @@ class RemoteCase(Case):
             raise RuntimeError(f"the server of {self._target} sent no message in {stage}: {error}") from error
         if type(answer) is wanted:
             return answer
+        if isinstance(answer, m.Stage) and self._reports:
+            self._reports -= 1
+            self.report(answer.name)
+            return self._receive(stage, wanted)
         if answer is None:
             raise self._death(stage)
         if isinstance(answer, m.Failure):

@@ -1,6 +1,7 @@
 """The messages between client and server. A client's requests are answered in order; Failure may answer any of them.
 
-Prepare -> Ready        Prefill, Decode -> Token        Score -> Logits, once a row
+Prepare -> Stage, once a phase that the case reports, then Ready
+Prefill, Decode -> Token        Score -> Logits, once a row
 GetFootprint -> FootprintIs     GetCaptures -> CapturesAre      GetStatus -> StatusIs
 GetIdentity -> IdentityIs
 Use -> Used             Evict -> Evicted                Close, Shutdown -> Closed
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
-from harness.contract import CaptureRecord, Eviction, Footprint, Identity, Plan, Sampling, SetUp, Stats
+from harness.contract import CaptureRecord, Eviction, Footprint, Identity, Phase, Plan, Sampling, SetUp, Stats
 
 FailureKind = Literal["unavailable", "unsupported", "invalid", "failed", "busy"]
 Reason = Literal["length", "stop", "cancelled", "stopped"]
@@ -60,6 +61,13 @@ class Prepare:
     """Client: prepare the case."""
 
     plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Server: a phase of `prepare` begins."""
+
+    name: Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +254,7 @@ class Failure:
 
 Message: TypeAlias = (
     Prepare
+    | Stage
     | Ready
     | Prefill
     | Decode

@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 
 import msgpack
 
-from harness.contract import Eviction, Footprint, Stats
+from harness.contract import PHASES, Eviction, Footprint, Stats
 from harness.ipc import fields as f
 from harness.ipc import messages as m
 from harness.ipc.fields import WireError
@@ -66,6 +66,7 @@ _MESSAGES: tuple[tuple[Callable[..., m.Message], tuple[f.Field, ...]], ...] = (
     (m.GetIdentity, (f.ids("prompt", 1),)),
     (m.IdentityIs, (identity("identity"), f.counters("stats", Stats))),
     (m.Counted, (f.counters("stats", Stats),)),
+    (m.Stage, (f.choice("name", PHASES),)),
 )
 _TAGS = {made: (tag, parts) for tag, (made, parts) in enumerate(_MESSAGES)}
 # Messages without fields are the same bytes each time; Decode, one of them, is asked for every token.

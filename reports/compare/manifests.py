@@ -117,9 +117,9 @@ def unlike(name: str, a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def at(value: Any, place: str) -> Any:
-    """What stands at a dotted place, `not stated` where nothing does."""
+    """What stands at a dotted place, `not stated` where nothing or an empty text does."""
     for part in place.split("."):
-        if not isinstance(value, Mapping) or value.get(part) is None:
+        if not isinstance(value, Mapping) or value.get(part) in (None, ""):
             return ABSENT
         value = value[part]
     return value

@@ -236,7 +236,7 @@ def machine_record(run: Run) -> dict[str, object]:
     blocks = ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
     return {
         "folder": name_of(run), "model": run.model, "gpu": run.gpu, "driver": gpu.get("driver") or "not stated",
-        "software": ", ".join(f"{name} {version}" for name, version in versions.items()) or "not stated",
+        "software": ", ".join(f"{name} {version}" for name, version in versions.items() if version) or "not stated",
         "code": str(manifest.get("code_digest") or "not stated")[:12],
         "read_bandwidth_tb_s": calibrated(manifest.get("read_bandwidth_tb_s"), 2),
         "matmul_tflop_s": calibrated(manifest.get("matmul_tflop_s"), 0), "started": str(manifest["started"]),

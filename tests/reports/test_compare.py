@@ -112,6 +112,12 @@ def test_nothing_hangs_on_luck(first, second, tmp_path):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
 
 
+def test_runs_with_a_pytorch_without_cuda_are_alike_however_they_say_it(first, second, tmp_path):
+    manifest(first, versions__cuda="None")
+    manifest(second, versions__cuda="")
+    assert compare(first, second, "--to", tmp_path / "to") == 0
+
+
 UNLIKE = {
     "GPU": ({"gpu__name": "Another"}, "GPU is Invented GPU in A and Another in B"),
     "driver": ({"gpu__driver": "1.0"}, "driver is 0.0 in A and 1.0 in B"),

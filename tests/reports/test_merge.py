@@ -5,7 +5,8 @@ import shutil
 import pytest
 from matplotlib import image
 
-from reports import latency
+from reports import latency, readme
+from reports.compare.manifests import ABSENT, at
 from reports.merge.command import parts_of
 from reports.merge.gather import gather
 from reports.merge.tables import slugs
@@ -227,6 +228,19 @@ def test_other_software_is_allowed_and_said(two):
     text, _ = table(two, "machines")
     assert "not the same on all machines: driver, torch, code (table of machines)" in text
     assert "torch 9.9" in text
+
+
+@pytest.mark.parametrize("cuda", ["", "None"])
+def test_a_pytorch_without_cuda_has_no_version_of_it(two, cuda):
+    """`None` is what runs wrote before."""
+    for name in ("fast-two", "slow-two"):
+        manifest(two / name, versions__cuda=cuda)
+    text, _ = table(two, "machines")
+    assert "python 3.11, torch 0.0" in text
+    assert "cuda" not in text
+    run = load(two / "slow-two")
+    assert readme.versions(run).startswith("Software: python 3.11, torch 0.0 (invented); code of commit")
+    assert at(run.manifest, "versions.cuda") == ABSENT
 
 
 def test_an_option_set_otherwise_is_a_footnote(two):

@@ -17,8 +17,10 @@ from cases.cuda_graph import CudaGraph
 from cases.eager import Eager
 from cases.jit import Jit
 from cases.jit_cuda_graph import JitCudaGraph
+from cases.runtime.capture import EagerCapture
 from cases.tensorrt_llm import TensorRtLlm
 from harness.contract import Plan, Sampling, Unavailable, Unsupported
+from harness.preparing import heard
 from tests.runtime.llamas import GRAPH, JIT, new_model, plan, prompt, save
 
 NEW = 12
@@ -255,6 +257,30 @@ def test_the_engine_says_what_it_is_made_of(folder):
     assert "no graphs on a CPU: replayed eagerly, 4 buckets up to 64" in engine(CudaGraph)
     assert "model: TorchScript" in engine(JitCudaGraph)
     assert "replayed eagerly" in engine(JitCudaGraph)
+
+
+@pytest.mark.parametrize(
+    ("kind", "phases"),
+    [(Eager, ["compile"]), (CudaGraph, ["compile", "capture"]), (JitCudaGraph, ["compile", "capture"])],
+)
+def test_a_lean_case_says_when_it_compiles_and_when_it_captures(kind, phases, folder):
+    case, reported = kind(), []
+    with heard(case, reported.append):
+        case.prepare(plan(folder))
+    case.close()
+    assert reported == phases
+
+
+def test_a_decode_graph_that_can_not_be_captured_fails_in_the_capture(folder, monkeypatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no room for a graph")
+
+    monkeypatch.setattr(EagerCapture, "__call__", refuse)
+    case, reported = CudaGraph(), []
+    with heard(case, reported.append), pytest.raises(RuntimeError, match=r"captured: .*no room for a graph"):
+        case.prepare(plan(folder))
+    case.close()
+    assert reported[-1] == "capture"
 
 
 @pytest.mark.parametrize(
