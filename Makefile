@@ -58,7 +58,7 @@ setup-vllm: .venv-vllm/.ready ## .venv-vllm, an environment of vLLM's own, besid
 		echo "error: $* was not installed, and .venv-$* is removed again: the lines above say why; it needs network to the package indexes, and what the engine's own guide names" >&2; exit 2; }
 
 bench: $(READY) ## measure: the default run on a GPU with 20 GiB free, else the CPU smoke run
-	@set -f; preset="$$($(PY) -m harness.preset $(ARGS))"; $(PY) -m harness $$preset $(ARGS)
+	@set -f; preset="$$($(PY) -m harness.settings.preset $(ARGS))"; $(PY) -m harness $$preset $(ARGS)
 
 smoke: $(READY) ## every stage on the CPU with a tiny model: shows that the chain works, measures nothing
 	@set -f; $(PY) -m harness experiment=smoke $(ARGS)
@@ -73,7 +73,7 @@ publish: $(READY) ## a run's shareable files into results/published/: make publi
 	@! grep -q '"smoke": true' "$(RUN)/manifest.json" || { echo "error: $(RUN) is a smoke run, which measures nothing" >&2; exit 2; }
 	@case "$(RUN)" in *results/published/*) echo "error: $(RUN) is published already" >&2; exit 2;; esac
 	@to=results/published/$(notdir $(RUN:/=)); mkdir -p $$to; cp $(RUN)/manifest.json $(RUN)/*.csv $$to/; \
-		$(PY) -m harness.provenance $$to || true; $(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
+		$(PY) -m harness.output.provenance $$to || true; $(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
 
 bench-kernels: $(READY) ## each kernel alone, and the model's errors and replays, on a CUDA GPU: make bench-kernels ARGS="--model llama3_8b"
 	$(PY) -m cases.runtime.kernels.bench $(ARGS) | tee /dev/stderr | sed -n 's/^Kernels: //p' | xargs -r $(PY) -m reports.kernels

@@ -15,10 +15,10 @@ from contextlib import suppress
 import hydra
 from omegaconf import OmegaConf
 
-from harness import resume
-from harness.commandline import in_order, parse
-from harness.compose import CONF, Source, compose_raw, expand_sweeps, to_config
-from harness.helptext import help_text
+from harness.settings import resume
+from harness.settings.commandline import in_order, parse
+from harness.settings.compose import CONF, Source, compose_raw, expand_sweeps, to_config
+from harness.settings.helptext import help_text
 from harness.task import CODES, refuse, run_composed, task
 
 
@@ -28,8 +28,8 @@ def check_command_line(arguments: Sequence[str]) -> str | None:
     Raises:
         ValueError: one sentence on the first mistake.
     """
-    from harness import validate  # after --help, which needs none of it
     from harness.cluster import check as launchers
+    from harness.settings import validate  # after --help, which needs none of it
 
     flags = parse(arguments)
     if flags.hydra_help or flags.shell_completion or flags.info is not None:

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from harness.adaptive import stopped
 from harness.disk import whole_lines
-from harness.identity import wrong_engine
 from harness.job import Job
-from harness.launch import Outcome
-from harness.record import DONE, NOT_HERE, read_verdict
+from harness.measure.adaptive import stopped
+from harness.output.record import DONE, NOT_HERE, read_verdict
+from harness.processes.launch import Outcome
+from harness.settings.identity import wrong_engine
 
 ASIDE = "attempt-"
 

@@ -8,14 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness import manifest, record
 from harness.attempt import is_done
-from harness.compose import ROOT
-from harness.config import RunConfig
 from harness.disk import PART, Stopped, write_json
-from harness.gpu import Gpu
 from harness.job import read_job
-from harness.lock import IN_RUN
+from harness.machine.gpu import Gpu
+from harness.machine.lock import IN_RUN
+from harness.output import manifest, record
+from harness.settings.compose import ROOT
+from harness.settings.config import RunConfig
 
 RESULTS = ROOT / "results"
 SETTINGS = "settings.json"

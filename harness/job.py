@@ -62,7 +62,7 @@ class SweepJob:
 
     @property
     def auto(self) -> bool:
-        """Whether each length gets requests until its P99 is known well enough (harness/adaptive.py)."""
+        """Whether each length gets requests until its P99 is known well enough (harness/measure/adaptive.py)."""
         return self.p99_iterations == "auto"
 
     def iterations(self, warmup: str) -> int:

@@ -14,11 +14,8 @@ from typing import IO, Any, cast
 
 from rich.console import Console
 
-from harness import attempt, conditions, lock, manifest, record
-from harness.compose import ROOT
-from harness.config import RunConfig
+from harness import attempt
 from harness.disk import Stopped, told, write_json
-from harness.equivalence import unequal
 from harness.folder import (
     SETTINGS,
     all_done,
@@ -29,18 +26,24 @@ from harness.folder import (
     choose_folder,
     write_settings,
 )
-from harness.gpu import Gpu
-from harness.interrupt import Interrupts, Outlet
 from harness.job import Job, read_job, write_job
-from harness.launch import WORKER, child_environment, command, describe_exit, run_child
-from harness.leftovers import MARK, mark
-from harness.machine import check_card, check_checkpoint, check_free, check_machine, check_memory, make_folder
-from harness.plan import build_job, order
-from harness.progress import Watcher, watcher
-from harness.summary import clear, summarise
-from harness.telemetry import Telemetry
-from harness.validate import check_positions, weights_folder
-from harness.warden import warden
+from harness.machine import lock
+from harness.machine.gpu import Gpu
+from harness.machine.telemetry import Telemetry
+from harness.output import manifest, record
+from harness.output.equivalence import unequal
+from harness.output.summary import clear, summarise
+from harness.processes.interrupt import Interrupts, Outlet
+from harness.processes.launch import WORKER, child_environment, command, describe_exit, run_child
+from harness.processes.leftovers import MARK, mark
+from harness.processes.progress import Watcher, watcher
+from harness.processes.warden import warden
+from harness.settings import conditions
+from harness.settings.compose import ROOT
+from harness.settings.config import RunConfig
+from harness.settings.machine import check_card, check_checkpoint, check_free, check_machine, check_memory, make_folder
+from harness.settings.plan import build_job, order
+from harness.settings.validate import check_positions, weights_folder
 
 UNEQUAL = 3
 """The exit code of a run in which everything ran and a case does not compute what the baseline computes."""

@@ -11,9 +11,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from harness.compose import resolved, to_config
-from harness.config import RunConfig
-from harness.interrupt import PREEMPTION, SIGNALS
+from harness.processes.interrupt import PREEMPTION, SIGNALS
+from harness.settings.compose import resolved, to_config
+from harness.settings.config import RunConfig
 
 USERS_MISTAKE = 2
 INTERRUPTED = {128 + number for number in (*SIGNALS, PREEMPTION)}
@@ -32,7 +32,7 @@ def task(composed: DictConfig) -> int:
 
 def run_composed(composed: DictConfig) -> int:
     """One run of a composed configuration; its exit code."""
-    from harness import plan, validate
+    from harness.settings import plan, validate
 
     try:
         config = to_config(composed)

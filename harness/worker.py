@@ -18,20 +18,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness import energy
 from harness.contract import CaptureRecord, Case, Eviction, SetUp, Stats, Unavailable, Unsupported
 from harness.disk import write_aside
-from harness.heed import Heed, Interrupted
 from harness.job import CaseJob, Job, read_job
 from harness.loader import load, load_case
-from harness.orphan import die_with_parent
-from harness.overhead import loop_overhead_us
-from harness.preparing import heard
-from harness.prompts import prompt
-from harness.proof import Replayed, prove
+from harness.measure import energy
+from harness.measure.overhead import loop_overhead_us
+from harness.measure.preparing import heard
+from harness.measure.prompts import prompt
+from harness.measure.proof import Replayed, prove
+from harness.measure.sink import BlockSink, Events
+from harness.measure.workloads import workload
+from harness.processes.heed import Heed, Interrupted
+from harness.processes.orphan import die_with_parent
 from harness.schema import CAPTURES, ENERGY, EVICTION, IDENTITY
-from harness.sink import BlockSink, Events
-from harness.workloads import workload
 
 PROVISION = "cases.runtime.provision.provision"
 EXIT_CODES = {"ok": 0, "unsupported": 0, "unavailable": 0, "failed": 1}

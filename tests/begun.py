@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.leftovers import marked, stat_of
+from harness.processes.leftovers import marked, stat_of
 from tests.runs import ROOT, execute_in
 
 DEADLINE_S = 90

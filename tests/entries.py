@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from harness.compose import compose_raw, to_config
 from harness.contract import Case, Plan, Sampling, Unavailable, Unsupported
 from harness.ipc.client import RemoteCase
 from harness.loader import load_case
+from harness.settings.compose import compose_raw, to_config
 from tests.standin import RELEASES, stand_in
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,8 +24,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import resume, run
-from harness.compose import compose_raw, resolved, to_config
+from harness import run
+from harness.settings import resume
+from harness.settings.compose import compose_raw, resolved, to_config
 from tests.runs import BASE, EXTRA
 
 SHIM = Path(__file__).parent / "killing/sitecustomize.py"

@@ -12,8 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from harness import placement
-from harness.interrupt import Interrupts
+from harness.machine import placement
+from harness.processes.interrupt import Interrupts
 
 
 def record(composed: DictConfig) -> int:

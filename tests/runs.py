@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from harness import run
-from harness.compose import Source, compose_raw, resolved, to_config
+from harness.settings.compose import Source, compose_raw, resolved, to_config
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = Source(extra=Path(__file__).parent / "conf")

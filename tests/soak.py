@@ -29,7 +29,7 @@ from harness.contract import Sampling
 from harness.ipc import messages as m
 from harness.ipc.address import connect
 from harness.ipc.channel import Channel, spin_here
-from harness.progress import watcher
+from harness.processes.progress import watcher
 from tests.served import ROOT, Held, held, server
 
 LENGTHS = (4, 12, 20, 28, 36, 44, 52, 60)

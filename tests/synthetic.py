@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness import schema
 from harness.job import CaseJob, Job, SweepJob, write_job
-from harness.summary import summarise
+from harness.output.summary import summarise
 
 STORED = Path(__file__).parent / "data" / "synthetic"
 TITLES = {

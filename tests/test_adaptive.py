@@ -11,18 +11,18 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from harness import loop, prompts
-from harness.adaptive import CHECK_EVERY, Rule, Stop, expected_width, extra_rounds, ranks_from_the_top, stopped
 from harness.attempt import planned_samples
-from harness.compose import compose_raw, to_config
 from harness.job import MOST_ITERATIONS, read_job, write_job
-from harness.loop import Block
-from harness.plan import expected_seconds
+from harness.measure import loop, prompts
+from harness.measure.adaptive import CHECK_EVERY, Rule, Stop, expected_width, extra_rounds, ranks_from_the_top, stopped
+from harness.measure.loop import Block
+from harness.measure.sink import BlockSink, Events
+from harness.output.statistics import interval_ranks, quantile
+from harness.output.summary import p99_rows
 from harness.schema import P99_STOPS
-from harness.sink import BlockSink, Events
-from harness.statistics import interval_ranks, quantile
-from harness.summary import p99_rows
-from harness.validate import check
+from harness.settings.compose import compose_raw, to_config
+from harness.settings.plan import expected_seconds
+from harness.settings.validate import check
 from tests.runs import execute_in, samples
 from tests.test_loop import STATS_NS, Kept, TimedCase
 

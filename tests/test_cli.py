@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import preset
-from harness.gpu import Gpu
+from harness.machine.gpu import Gpu
+from harness.settings import preset
 
 ROOT = Path(__file__).resolve().parent.parent
 FAKE = ("--config-dir", str(ROOT / "tests/conf"), "+case@cases.fake=fake", "run=[fake]", "experiment=smoke")

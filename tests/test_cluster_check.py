@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.__main__ import check_command_line
 from harness.cluster import check
-from harness.compose import compose_raw, expand_sweeps, folder_name
+from harness.settings.compose import compose_raw, expand_sweeps, folder_name
 from harness.task import run_composed
 
 SLURM = "hydra/launcher=slurm"

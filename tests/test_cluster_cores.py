@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import gpu
 from harness.cluster import cores, slots
-from harness.gpu import Gpu
+from harness.machine import gpu
+from harness.machine.gpu import Gpu
 
 PAIRS = [frozenset({core, core + 8}) for core in range(8)]  # 8 cores of two hardware threads
 LEFT, RIGHT = {0, 1, 2, 3, 8, 9, 10, 11}, {4, 5, 6, 7, 12, 13, 14, 15}

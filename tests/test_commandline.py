@@ -6,7 +6,7 @@ import pytest
 from hydra._internal.utils import get_args_parser
 
 from harness.__main__ import check_command_line
-from harness.commandline import in_order, parse
+from harness.settings.commandline import in_order, parse
 
 SLURM = "hydra/launcher=slurm"
 

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from harness import validate
-from harness.compose import CONF, Source, compose_raw, expand_sweeps, flatten, resolved, to_config
-from harness.config import CaseConfig, RunConfig
-from harness.helptext import NO_HELP, help_text, option_lines, yaml_comments
+from harness.settings import validate
+from harness.settings.compose import CONF, Source, compose_raw, expand_sweeps, flatten, resolved, to_config
+from harness.settings.config import CaseConfig, RunConfig
+from harness.settings.helptext import NO_HELP, help_text, option_lines, yaml_comments
 
 EXTRA = Source(extra=Path(__file__).parent / "conf")
 

@@ -8,10 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from harness import machine, plan, validate
-from harness.compose import Source, compose_raw, to_config
-from harness.gpu import Gpu, visible
 from harness.job import read_job, write_job
+from harness.machine.gpu import Gpu, visible
+from harness.settings import machine, plan, validate
+from harness.settings.compose import Source, compose_raw, to_config
 
 SMOKE = ("experiment=smoke", "run=[fake]", "+case@cases.fake=fake")
 H200 = Gpu(0, "H200", "GPU-abc", "570", 143_000, 140_000, ())

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import telemetry
+from harness.machine import telemetry
 from harness.schema import TELEMETRY
 from reports.write import put
 from tests.killed import Runs

@@ -10,10 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import energy, record, run, telemetry
+from harness import run
 from harness.contract import Plan
-from harness.gpu import Gpu
 from harness.job import read_job
+from harness.machine import telemetry
+from harness.machine.gpu import Gpu
+from harness.measure import energy
+from harness.output import record
 from harness.schema import ENERGY
 from tests.fakes import FakeCase
 from tests.quick_run import without_report

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import compose
-from harness.compose import compose_raw, to_config
-from harness.plan import ENGINES, interpreter
+from harness.settings import compose
+from harness.settings.compose import compose_raw, to_config
+from harness.settings.plan import ENGINES, interpreter
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ".venv-tensorrt-llm"

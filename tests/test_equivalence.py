@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import equivalence, run
+from harness import run
 from harness.job import read_job
-from harness.summary import load_samples
+from harness.output import equivalence
+from harness.output.summary import load_samples
 from tests.runs import execute_in, status
 
 STORED = Path(__file__).parent / "data/synthetic"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.compose import ROOT, compose_raw, to_config
-from harness.config import RunConfig
-from harness.plan import blocks_of
-from harness.validate import check
+from harness.settings.compose import ROOT, compose_raw, to_config
+from harness.settings.config import RunConfig
+from harness.settings.plan import blocks_of
+from harness.settings.validate import check
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml") if path.stem != "smoke")
 CPU = ("model=tiny", "device=cpu")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from harness import identity, validate
-from harness.compose import Source, compose_raw, to_config
-from harness.config import RunConfig
 from harness.job import CaseJob
+from harness.settings import identity, validate
+from harness.settings.compose import Source, compose_raw, to_config
+from harness.settings.config import RunConfig
 
 EXTRA = Source(extra=Path(__file__).parent / "conf")
 

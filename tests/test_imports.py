@@ -118,7 +118,8 @@ def test_pyproject_lists_every_package():
 
 def test_the_parent_loads_no_engine_even_when_it_checks_every_case():
     code = (
-        "import sys; from harness import run, validate; from harness.compose import compose_raw, to_config;"
+        "import sys; from harness import run; from harness.settings import validate;"
+        "from harness.settings.compose import compose_raw, to_config;"
         "config = to_config(compose_raw([])); config.run = sorted(config.cases); validate.check(config);"
         f"print(sorted({HEAVY!r} & set(sys.modules)))"
     )

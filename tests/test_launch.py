@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import events, launch, run, telemetry
-from harness.interrupt import Interrupts
+from harness import run
+from harness.machine import telemetry
+from harness.processes import events, launch
+from harness.processes.interrupt import Interrupts
 from tests.runs import execute_in, samples, status
 
 

@@ -25,7 +25,7 @@ import sys
 from hydra import main
 from harness import task
 from harness.cluster import check
-from harness.compose import CONF
+from harness.settings.compose import CONF
 from tests.placed import record
 check._register(check.TARGETS["local_gpus"])
 main(config_path=str(CONF), config_name="config", version_base="1.3")(record)()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import leftovers
-from harness.gpu import list_gpus
+from harness.machine.gpu import list_gpus
+from harness.processes import leftovers
 from tests.runs import ROOT, samples, status
 
 SWEEP = ("sweep.ttft_iterations=30", "sweep.p99_iterations=1", "sweep.warmup_iterations=1", "sweep.pause_ms=0")

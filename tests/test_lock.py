@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import lock, machine
-from harness.gpu import Gpu
+from harness.machine import lock
+from harness.machine.gpu import Gpu
+from harness.settings import machine
 from tests.runs import begin
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,8 +22,8 @@ H200 = Gpu(0, "H200", "GPU-abc", "570", 143_000, 140_000, ())
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness import lock
-from harness.gpu import Gpu
+from harness.machine import lock
+from harness.machine.gpu import Gpu
 lock.SETTLE_S = 0.1
 held = lock.hold_gpu(Gpu(0, "H200", "GPU-abc", "570", 1, 1, ()), Path(sys.argv[1]), sys.argv[2], lambda line: print(line, flush=True))
 print("held", flush=True)

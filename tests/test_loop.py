@@ -12,9 +12,9 @@ from typing import ClassVar
 
 import pytest
 
-from harness import prompts
 from harness.contract import Capabilities, Case, Plan, SetUp, Stats
-from harness.loop import PART_NS, Block, Place, Timed, quiet_collector, stay_awake, time_decode, time_prefill
+from harness.measure import prompts
+from harness.measure.loop import PART_NS, Block, Place, Timed, quiet_collector, stay_awake, time_decode, time_prefill
 
 STATS_NS = 10_000_000_000
 """What `stats` takes: if it were inside an interval, every figure would show it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.machine import check_python
+from harness.settings.machine import check_python
 from tests.runs import begin
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness import manifest, provenance
-from harness.compose import compose_raw, to_config
-from harness.manifest import git_state
+from harness.output import manifest, provenance
+from harness.output.manifest import git_state
+from harness.settings.compose import compose_raw, to_config
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -121,4 +121,6 @@ def test_the_commit_whose_code_a_run_measured_is_found(tmp_path):
 
 def test_what_has_no_manifest_is_refused_in_one_sentence(tmp_path, capsys):
     assert provenance.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err == ("error: name the folder of a run: python -m harness.provenance results/NAME\n")
+    assert capsys.readouterr().err == (
+        "error: name the folder of a run: python -m harness.output.provenance results/NAME\n"
+    )

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from harness.leftovers import marked
+from harness.processes.leftovers import marked
 from tests.begun import DEADLINE_S, Begun, finish
 from tests.runs import ROOT
 

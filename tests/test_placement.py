@@ -8,10 +8,13 @@ import signal
 
 import pytest
 
-from harness import launch, machine, manifest, placement
-from harness.gpu import Gpu
-from harness.interrupt import Interrupts
-from harness.placement import VARIABLE, Place
+from harness.machine import placement
+from harness.machine.gpu import Gpu
+from harness.machine.placement import VARIABLE, Place
+from harness.output import manifest
+from harness.processes import launch
+from harness.processes.interrupt import Interrupts
+from harness.settings import machine
 
 CARDS = [Gpu(index, "H200", f"GPU-{index}abc", "570", 143_000, 140_000, ()) for index in range(4)]
 NEIGHBOURS = {"runs": 1, "gpus": [1], "cores": [[4, 5]]}

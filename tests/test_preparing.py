@@ -12,7 +12,7 @@ from harness.ipc import messages as m
 from harness.ipc.channel import Channel
 from harness.ipc.client import RemoteCase
 from harness.ipc.wire import encode
-from harness.preparing import heard
+from harness.measure.preparing import heard
 from tests.fakes import FakeCase
 
 TARGET = "tests.fakes.FakeCase"

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from harness.progress import PLAIN_PERIOD_S, Bars, Lines, watcher
+from harness.processes.progress import PLAIN_PERIOD_S, Bars, Lines, watcher
 
 MOVED = {"event": "progress", "stage": "ttft", "prompt_length": 250, "done": 5, "total": 20, "median_ms": 6.3}
 

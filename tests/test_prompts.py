@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness import prompts
+from harness.measure import prompts
 
 
 def test_a_prompt_follows_from_seed_purpose_length_and_index(make_job):

@@ -15,13 +15,13 @@ from torch.autograd import DeviceType
 
 from cases.runtime import identity
 from harness import worker
-from harness.compose import compose_raw, to_config
 from harness.contract import Identity, Kernel, Stats
-from harness.identity import FIXED
 from harness.job import CaseJob
-from harness.loop import Place, Timed
-from harness.proof import CLAIMS, OURS, Replayed, WrongIdentity, prove
-from harness.sink import BlockSink, Events
+from harness.measure.loop import Place, Timed
+from harness.measure.proof import CLAIMS, OURS, Replayed, WrongIdentity, prove
+from harness.measure.sink import BlockSink, Events
+from harness.settings.compose import compose_raw, to_config
+from harness.settings.identity import FIXED
 
 KERNELS = Path(__file__).resolve().parent.parent / "cases/runtime/kernels"
 LIBRARY = ("nvjet_hsh_64x8_64x16", "void at::native::rms_norm")

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from harness import __main__ as main
-from harness import attempt, launch, manifest, preset, resume, run
+from harness import attempt, run
 from harness import folder as folders
-from harness.compose import compose_raw, resolved, to_config
-from harness.gpu import Gpu
+from harness.machine.gpu import Gpu
+from harness.output import manifest
+from harness.processes import launch
+from harness.settings import preset, resume
+from harness.settings.compose import compose_raw, resolved, to_config
 from harness.stored.command import validate
 from tests.runs import EXTRA, begin, execute_in, samples, status
 

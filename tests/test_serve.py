@@ -24,8 +24,8 @@ from cases.jit_cuda_graph import JitCudaGraph
 from cases.runtime.serve.__main__ import main
 from cases.runtime.serve.text import Text
 from cases.runtime.serve.where import claim, default_socket
-from harness.compose import ROOT, compose_raw, to_config
 from harness.contract import Plan, Sampling
+from harness.settings.compose import ROOT, compose_raw, to_config
 
 START_S = 120
 PROMPT = [5, 6, 7, 8]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from harness.contract import Footprint, Stats
-from harness.loop import Place, Timed
+from harness.measure.loop import Place, Timed
+from harness.measure.sink import BlockSink, Events, set_aside
 from harness.schema import SAMPLES
-from harness.sink import BlockSink, Events, set_aside
 
 NOTHING = Stats()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.job import CaseJob, write_job
-from harness.launch import child_environment, command, run_child
+from harness.processes.launch import child_environment, command, run_child
 from tests.entries import CONFIGURED
 from tests.standin import BEHAVIOUR, FOLDER, RELEASE
 

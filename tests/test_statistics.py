@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import statistics
-from harness.statistics import coverage, interval_ranks, quantile, quantile_rank
+from harness.output import statistics
+from harness.output.statistics import coverage, interval_ranks, quantile, quantile_rank
 
 
 @pytest.mark.parametrize(

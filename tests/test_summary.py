@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import equivalence, schema
-from harness.summary import Floor, load_floor, load_samples, summarise, throttled
+from harness import schema
+from harness.output import equivalence
+from harness.output.summary import Floor, load_floor, load_samples, summarise, throttled
 from tests.synthetic import STORED, VOCABULARY, Spec, invent
 
 SUMMARIES = {

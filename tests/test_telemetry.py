@@ -13,11 +13,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import conditions, gpu, record, telemetry, tenants
-from harness.compose import compose_raw, to_config
-from harness.gpu import Gpu, list_gpus
+from harness.machine import gpu, telemetry, tenants
+from harness.machine.gpu import Gpu, list_gpus
+from harness.machine.telemetry import Reading
+from harness.output import record
 from harness.schema import SAMPLES_STATE
-from harness.telemetry import Reading
+from harness.settings import conditions
+from harness.settings.compose import compose_raw, to_config
 from tests.runs import EXTRA, execute_in, samples
 
 ROOT = Path(__file__).resolve().parent.parent

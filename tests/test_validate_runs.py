@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import manifest, schema
+from harness import schema
+from harness.output import manifest
 from harness.stored import tables
 from harness.stored.check import Check
 from harness.stored.command import main, validate

@@ -206,7 +206,7 @@ def test_a_worker_ends_with_its_parent(make_job, tmp_path):
 
 
 def test_a_child_whose_parent_is_gone_already_does_not_begin():
-    code = "from harness.orphan import die_with_parent; die_with_parent(1 << 22); print('went on')"
+    code = "from harness.processes.orphan import die_with_parent; die_with_parent(1 << 22); print('went on')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "the parent process 4194304 is gone" in done.stderr

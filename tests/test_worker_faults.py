@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from harness.leftovers import marked, stat_of
+from harness.processes.leftovers import marked, stat_of
 from tests.runs import ROOT, samples, status
 
 SWEEP = ("sweep.ttft_iterations=60", "sweep.p99_iterations=1", "sweep.warmup_iterations=1", "sweep.pause_ms=0")

@@ -10,10 +10,10 @@ import pytest
 
 from harness.contract import CaptureRecord, Eviction, Footprint, Stats
 from harness.job import Job
-from harness.loop import Block
+from harness.measure.loop import Block
+from harness.measure.workloads import Interference, Stream, resident_bytes, workload
 from harness.schema import CAPTURES, EVICTION
 from harness.worker import write_captures, write_eviction
-from harness.workloads import Interference, Stream, resident_bytes, workload
 from tests.fakes import FakeCase
 
 STREAM = {"requests": 250, "lengths": [3, 40], "memory_every": 100}
@@ -155,6 +155,6 @@ def test_captures_and_eviction_are_tables(tmp_path):
     ("stats", "going_on"), [(Stats(), False), (Stats(begun=1), True), (Stats(begun=2, captures=1, failures=1), False)]
 )
 def test_a_capture_goes_on_between_its_beginning_and_its_end(stats, going_on):
-    from harness.sink import capturing
+    from harness.measure.sink import capturing
 
     assert capturing(stats) is going_on

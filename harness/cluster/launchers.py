@@ -25,12 +25,12 @@ from submitit.local.local import LocalExecutor, LocalJob
 
 from harness.cluster.requeue import wait_to_be_ended
 from harness.cluster.slots import Slot, chosen, slots
-from harness.gpu import list_gpus
-from harness.interrupt import Interrupts
-from harness.leftovers import MARK, mark
-from harness.placement import VARIABLE, Place
+from harness.machine.gpu import list_gpus
+from harness.machine.placement import VARIABLE, Place
+from harness.processes.interrupt import Interrupts
+from harness.processes.leftovers import MARK, mark
+from harness.processes.warden import warden
 from harness.task import CODES, refuse
-from harness.warden import warden
 
 A_WEEK_MIN = 7 * 24 * 60
 CTRL_C = 128 + signal.SIGINT

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 
-from harness.placement import job
+from harness.machine.placement import job
 
 WAIT_S = 600.0
 """What SLURM may leave between its request to end and the end itself (GraceTime, KillWait)."""

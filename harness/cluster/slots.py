@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.cluster.cores import physical, shares
-from harness.gpu import Gpu, near_cores, visible
-from harness.placement import Place
+from harness.machine.gpu import Gpu, near_cores, visible
+from harness.machine.placement import Place
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.cluster import NOT_ALONE
-from harness.compose import nearest
+from harness.settings.compose import nearest
 
 ONE_GPU = re.compile(r"gpu(:[A-Za-z][^:,]*)?(:1)?")
 OWN = (

@@ -7,7 +7,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from harness.leftovers import MARK, socket_prefix
+from harness.processes.leftovers import MARK, socket_prefix
 
 PATH_LIMIT = 107
 """Bytes in the path of a Unix socket (sun_path is 108 with its end)."""

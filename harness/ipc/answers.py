@@ -21,7 +21,7 @@ from harness.ipc.tally import Tally
 from harness.ipc.turns import Turns
 from harness.ipc.wire import encode
 from harness.loader import load_case
-from harness.preparing import heard
+from harness.measure.preparing import heard
 
 
 @dataclass(frozen=True)

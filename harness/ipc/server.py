@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.ipc.clients import peer_uid
 from harness.ipc.connection import OWNED
 from harness.ipc.service import Service
-from harness.orphan import die_with_parent
+from harness.processes.orphan import die_with_parent
 
 BACKLOG = 64
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from harness.contract import Capabilities, Case, Footprint, SetUp, Stats
 from harness.job import Job
-from harness.loop import Block, Place, Timed
+from harness.measure.loop import Block, Place, Timed
+from harness.measure.workloads import workload
 from harness.stored.check import Check, Row, Sheet, failed, note, ok
 from harness.stored.plan import first_order
-from harness.workloads import workload
 
 Pair = tuple[str, int]
 PLACE = ("metric", "prompt_length", "context_length", "iteration")

@@ -11,11 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.compose import ROOT
 from harness.job import Job
-from harness.manifest import REVISION, file_digests
-from harness.prompts import digest
-from harness.provenance import digests_of
+from harness.measure.prompts import digest
+from harness.output.manifest import REVISION, file_digests
+from harness.output.provenance import digests_of
+from harness.settings.compose import ROOT
 from harness.stored.check import Check, failed, note, ok
 
 MOST_IDS = 50_000_000

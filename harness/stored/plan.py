@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from harness.job import CaseJob, Job, SweepJob, read_job
-from harness.plan import order_of
+from harness.settings.plan import order_of
 from harness.stored.check import Check, failed, note, ok, read_object
 
 T = TypeVar("T")

@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from harness import equivalence, schema
+from harness import schema
 from harness.job import Job
+from harness.output import equivalence
+from harness.output.summary import Row, decode_rows, load_floor, load_samples, p99_rows, ttft_rows, write_table
 from harness.stored.check import Check, Sheet, failed, note, ok, read_sheet
-from harness.summary import Row, decode_rows, load_floor, load_samples, p99_rows, ttft_rows, write_table
 
 LAST_DIGIT = 2e-9
 """Relative: nine digits are printed, and the last may turn with the order in which a library adds."""

@@ -9,8 +9,8 @@ from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 from harness.job import Job
+from harness.machine.telemetry import TOLERANCE_NS
 from harness.stored.check import Check, Sheet, failed, note, ok, real
-from harness.telemetry import TOLERANCE_NS
 
 ROUNDING_NS = 1
 """A latency is printed to the nanosecond."""

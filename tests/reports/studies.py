@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from harness import schema
-from harness.summary import summarise
+from harness.output.summary import summarise
 from tests.synthetic import LATENCY, Spec, invent, write
 
 CASES = {

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from harness import schema
-from harness.summary import summarise
+from harness.output.summary import summarise
 from reports import experiments
 from reports.experiments import attribution, ladder, waterfall
 from reports.run import SMOKE, load

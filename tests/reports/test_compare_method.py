@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness import statistics
+from harness.output import statistics
 from reports.blockwise import holm
 from reports.compare.verdict import Ratio, ratio_of, verdict
 from reports.quantiles import rank

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import statistics
+from harness.output import statistics
 from reports import experiments, markup
 from reports.__main__ import main, tables_of, write_report
 from reports.experiments import ablation, capture_coverage, coverage_policies, floor, ipc, rolling

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from harness import schema
-from harness.summary import summarise
+from harness.output.summary import summarise
 from reports.paper import runs
 from reports.paper.published import TITLES
 from reports.run import load

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from harness import schema
-from harness.summary import summarise
+from harness.output.summary import summarise
 from reports import page
 from reports.__main__ import tables_of, write_report
 from reports.run import load

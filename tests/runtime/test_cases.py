@@ -20,7 +20,7 @@ from cases.jit_cuda_graph import JitCudaGraph
 from cases.runtime.capture import EagerCapture
 from cases.tensorrt_llm import TensorRtLlm
 from harness.contract import Plan, Sampling, Unavailable, Unsupported
-from harness.preparing import heard
+from harness.measure.preparing import heard
 from tests.runtime.llamas import GRAPH, JIT, new_model, plan, prompt, save
 
 NEW = 12

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from cases.tensorrt_llm import TensorRtLlm
-from harness.heed import Heed
 from harness.job import CaseJob
-from harness.sink import Events
+from harness.measure.sink import Events
+from harness.processes.heed import Heed
 from harness.worker import measure_block
 from tests.runtime.test_tensorrt_llm import gpu
 from tests.standin import RELEASES, act, stand_in

@@ -13,19 +13,19 @@ from typing import Any, cast
 from rich.console import Console
 
 from cases.runtime.serve.where import claim
-from harness import preset
-from harness.compose import compose_raw, nearest, to_config
-from harness.config import RunConfig
 from harness.contract import Case, Plan, Sampling, Unavailable, Unsupported
-from harness.gpu import Gpu, list_gpus, visible
 from harness.ipc.answers import Served, freeze
 from harness.ipc.channel import spin_here
 from harness.ipc.connection import Limits
 from harness.ipc.server import listen
 from harness.ipc.service import Service
 from harness.loader import load, load_case
-from harness.machine import check_checkpoint, check_free, check_machine, check_memory
-from harness.validate import check, weights_folder
+from harness.machine.gpu import Gpu, list_gpus, visible
+from harness.settings import preset
+from harness.settings.compose import compose_raw, nearest, to_config
+from harness.settings.config import RunConfig
+from harness.settings.machine import check_checkpoint, check_free, check_machine, check_memory
+from harness.settings.validate import check, weights_folder
 
 CONTEXT = 4096
 """Positions of the KV cache where the model allows more and nobody asks for more."""

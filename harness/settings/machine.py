@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness import placement
-from harness.compose import nearest
-from harness.config import ModelConfig, RunConfig
-from harness.gpu import Gpu, list_gpus, visible
 from harness.loader import load
-from harness.plan import interpreter
-from harness.validate import SHAPE_KEYS, known_shape, weights_folder
+from harness.machine import placement
+from harness.machine.gpu import Gpu, list_gpus, visible
+from harness.settings.compose import nearest
+from harness.settings.config import ModelConfig, RunConfig
+from harness.settings.plan import interpreter
+from harness.settings.validate import SHAPE_KEYS, known_shape, weights_folder
 
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 GIB = 2**30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from harness.gpu import Gpu, list_gpus, visible
+from harness.machine.gpu import Gpu, list_gpus, visible
 
 NEEDED_GIB = 20
 

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import conditions, lock, plan
-from harness.check_p99 import check_auto, check_p99
-from harness.compose import nearest
-from harness.config import (
+from harness.loader import load, load_case
+from harness.machine import lock
+from harness.settings import conditions, plan
+from harness.settings.check_p99 import check_auto, check_p99
+from harness.settings.compose import nearest
+from harness.settings.config import (
     CaseConfig,
     InterferenceConfig,
     ModelConfig,
@@ -21,8 +23,7 @@ from harness.config import (
     StreamConfig,
     SweepConfig,
 )
-from harness.identity import FIXED, check_names
-from harness.loader import load, load_case
+from harness.settings.identity import FIXED, check_names
 
 DTYPES = ("float16", "bfloat16", "float32")
 LONGEST_PAUSE_MS = 10_000

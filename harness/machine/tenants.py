@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.gpu import Process, processes
+from harness.machine.gpu import Process, processes
 
 UNKNOWN = ""
 SLACK_MIB = 256

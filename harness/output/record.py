@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import energy
 from harness.disk import sync_files, whole_lines, write_aside, write_json
 from harness.job import Job
-from harness.launch import Outcome
+from harness.measure import energy
+from harness.processes.launch import Outcome
 from harness.schema import CAPTURES, ENERGY, EVICTION, IDENTITY, MEMORY, P99_STOPS, SAMPLES, STATUS
 
 Conditions = Callable[[int], Mapping[str, str]]
@@ -24,7 +24,7 @@ MemoryUsed = Callable[[int], str]
 
 
 class Observer(Protocol):
-    """Who looked at the machine while a block ran; see harness.telemetry."""
+    """Who looked at the machine while a block ran; see harness.machine.telemetry."""
 
     def state(self, time_ns: int) -> Mapping[str, str]:
         """See Conditions."""

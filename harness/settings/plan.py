@@ -11,9 +11,9 @@ from typing import Any, cast
 from rich.console import Console
 from rich.table import Table
 
-from harness.compose import ROOT
-from harness.config import CaseConfig, RunConfig, SweepConfig
 from harness.job import CaseJob, Job, SweepJob
+from harness.settings.compose import ROOT
+from harness.settings.config import CaseConfig, RunConfig, SweepConfig
 
 CONTEXT_STEP = 256
 ENGINES = ".venv-"

@@ -21,8 +21,8 @@ from hydra.errors import ConfigCompositionException, HydraException, OverridePar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
-from harness.config import CaseConfig, RunConfig
-from harness.sentences import children, detail, first_line, known_parent, wrong_type
+from harness.settings.config import CaseConfig, RunConfig
+from harness.settings.sentences import children, detail, first_line, known_parent, wrong_type
 
 
 def pick(key: Any, choices: Mapping[str, Any], otherwise: Any = None) -> Any:
@@ -72,7 +72,7 @@ LAUNCHER = "hydra.launcher."
 ENGINE, STAND_IN = "tensorrt_llm", "stand_in"
 BRANCHES = {"protocol": "warmup=apart", "protocol.sampling": "strategy=greedy", "sweep": "blocks=1"}
 """Mappings that cases refer to, each with an example of a key."""
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 
 

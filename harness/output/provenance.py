@@ -1,4 +1,4 @@
-"""`python -m harness.provenance RUN`: which commit of this checkout has the very code that a run measured.
+"""`python -m harness.output.provenance RUN`: which commit of this checkout has the very code that a run measured.
 
 A run may come from an exported tree that knows no commit, or one that lies in another checkout. The digest of the code
 is in its manifest; the commit that has it is added there as `git.same_code_as`.
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-from harness.compose import ROOT
-from harness.manifest import CODE, code_digest
-from harness.record import read_json, write_json
+from harness.output.manifest import CODE, code_digest
+from harness.output.record import read_json, write_json
+from harness.settings.compose import ROOT
 
 NEWEST = 200
 """Commits that are looked at, from the newest back."""
@@ -57,7 +57,7 @@ def _git(root: Path, *arguments: str) -> bytes:
 def main(argv: Sequence[str]) -> int:
     """0 when the commit was found and written, 1 when no commit has the code, 2 for a user's mistake."""
     if len(argv) != 1 or not (path := Path(argv[0]) / "manifest.json").is_file():
-        print("error: name the folder of a run: python -m harness.provenance results/NAME", file=sys.stderr)
+        print("error: name the folder of a run: python -m harness.output.provenance results/NAME", file=sys.stderr)
         return 2
     try:
         stored = read_json(path)

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import pynvml
 
 from harness.disk import whole_lines, write_aside
-from harness.gpu import MIB
+from harness.machine.gpu import MIB
+from harness.machine.tenants import Others, Tenants
 from harness.schema import SAMPLES_STATE, TELEMETRY
-from harness.tenants import Others, Tenants
 
 HZ = 10.0
 TENANTS_EVERY = 10

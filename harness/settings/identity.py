@@ -6,9 +6,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness.compose import CONF
-from harness.config import CaseConfig, RunConfig
 from harness.job import CaseJob
+from harness.settings.compose import CONF
+from harness.settings.config import CaseConfig, RunConfig
 
 FIXED = (
     "baseline", "cuda_graph", "jit", "jit_cuda_graph", "tensorrt_llm", "eager", "transformers_compile", "vllm",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness import plan
-from harness.config import CaseConfig, SweepConfig
+from harness.settings import plan
+from harness.settings.config import CaseConfig, SweepConfig
 
 
 def check_p99(sweep: SweepConfig) -> None:

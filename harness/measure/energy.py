@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from harness.contract import Case
 from harness.job import Job
-from harness.loop import Clock, quiet_collector
-from harness.prompts import prompt_for
+from harness.measure.loop import Clock, quiet_collector
+from harness.measure.prompts import prompt_for
 from harness.schema import ENERGY
 
 LEAD_S = 0.4

@@ -8,7 +8,7 @@ from statistics import median
 from typing import ClassVar
 
 from harness.contract import Capabilities, Case, Plan, SetUp, Stats
-from harness.loop import quiet_collector, time_decode
+from harness.measure.loop import quiet_collector, time_decode
 
 STEPS = 10_000
 REPEATS = 5

@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.adaptive import Stop
 from harness.contract import Footprint, Stats
-from harness.loop import Place, Timed, latency_ns
-from harness.proof import Replayed
+from harness.measure.adaptive import Stop
+from harness.measure.loop import Place, Timed, latency_ns
+from harness.measure.proof import Replayed
 from harness.schema import MEMORY, P99_STOPS, SAMPLES
 
 EVENT_PERIOD_S = 0.2

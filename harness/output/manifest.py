@@ -15,13 +15,13 @@ from typing import Any
 
 import yaml
 
-from harness import placement
-from harness.compose import CONF, ROOT, flatten
-from harness.config import RunConfig
 from harness.disk import write_json
-from harness.gpu import Gpu
 from harness.job import Job
-from harness.prompts import digest
+from harness.machine import placement
+from harness.machine.gpu import Gpu
+from harness.measure.prompts import digest
+from harness.settings.compose import CONF, ROOT, flatten
+from harness.settings.config import RunConfig
 
 CODE = ("cases", "harness")
 CODE_FILES = (".py", ".cu", ".cuh")

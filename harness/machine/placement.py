@@ -10,7 +10,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.gpu import Gpu
+from harness.machine.gpu import Gpu
 
 VARIABLE = "LATENCY_PLACE"
 JOB_IDS = (("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"), ("SLURM_JOB_ID",), ("SUBMITIT_LOCAL_JOB_ID",))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.contract import Case
 from harness.job import Job
-from harness.loop import Block, Place, quiet_collector, time_prefill
+from harness.measure.loop import Block, Place, quiet_collector, time_prefill
 from harness.schema import Metric
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

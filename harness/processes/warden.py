@@ -1,6 +1,6 @@
 """A small process beside a run that ends what the run's own process, if it is killed, can't end any more.
 
-    python -m harness.warden MARK
+    python -m harness.processes.warden MARK
 
 Workers and their servers end with their parent by the kernel's help; what an engine starts in a session of its own
 does not. The warden hears of the end by the end of a pipe, whose other end only the parent holds.
@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.leftovers import MARK, end_all, mark, remove_folders
+from harness.processes.leftovers import MARK, end_all, mark, remove_folders
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def warden() -> Iterator[None]:
     reading, writing = os.pipe()
     try:
         process = subprocess.Popen(  # noqa: S603  ours
-            [sys.executable, "-S", "-m", "harness.warden", mark()],
+            [sys.executable, "-S", "-m", "harness.processes.warden", mark()],
             cwd=ROOT,
             stdin=reading,
             stdout=subprocess.DEVNULL,

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from harness.adaptive import Rule, Stop, extra_rounds
 from harness.contract import REHEARSE_NS, Case, Footprint, Stats
 from harness.job import Job
-from harness.prompts import prompt_for, timed_index
+from harness.measure.adaptive import Rule, Stop, extra_rounds
+from harness.measure.prompts import prompt_for, timed_index
 from harness.schema import Metric
 
 PART_NS = REHEARSE_NS // 2

@@ -1,7 +1,7 @@
 """The text of --help: one line for each option, from the configuration itself.
 
-Keys that every configuration has carry their help in harness/config.py; a case's own keys carry it as the comment
-beside (or above) the key in the case's yaml, so that a new case needs no other edit.
+Keys that every configuration has carry their help in harness/settings/config.py; a case's own keys carry it as the
+comment beside (or above) the key in the case's yaml, so that a new case needs no other edit.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, get_type_hints
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from harness.compose import Source
-from harness.config import CaseConfig, RunConfig
+from harness.settings.compose import Source
+from harness.settings.config import CaseConfig, RunConfig
 
 USAGE = """\
 Measure batch-one LLM latency on one GPU, case by case, each in a process of its own.

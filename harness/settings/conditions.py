@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.config import RunConfig
-from harness.gpu import Gpu
+from harness.machine.gpu import Gpu
+from harness.machine.telemetry import Reading
 from harness.schema import UNTHROTTLED
-from harness.telemetry import Reading
+from harness.settings.config import RunConfig
 
 MOST_HZ = 100
 LONGEST_ENERGY_S = 600

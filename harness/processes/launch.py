@@ -19,11 +19,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from harness import leftovers
-from harness.compose import ROOT
-from harness.events import Event, EventReader, OnEvent, printable
-from harness.interrupt import GRACE_S, Interrupts
+from harness.processes import leftovers
+from harness.processes.events import Event, EventReader, OnEvent, printable
+from harness.processes.interrupt import GRACE_S, Interrupts
 from harness.schema import State
+from harness.settings.compose import ROOT
 
 WORKER = "harness.worker"
 POLL_S = 0.2

@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from harness import equivalence, schema, statistics
+from harness import schema
 from harness.disk import write_aside
 from harness.job import Job, read_job
+from harness.output import equivalence, statistics
 
 Row = dict[str, Any]
 Window = Callable[[str], tuple[int, int]]

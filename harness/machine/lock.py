@@ -22,7 +22,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 
-from harness.gpu import Gpu
+from harness.machine.gpu import Gpu
 
 HOW = ("wait", "refuse", "off")
 FOLDER = "~/.cache/llm-latency/locks"

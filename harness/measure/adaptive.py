@@ -41,7 +41,7 @@ def ranks_from_the_top(n: int) -> tuple[int, int] | None:
 
     The number of samples above P99 is J ~ Binomial(n, 0.01). The upper end is the sample with `a` above it, a the
     largest with P(J <= a) <= 2.5 %; the lower end that with `b` above it, b + 1 the smallest with P(J > b) <= 2.5 %.
-    The same ranks as harness.statistics.interval_ranks.
+    The same ranks as harness.output.statistics.interval_ranks.
     """
     share = 1.0 - P
     term, below, above, count = P**n, 0.0, -1, 0

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from harness.compose import compose_raw, flatten, resolved
+from harness.settings.compose import compose_raw, flatten, resolved
 
 FREE = ("lock", "dry_run")
 """What may be given beside `resume`: it is no setting of the run."""

@@ -1,0 +1,1 @@
+"""Children, their events and ends, and the signals that ask a run to end."""
