@@ -1,4 +1,4 @@
-"""A run from a checked configuration to its report: folder, checkpoint, one worker after the other, summaries."""
+"""A run that was begun, to its report: checkpoint, one worker after the other, summaries."""
 
 from __future__ import annotations
 
@@ -6,120 +6,37 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any, cast
-
-from rich.console import Console
+from typing import Any
 
 from harness import attempt
 from harness.disk import Stopped, told, write_json
 from harness.folder import (
-    SETTINGS,
     all_done,
-    check_folder,
-    check_machine_of,
     check_same_weights,
     check_there,
-    choose_folder,
-    write_settings,
 )
 from harness.job import Job, read_job, write_job
-from harness.machine import lock
-from harness.machine.gpu import Gpu
 from harness.machine.telemetry import Telemetry
 from harness.output import manifest, record
 from harness.output.equivalence import unequal
 from harness.output.summary import clear, summarise
-from harness.processes.interrupt import Interrupts, Outlet
-from harness.processes.launch import WORKER, child_environment, command, describe_exit, run_child
+from harness.processes.interrupt import Interrupts
+from harness.processes.launch import command, describe_exit, run_child
 from harness.processes.leftovers import MARK, mark
 from harness.processes.progress import Watcher, watcher
 from harness.processes.warden import warden
 from harness.settings import conditions
 from harness.settings.compose import ROOT
-from harness.settings.config import RunConfig
-from harness.settings.machine import check_card, check_checkpoint, check_free, check_machine, check_memory, make_folder
+from harness.settings.machine import check_card, check_memory
 from harness.settings.plan import build_job, order
 from harness.settings.validate import check_positions, weights_folder
+from harness.start import Run
 
 UNEQUAL = 3
 """The exit code of a run in which everything ran and a case does not compute what the baseline computes."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run under way. `worker` is the module that children execute, `started` when the user's command began.
-
-    `held`: the locks of the run's folder and GPU, let go of at the end of `carry_out`, or with this process.
-    """
-
-    config: RunConfig
-    resolved: Mapping[str, Any]
-    folder: Path
-    gpu: Gpu | None
-    console: Console
-    started: str
-    worker: str = WORKER
-    held: ExitStack = field(default_factory=ExitStack)
-    interrupts: Interrupts = field(default_factory=Interrupts)
-
-    def environment(self) -> dict[str, str]:
-        """What the children of this run see."""
-        return child_environment(self.config.device, None if self.gpu is None else self.gpu.index)
-
-    def say(self, line: str) -> None:
-        """Print one line as it is."""
-        say(self.console, line)
-
-
-def say(console: Console, line: str) -> None:
-    """Print one line as it is."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) -> Run:
-    """Check the machine and the output folder, make the folder, and lock both; waits for a GPU that another run has.
-
-    Raises ValueError, in one sentence on what this machine or the output folder can't do; nothing was made or started.
-    """
-    started, settings = manifest.now(), manifest.settings(resolved)
-    folder = choose_folder(config)
-    check_folder(folder, settings)
-    gpu, interrupts = None, Interrupts()
-    with interrupts, ExitStack() as held:
-        console = Console(file=cast(IO[str], Outlet(interrupts.hang_up)))
-        if folder.is_dir():
-            held.enter_context(lock.hold_folder(folder))
-        if not all_done(folder):
-            gpu, folder = _take_machine(config, folder, settings, console, held)
-        return Run(config, resolved, folder, gpu, console, started, worker, held.pop_all(), interrupts)
-
-
-def _take_machine(
-    config: RunConfig, folder: Path, settings: Mapping[str, Any], console: Console, held: ExitStack
-) -> tuple[Gpu | None, Path]:
-    """Check what is to measure, take its GPU and the folder, which are returned, and write settings.json."""
-    fresh = not folder.is_dir()
-    check_checkpoint(config.model)
-    gpu = check_machine(config)
-    if gpu is not None and config.device == "cuda":
-        held.enter_context(lock.hold_gpu(gpu, folder, config.lock, partial(say, console)))
-        gpu = check_free(config)
-    if fresh and config.output is None:
-        folder = choose_folder(config)  # a run of the same second may have its name by now
-    check_machine_of(folder, gpu, child_environment(config.device, 0))
-    for line in conditions.before(gpu):
-        say(console, f"warning: {line}")
-    make_folder("output", folder)
-    if fresh:
-        held.enter_context(lock.hold_folder(folder))
-        check_folder(folder, settings)
-    if not (folder / SETTINGS).exists():
-        write_settings(folder, settings)
-    return gpu, folder
 
 
 def carry_out(run: Run) -> int:

@@ -40,10 +40,10 @@ def run_composed(composed: DictConfig) -> int:
         if config.dry_run:
             plan.show(config, Console())
             return 0
-        from harness import run  # loads pandas and NVML: not for a dry run
+        from harness import run, start  # loads pandas and NVML: not for a dry run
 
         _place_in_sweep(config)
-        begun = run.begin(config, resolved(composed))
+        begun = start.begin(config, resolved(composed))
     except ValueError as error:
         return refuse(error)
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from harness import run
+from harness import run, start
 from harness.settings import resume
 from harness.settings.compose import compose_raw, resolved, to_config
 from tests.runs import BASE, EXTRA
@@ -65,7 +65,7 @@ def execute(order: dict[str, Any], killing: ModuleType, beside: Path) -> None:
     killing.install(plan)
     os.environ["PYTHONPATH"] = str(beside)
     plain = configured(order)
-    begun = run.begin(to_config(OmegaConf.create(plain)), plain, worker="tests.stub_worker")
+    begun = start.begin(to_config(OmegaConf.create(plain)), plain, worker="tests.stub_worker")
     real = subprocess.run
     run.subprocess.run = lambda call, **rest: (  # type: ignore[assignment]
         subprocess.CompletedProcess(call, 0) if "reports" in call else real(call, **rest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from harness import run
+from harness import run, start
 from harness.settings.compose import Source, compose_raw, resolved, to_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,10 +17,10 @@ BASE = (
 )  # fmt: skip
 
 
-def begin(folder: Path, *overrides: str) -> run.Run:
+def begin(folder: Path, *overrides: str) -> start.Run:
     """A run in `folder`, checked and not yet carried out."""
     composed = compose_raw([*BASE, f"output={folder}", *overrides], EXTRA)
-    return run.begin(to_config(composed), resolved(composed), worker="tests.stub_worker")
+    return start.begin(to_config(composed), resolved(composed), worker="tests.stub_worker")
 
 
 def execute_in(folder: Path, *overrides: str) -> int:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import run
+from harness import run, start
 from harness.contract import Plan
 from harness.job import read_job
 from harness.machine import telemetry
@@ -160,7 +160,7 @@ def card(monkeypatch):
         monkeypatch.setattr(telemetry.pynvml, name, lambda *_, answer=answer: answer)
     counter = lambda handle: time.perf_counter_ns() * WATTS // 1_000_000  # noqa: E731
     monkeypatch.setattr(telemetry.pynvml, "nvmlDeviceGetTotalEnergyConsumption", counter)
-    monkeypatch.setattr(run, "check_machine", lambda config: card)
+    monkeypatch.setattr(start, "check_machine", lambda config: card)
 
 
 def test_a_run_beside_a_card_has_its_state_and_its_joules(tmp_path, card):

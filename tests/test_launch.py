@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import run
+from harness import folder, run
 from harness.machine import telemetry
 from harness.processes import events, launch
 from harness.processes.interrupt import Interrupts
@@ -160,7 +160,7 @@ def test_a_folder_that_holds_no_run_is_refused(execute, tmp_path):
     with pytest.raises(ValueError, match="exists and holds no run"):
         execute()
     with pytest.raises(ValueError, match="is a file"):
-        run.check_folder(tmp_path / "diary.txt", {})
+        folder.check_folder(tmp_path / "diary.txt", {})
 
 
 def test_a_failed_preparation_starts_no_block(execute, tmp_path, capsys):

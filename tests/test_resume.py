@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness import __main__ as main
-from harness import attempt, run
+from harness import attempt, run, start
 from harness import folder as folders
 from harness.machine.gpu import Gpu
 from harness.output import manifest
@@ -119,10 +119,10 @@ def test_another_machine_is_refused(tmp_path, facts, sentence, fault):
         "gpu": {"name": "H200", "driver": "570", "free_mib": 1},
     }
     (tmp_path / "manifest.json").write_text(json.dumps(same))
-    run.check_machine_of(tmp_path, H200, {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "1", "HOME": "x"})
+    folders.check_machine_of(tmp_path, H200, {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "1", "HOME": "x"})
     change(tmp_path / "manifest.json", **facts)
     with pytest.raises(ValueError, match=f"holds a run of another machine .*{sentence}.*: choose another folder"):
-        run.check_machine_of(tmp_path, H200, {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "1", "HOME": "x"})
+        folders.check_machine_of(tmp_path, H200, {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "1", "HOME": "x"})
     tried.happened("refused in one sentence with the difference; nothing starts")
 
 
@@ -322,8 +322,8 @@ def test_two_runs_of_one_second_have_two_folders(tmp_path, monkeypatch):
     first = tmp_path / "20260102-030405-tiny-controlled"
     monkeypatch.setattr(folders, "RESULTS", tmp_path)
     monkeypatch.setattr(folders, "datetime", Stopped)
-    monkeypatch.setattr(run, "check_machine", lambda config: first.mkdir())
+    monkeypatch.setattr(start, "check_machine", lambda config: first.mkdir())
     composed = compose_raw(["run=[fake]", "experiment=smoke", "+case@cases.fake=fake"], EXTRA)
-    begun = run.begin(to_config(composed), resolved(composed), "tests.stub_worker")
+    begun = start.begin(to_config(composed), resolved(composed), "tests.stub_worker")
     begun.held.close()
     assert begun.folder == first.with_name(f"{first.name}-2")
