@@ -69,25 +69,35 @@ def test_two_stand_ins_are_one_too_many():
         to_config(compose_raw(["experiment=paper", "cases.tensorrt_llm.impersonate=transformers"]))
 
 
-def job_of(**options: Any) -> CaseJob:
-    return CaseJob("A case", "x.Y", "inproc", None, 1, options)
+def said(name: str, engine: str, **changed: Any) -> str:
+    """What is wrong with this engine under that name, by the case that this repository ships."""
+    target = identity.shipped_entry(name)["target"]
+    return identity.wrong_engine(name, CaseJob("A case", changed.get("target", target), "inproc", None, 1, {}), engine)
 
 
 def test_engines_are_told_by_their_first_word():
-    assert identity.wrong_engine("baseline", job_of(), "transformers 5.17 LlamaForCausalLM.generate") == ""
-    assert identity.wrong_engine("mine", job_of(), "anything") == ""
-    assert identity.wrong_engine("tensorrt_llm", job_of(), "tensorrt_llmish 1.0")
-    assert identity.wrong_engine("tensorrt_llm", job_of(), "")
+    assert said("baseline", "transformers 5.17 LlamaForCausalLM.generate") == ""
+    assert said("tensorrt_llm", "tensorrt_llmish 1.0")
+    assert said("tensorrt_llm", "")
     for name in ("vllm", "vllm_covering"):
-        assert identity.wrong_engine(name, job_of(), "vllm 0.23.0 LLMEngine in process") == ""
-        assert "only vllm may answer" in identity.wrong_engine(name, job_of(), "transformers 5.17")
-    assert "only transformers may" in identity.wrong_engine("transformers_compile", job_of(), "vllm 0.23.0 LLMEngine")
-    assert identity.wrong_engine("tensorrt_llm", job_of(impersonate=None), "transformers 5.17")
+        assert said(name, "vllm 0.23.0 LLMEngine in process") == ""
+        assert "only vllm may answer" in said(name, "transformers 5.17")
+    assert "only transformers may" in said("transformers_compile", "vllm 0.23.0 LLMEngine")
+    assert said("tensorrt_llm", "transformers 5.17")
+    assert said("jit_cuda_graph", "lean Llama, torch 2.11.0") == ""
+    assert said("jit_cuda_graph", "anything", target="mine.Own") == ""
+
+
+def test_an_engine_is_held_to_its_name_under_any_name_of_a_case():
+    entry = CaseJob("vLLM, eager", "cases.vllm.Vllm", "inproc", None, 1, {})
+    assert identity.wrong_engine("vllm_eager", entry, "vllm 0.23.0 LLMEngine in process") == ""
+    told = identity.wrong_engine("vllm_eager", entry, "transformers 5.17")
+    assert "under the name vllm_eager only vllm may answer" in told
 
 
 def test_what_impersonates_must_be_transformers():
-    assert identity.wrong_engine("tensorrt_llm", job_of(impersonate="transformers"), "transformers 5.17 x") == ""
-    assert identity.wrong_engine("stand_in", job_of(impersonate="transformers"), "tensorrt_llm 1.2")
+    assert said("tensorrt_llm", "transformers 5.17 x", target=identity.STAND_IN) == ""
+    assert said("tensorrt_llm", "tensorrt_llm 1.2", target=identity.STAND_IN)
 
 
 def composed(*overrides: str) -> RunConfig:

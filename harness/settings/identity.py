@@ -15,13 +15,14 @@ FIXED = (
     "vllm_covering",
 )  # fmt: skip
 ENGINES = {
-    "baseline": "transformers",
-    "transformers_compile": "transformers",
-    "tensorrt_llm": "tensorrt_llm",
-    "vllm": "vllm",
-    "vllm_covering": "vllm",
+    "cases.baseline.Baseline": "transformers",
+    "cases.stand_in.StandIn": "transformers",
+    "cases.transformers_compile.TransformersCompile": "transformers",
+    "cases.tensorrt_llm.TensorRtLlm": "tensorrt_llm",
+    "cases.vllm.Vllm": "vllm",
 }
-"""The software that must have answered, as the first word of a verdict's `engine`."""
+"""By a case's code, under whatever name it runs: the software that must have answered, as the first word of a verdict's
+`engine`. The cases of this repository's own runtime have none; what they launch proves them."""
 STAND_IN = "cases.stand_in.StandIn"
 IMPERSONATED = "Transformers (published as TensorRT-LLM)"
 """The one case that answers in another's place, and what it is called wherever it appears."""
@@ -76,8 +77,8 @@ def shipped_entry(name: str) -> dict[str, Any]:
 
 
 def wrong_engine(case: str, entry: CaseJob, engine: str) -> str:
-    """One sentence when another engine answered than the case's name says; empty when not."""
-    wanted = "transformers" if entry.options.get("impersonate") else ENGINES.get(case)
+    """One sentence when another engine answered than the case's code stands for; empty when not."""
+    wanted = ENGINES.get(entry.target)
     if wanted is None or engine.split(" ")[0] == wanted:
         return ""
     return f"the engine says it is '{engine[:80]}', and under the name {case} only {wanted} may answer"

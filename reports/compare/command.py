@@ -1,6 +1,7 @@
 """`python -m reports compare A B`: whether run B is faster or slower than run A, cell by cell.
 
-The exit code is 0 when no cell is slower, 1 when at least one is, and 2 for what can't be compared.
+The exit code is 0 when no cell is slower and B has no case that fails where A's does not; else 1, and 2 for what can't
+be compared.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from reports.compare.manifests import Difference, differences
 from reports.compare.tables import both_facts, cells_latex, cells_table, counted, runs_table
 from reports.compare.verdict import MARGIN
 from reports.plots import Plot
-from reports.run import load
+from reports.run import Run, load
 from reports.table import Table
 from reports.write import put, write_figure, write_table
 
-SLOWER, MISTAKE = 1, 2
+WORSE, MISTAKE = 1, 2
 SHOWN = 6
 """Differences that a refusal names before it counts the rest."""
 
@@ -59,9 +60,23 @@ def main(argv: Sequence[str]) -> int:
         return MISTAKE
     for table in tables:
         terminal.show(table, console)
-    last = f"B against A: {counted(cells)}" + (f" Written to {options.to}." if options.to else "")
+    failing = fails_in(a, b)
+    last = " ".join(
+        [f"B against A: {counted(cells)}", *failing, *([f"Written to {options.to}."] if options.to else [])]
+    )
     console.print(last, markup=False, highlight=False, soft_wrap=True)
-    return SLOWER if any(cell.verdict == "slower" for cell in cells) else 0
+    return WORSE if failing or any(cell.verdict == "slower" for cell in cells) else 0
+
+
+def fails_in(a: Run, b: Run) -> list[str]:
+    """A sentence on each case of both runs that lost blocks in B alone, or fails the equivalence there alone."""
+    found = []
+    for case in sorted(a.cases.keys() & b.cases.keys()):
+        if b.lost_blocks(case) and not a.lost_blocks(case):
+            found.append(f"Fails in B: {b.missing(case)}")
+        elif (why := b.failed_equivalence(case)) and not a.failed_equivalence(case):
+            found.append(f"Fails in B: {b.cases[case]}, against the baseline: {why}.")
+    return found
 
 
 def check_options(options: argparse.Namespace) -> None:

@@ -172,7 +172,7 @@ def test_cases_of_one_run_only_and_those_that_failed_are_said(first, tmp_path, c
     spec = Spec(cases=("baseline", "jit", "eager"), missing=("jit",), wrong=("eager",), lengths=(10, 400), blocks=4,
                 iterations=100)  # fmt: skip
     other = invent(tmp_path / "other", spec)
-    assert compare(first, other, "--to", tmp_path / "out") == 0
+    assert compare(first, other, "--to", tmp_path / "out") == 1
     out = capsys.readouterr().out
     assert "CUDA Graph is not in B." in out
     assert "Eager (control) is not in A." in out
@@ -184,10 +184,23 @@ def test_cases_of_one_run_only_and_those_that_failed_are_said(first, tmp_path, c
 def test_an_unfinished_run_and_a_lost_block_are_said(first, second, capsys):
     status = (second / "status.csv").read_text().splitlines(keepends=True)
     (second / "status.csv").write_text("".join(status[:-1]))
-    assert compare(first, second) == 0
+    assert compare(second, second) == 0, "what A lost too, B did not lose"
+    assert compare(second, first) == 0
+    capsys.readouterr()
+    assert compare(first, second) == 1
     out = capsys.readouterr().out
     assert "interrupted: 11 of 12 blocks" in out
     assert "B: CUDA Graph: 3 of 4 blocks ended well; the run ended before the others." in out
+
+
+def test_a_case_that_computes_something_else_in_b_alone_is_no_open_gate(first, second, capsys):
+    frame = pd.read_csv(second / "equivalence.csv", keep_default_na=False)
+    frame.loc[frame["case"] == "jit", ["passed", "reason"]] = [False, "other ids"]
+    frame.to_csv(second / "equivalence.csv", index=False)
+    assert compare(first, second) == 1
+    last = " ".join(capsys.readouterr().out.split())
+    assert "Fails in B: JIT-Only, against the baseline: other ids (at 10 tokens)." in last
+    assert compare(second, second) == 0
 
 
 def test_too_few_samples_for_a_p99_are_said(first, second, capsys):
