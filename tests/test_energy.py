@@ -18,6 +18,8 @@ from harness.machine.gpu import Gpu
 from harness.measure import energy
 from harness.output import record
 from harness.schema import ENERGY
+from harness.settings.compose import compose_raw, to_config
+from harness.settings.plan import energy_seconds
 from tests.fakes import FakeCase
 from tests.quick_run import without_report
 from tests.runs import execute_in, samples, status
@@ -196,3 +198,12 @@ def test_nothing_is_read_beside_a_case_that_the_telemetry_is_paused_in(tmp_path,
     assert execute_in(tmp_path, "telemetry.paused_in=[other]") == 0
     order = [case for case, _ in read_job(tmp_path / "job.json").order]
     assert seen == [case == "other" for case in order]
+
+
+def test_the_plans_estimate_holds_the_energy_of_the_blocks_that_read_it():
+    asked = ["sweep.prompt_lengths=[10,50,100,150]", "energy.seconds=2", "energy.blocks=1", "device=cuda"]
+    config = to_config(compose_raw(asked))
+    at_rest_three_lengths_and_decode = 5 * (0.4 + 2 + 0.2)
+    assert energy_seconds(config, 0) == pytest.approx(at_rest_three_lengths_and_decode)
+    assert energy_seconds(config, 1) == 0
+    assert energy_seconds(to_config(compose_raw([*asked[:-1], "device=cpu"])), 0) == 0

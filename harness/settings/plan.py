@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.job import CaseJob, Job, SweepJob
+from harness.measure.energy import LEAD_S, TAIL_S, few
 from harness.settings.compose import ROOT
 from harness.settings.config import CaseConfig, RunConfig, SweepConfig
 
@@ -92,6 +93,15 @@ def expected_seconds(case: CaseConfig, sweep: SweepConfig, block: int) -> float:
     return rates.setup_s + (requests(case, sweep, block) * request_ms + steps * rates.decode_ms) / 1e3 + budget
 
 
+def energy_seconds(config: RunConfig, block: int) -> float:
+    """What the spans of energy of one block take, where there is a card to read."""
+    asked, sweep = config.energy, config.sweep
+    if config.device != "cuda" or sweep.workload != "latency" or asked.seconds <= 0 or block >= asked.blocks:
+        return 0.0
+    spans = 1 + len(few(sweep.prompt_lengths)) + (sweep.decode.sequences > 0)
+    return spans * (LEAD_S + asked.seconds + TAIL_S)
+
+
 def is_auto(sweep: SweepConfig) -> bool:
     """Whether requests go on until P99 is known well enough."""
     return sweep.workload == "latency" and sweep.p99_iterations == "auto"
@@ -104,7 +114,7 @@ def show(config: RunConfig, console: Console) -> None:
         table.add_column(column, justify="left" if column in ("case", "name") else "right")
     total = 0.0
     for number, (name, block) in enumerate(order(config), start=1):
-        seconds = expected_seconds(config.cases[name], config.sweep, block)
+        seconds = expected_seconds(config.cases[name], config.sweep, block) + energy_seconds(config, block)
         total += seconds
         count = f"{requests(config.cases[name], config.sweep, block)}{'+' if is_auto(config.sweep) else ''}"
         table.add_row(str(number), config.cases[name].title, name, str(block), count, f"{seconds:.0f}")
