@@ -93,7 +93,7 @@ audit: $(READY) ## known vulnerabilities of the versions in constraints.txt, by 
 test: $(READY) ## all tests that need no GPU, two files at a time: JOBS=4 for more
 	$(PY) -m pytest -m "not gpu" $$($(PY) -c "import xdist" 2>/dev/null && printf '%s' '-n $(JOBS) --dist loadfile') --faults tests/FAULTS.md $(ARGS)
 
-test-kills: $(READY) ## runs killed at 100 points and 150 random times, a disk full at 60: all go on (an hour)
+test-kills: $(READY) ## runs killed at 100 points and 150 random times, a disk full at 60: all go on (an hour; ARGS="-n 2" halves it)
 	KILLS=$(KILLS) PAGES=60 $(PY) -m pytest -m kills --faults tests/FAULTS_KILLS.md $(ARGS)
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU
