@@ -77,8 +77,9 @@ def shipped_entry(name: str) -> dict[str, Any]:
 
 
 def wrong_engine(case: str, entry: CaseJob, engine: str) -> str:
-    """One sentence when another engine answered than the case's code stands for; empty when not."""
-    wanted = ENGINES.get(entry.target)
+    """One sentence when another engine answered than the case's code or its name stands for; empty when not."""
+    shipped = shipped_entry(case)["target"] if case in FIXED else ""
+    wanted = ENGINES.get(entry.target) or ENGINES.get(shipped)
     if wanted is None or engine.split(" ")[0] == wanted:
         return ""
     return f"the engine says it is '{engine[:80]}', and under the name {case} only {wanted} may answer"
