@@ -1,6 +1,6 @@
 # `make` says what there is. PYTHON=/path/to/python uses that interpreter as it is and installs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help given setup setup-tensorrt-llm setup-vllm bench smoke report publish bench-kernels paper lint audit test test-kills test-gpu test-slurm soak clean wheels
+.PHONY: help given setup setup-tensorrt-llm setup-vllm bench smoke report publish bench-kernels paper lint audit test test-kills test-gpu test-gpu-faults test-slurm soak clean wheels
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -98,6 +98,9 @@ test-kills: $(READY) ## runs killed at 100 points and 150 random times, a disk f
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU
 	$(PY) -m pytest -m gpu --faults tests/FAULTS_GPU.md $(ARGS)
+
+test-gpu-faults: $(READY) ## of those, the few that break what the GPU does and write tests/FAULTS_GPU.md: two minutes
+	$(PY) -m pytest -m "gpu and faults" --faults tests/FAULTS_GPU.md $(ARGS)
 
 test-slurm: $(READY) ## a sweep through a real SLURM on the loopback, jobs requeued; needs slurm-wlm and munge
 	@$(PY) -m tests.slurm $(ARGS)

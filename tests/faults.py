@@ -25,8 +25,8 @@ Written by `{command}`; not by hand. One line a fault: how often it was injected
 
 """
 FAILED = "TEST FAILED"
-COMMANDS = {"gpu": "make test-gpu", "kills": "make test-kills"}
-"""Which command asks for the tests with which marker."""
+COMMANDS = {"gpu": "make test-gpu", "gpu and faults": "make test-gpu-faults", "kills": "make test-kills"}
+"""Which command asks for the tests with which markers."""
 
 
 @dataclass
@@ -46,6 +46,8 @@ class Fault:
 @pytest.fixture
 def fault(request) -> Callable[[str, str], Fault]:
     """`fault(group, what is injected)`: a line of the table, to be told what happened."""
+    marks = {mark.name for mark in request.node.iter_markers()}
+    assert "gpu" not in marks or "faults" in marks, "mark it `faults` too, or `make test-gpu-faults` leaves it out"
 
     def tried(group: str, injected: str) -> Fault:
         assert group in GROUPS, f"no group {group!r} in tests/faults.py"

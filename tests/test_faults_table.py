@@ -64,6 +64,32 @@ def test_a_part_of_the_tests_writes_no_table(session):
     assert "only a part of the tests" in done.stdout.str()
 
 
+def test_a_gpu_test_that_injects_faults_has_both_marks(pytester, session):
+    pytester.makepyfile(
+        """
+        import pytest
+        from tests.faults import fault
+
+        @pytest.mark.gpu
+        def test_left_out(fault):
+            fault("Worker", "out of memory").happened("a row")
+
+        @pytest.mark.gpu
+        @pytest.mark.faults
+        def test_in_the_table(fault):
+            fault("Worker", "illegal access").happened("a row")
+        """
+    )
+    done = session.runpytest_subprocess("--faults", "out.md", "-m", "gpu and faults")
+    assert rows(session)[1:] == ["| illegal access | 1 | a row |"]
+    assert "`make test-gpu-faults`" in (session.path / "out.md").read_text()
+    assert done.parseoutcomes()["passed"] == 1
+    done = session.runpytest_subprocess("-m", "gpu")
+    outcomes = done.parseoutcomes()
+    assert (outcomes["passed"], outcomes["errors"]) == (1, 1)
+    done.stdout.fnmatch_lines(["*make test-gpu-faults*leaves it out*"])
+
+
 def test_the_table_names_the_command_that_writes_it(tmp_path):
     assert (
         Table(tmp_path / "t.md", "make test-gpu", True).text()

@@ -51,6 +51,7 @@ def test_out_of_memory_is_a_row(tmp_path, fault):
 
 
 @pytest.mark.gpu
+@pytest.mark.faults
 @pytest.mark.parametrize("transport", ["inproc", "unix"])
 @pytest.mark.parametrize(
     ("target", "said", "reason"),
