@@ -22,6 +22,7 @@ FLAGS = {
 }
 INDEPENDENT = "Intervals take the samples for independent, pooled over blocks."
 WINNER = "Winner: below every other by paired t-tests over blocks, 5 % after Holm's correction; else those who tie."
+NOBODY_BESIDE = "No winner is named where fewer than two cases have a figure that a test takes."
 BACK_TO_BACK = "Decode runs back to back, without the pauses between requests, so the card gets to its power cap."
 MOST_ROWS = 40
 AVERAGED = (
@@ -150,9 +151,9 @@ def standings(run: Run, metric: str, values: pd.DataFrame) -> dict[str, Standing
 
 
 def winner_cell(run: Run, standing: Standing | None, notes: Notes) -> Cell:
-    """The winner, or those who tie; a dash with the reason where a test is missing."""
+    """The winner, or those who tie; a dash with the reason where a test is missing, or a second case."""
     if standing is None:
-        return Cell(DASH)
+        return Cell(DASH, (notes.mark(NOBODY_BESIDE),))
     if standing.untested:
         return Cell(DASH, (notes.mark(significance.why_untested(run, standing)),))
     if standing.won:

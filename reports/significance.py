@@ -107,9 +107,9 @@ def _overall(run: Run) -> pd.DataFrame:
 
 
 def standing(run: Run, values: pd.Series, found: pd.DataFrame) -> Standing | None:
-    """Who leads a row of values by case, after its tests; None when no case that may win has a value."""
+    """Who leads a row of values by case, after its tests; None unless two cases that may win have a value."""
     eligible = values[[case for case in run.cases if run.competes(case)]].dropna()
-    if eligible.empty:
+    if len(eligible) < 2:
         return None
     best = str(eligible.idxmin())
     verdicts = {(str(r["case"]), str(r["over"])): str(r["verdict"]) for r in found.to_dict("records")}

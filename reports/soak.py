@@ -11,12 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from reports import terminal
+from reports import style, terminal
+from reports.canvas import framed
+from reports.experiments.draw import legend_above
 from reports.files import read_object
 from reports.plots import Plot
 from reports.quantiles import Array
@@ -167,23 +171,43 @@ def table(name: str, soak: dict[str, Any], found: Sequence[Check]) -> Table:
 
 def figure(name: str, soak: dict[str, Any]) -> Plot:
     """Latency and memory over requests."""
-    blocks = soak["blocks"]
-    requests = [block["requests"] / 1000 for block in blocks]
-    made = Figure(figsize=(7.6, 5.2), layout="constrained")
-    upper, lower = made.subplots(2, 1, sharex=True)
-    for length in blocks[0]["ms"]:
-        upper.plot(requests, [block["ms"][length] for block in blocks], linewidth=0.8, label=f"{length} tokens")
-    upper.set_ylabel("latency, median (ms)")
-    upper.set_ylim(bottom=0)
-    upper.legend(ncols=4, fontsize=7)
-    for key in ("server_rss_mib", "client_rss_mib", "gpu_mib"):
-        if key in blocks[0]:
-            start = blocks[0][key]
-            lower.plot(requests, [block[key] - start for block in blocks], linewidth=1.0, label=SERIES[key][0])
-    lower.set_ylabel("more than at the first block (MiB)")
-    lower.set_xlabel("requests (thousands)")
-    lower.legend(fontsize=7)
+    blocks, where = soak["blocks"], "GPU" if soak["facts"].get("device") == "cuda" else "CPU"
+    requests = np.array([block["requests"] for block in blocks]) / 1000
+    with mpl.rc_context(style.RC):
+        made = Figure(figsize=(7.6, 6.0))
+        upper, lower = made.subplots(2, 1, sharex=True)
+        over_time(upper, requests, np.array([list(block["ms"].values()) for block in blocks], dtype=float))
+        grown_by = [key for key in ("server_rss_mib", "client_rss_mib", "gpu_mib") if key in blocks[0]]
+        for key, look in zip(grown_by, style.series(grown_by).values(), strict=True):
+            values = [block[key] - blocks[0][key] for block in blocks]
+            lower.plot(requests, values, color=look.colour, label=SERIES[key][0].removesuffix(" (MiB)"))
+        lower.set_ylabel("MiB above the first block")
+        lower.set_xlabel("Requests (thousands)")
+        legend_above(lower, len(grown_by))
+        caption = (
+            "Above: a dot is a block of requests, the median over its prompt lengths; the line is their median over a "
+            "twentieth of the soak, the band its middle half. Below: what each holds beyond its reading after the "
+            "first block."
+        )
+        said = f"{blocks[-1]['requests']:,} requests; {where}; {soak['facts'].get('engine', 'no engine')}."
+        title = f"A server asked {blocks[-1]['requests']:,} times, on a {where}: latency and memory"
+        framed(made, title, (caption, said), False, 0.97, 0.45, 0.55)
+        made.subplots_adjust(hspace=0.22)
     return Plot(name, "Soak", "Latency and memory over requests", made)
+
+
+def over_time(axes: Axes, requests: Array, latency: Array) -> None:
+    """Latencies by block and prompt length, in ms: the blocks' medians as dots, twentieths as a line with a band."""
+    look = next(iter(style.series(["latency"]).values()))
+    middle = np.median(latency, axis=1)
+    axes.plot(requests, middle, ".", color=look.colour, alpha=0.3, markersize=4, markeredgewidth=0)
+    parts = np.array_split(np.arange(len(middle)), min(20, len(middle)))
+    low, half, high = np.array([np.quantile(middle[part], (0.25, 0.5, 0.75)) for part in parts]).T
+    places = [requests[part].mean() for part in parts]
+    axes.fill_between(places, low, high, color=look.colour, alpha=0.2, linewidth=0)
+    axes.plot(places, half, color=look.colour)
+    axes.set_ylabel("Latency (ms)")
+    axes.set_ylim(bottom=0)
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -58,8 +58,7 @@ LOWERED = "#0072b2"
 UNTOLD = "#dedede"  # what no range tells from noise
 
 RC: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.family": "DejaVu Sans",  # matplotlib brings it: the same figure on every machine
     "font.size": 9.5,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",

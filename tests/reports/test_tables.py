@@ -157,10 +157,14 @@ def test_facts_stand_under_every_table(stored, tables):
     assert " n = 40;" in tables["ttft"].facts
 
 
-def test_one_case_without_baseline_or_decode_still_has_its_tables(tmp_path):
-    spec = Spec(cases=("jit",), missing=(), wrong=(), lengths=(10,), context=10, context_ranges=())
+def test_one_case_without_baseline_or_decode_still_has_its_tables_and_wins_over_nobody(tmp_path):
+    spec = Spec(blocks=3, cases=("jit",), missing=(), wrong=(), lengths=(10,), context=10, context_ranges=())
     tables = {table.name: table for table in tables_of(load(invent(tmp_path / "run", spec)))}
-    assert texts(tables["ttft"])[0][-1] == "JIT-Only"
+    ttft = tables["ttft"]
+    assert {row[-1].text for row in ttft.rows} == {"–"}
+    notes = dict(ttft.notes.lines())
+    assert all("fewer than two cases have a figure" in notes[mark] for row in ttft.rows for mark in row[-1].marks)
+    assert not any(cell.bold for row in ttft.rows for cell in row)
     assert texts(tables["decode"])[0][1] == "–"
 
 
