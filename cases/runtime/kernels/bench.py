@@ -22,7 +22,7 @@ import yaml
 from cases.runtime.calibration import calibrate
 from cases.runtime.kernels.outputs import forget, measure_kernels
 from cases.runtime.kernels.tables import write_rows, write_text
-from cases.runtime.kernels.timing import REPLAYS, Ceiling, Kernel, seconds
+from cases.runtime.kernels.timing import CAPACITY, REPLAYS, Ceiling, Kernel, seconds
 from cases.runtime.kernels.whole import check_lengths
 from cases.runtime.shape import LlamaShape, shape_from
 
@@ -84,6 +84,19 @@ def whole_numbers(option: str, text: str) -> list[int]:
     return found
 
 
+def at_most(most: int, option: str, numbers: list[int]) -> list[int]:
+    """The same numbers. Raises ValueError where one is larger: kernels would write beyond their buffers."""
+    if max(numbers) > most:
+        raise ValueError(f"{option} holds {max(numbers)}, but here there is room for {most} at most: leave it out")
+    return numbers
+
+
+def check_layers(shape: LlamaShape, layers: int | None) -> None:
+    """Refuse layers that the model lacks, by which times would be divided. Raises ValueError with one sentence."""
+    if layers is not None and not 1 <= layers <= shape.num_hidden_layers:
+        raise ValueError(f"--layers takes 1 to {shape.num_hidden_layers}, as many as this model has, not {layers}")
+
+
 def replay_count(text: str) -> int:
     """How often each graph is replayed. Raises ValueError for less than twice."""
     found = int(text) if text.isdecimal() else 0
@@ -95,8 +108,9 @@ def replay_count(text: str) -> int:
 def run(options: argparse.Namespace) -> Path:
     """Measure and write; the folder of the tables. Raises ValueError for a user's mistake."""
     shape = model_shape(options.model)
-    rows = whole_numbers("--rows", options.rows)
-    contexts = whole_numbers("--contexts", options.contexts)
+    rows = at_most(CAPACITY, "--rows", whole_numbers("--rows", options.rows))
+    contexts = at_most(CAPACITY - 1, "--contexts", whole_numbers("--contexts", options.contexts))
+    check_layers(shape, options.layers)
     lengths = sorted(set(whole_numbers("--lengths", options.lengths)))
     check_lengths(shape, lengths)
     times = replay_count(options.replays)

@@ -13,12 +13,11 @@ from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.causal import attend_rows
 from cases.runtime.kernels.gemv import empty_like_rows, gemv
 from cases.runtime.kernels.rowwise import rms_norm
-from cases.runtime.kernels.timing import Kernel
+from cases.runtime.kernels.timing import CAPACITY, Kernel
 from cases.runtime.llama import POSITION, State
 from cases.runtime.shape import LlamaShape
 from cases.runtime.weights import random_weights
 
-CAPACITY = 512
 HEADS_IN_A_GRAPH = 8
 """Runs of the language-model head in one graph: there is one in a model, larger than the cache."""
 

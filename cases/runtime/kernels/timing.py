@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 
 REST_S, REPLAYS = 0.01, 15
+CAPACITY = 512
+"""Positions of the KV cache that the kernels write to: a row or a context beyond it has no place."""
 
 
 @dataclass(frozen=True)
