@@ -27,11 +27,13 @@ FACTS: dict[str, type] = {
     "model": str, "dtype": str, "gpu": str, "started": str, "torch": str, "layers": int, "replays": int,
     "read_bandwidth_tb_s": float, "matmul_tflop_s": float,
 }  # fmt: skip
+ORIGIN = {"driver": "driver {}", "code": "code of commit {}"}
+"""Said where the table has them; early ones do not."""
 WORDS = (
     "A kernel's time: a CUDA graph that runs it once in each of {layers} layers, each with weights of its own, after "
     "10 ms of rest, over the layers; median of {replays} replays. Of the ceiling: floor over time; the floor is "
     "the longer of its bytes at {read_bandwidth_tb_s:.2f} TB/s and its operations at {matmul_tflop_s:.0f} TFLOP/s, "
-    "calibrated in the same process. {gpu}; {date}; {model}, {dtype}, random weights; torch {torch}."
+    "calibrated in the same process. {gpu}; {date}; {model}, {dtype}, random weights; torch {torch}{origin}."
 )
 
 
@@ -64,7 +66,11 @@ def load_facts(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has no {', '.join(lost)}")
     for key in FACTS:
         refuse(facts[key], FACTS[key], key, path)
-    return {key: facts[key] for key in FACTS}
+    known = {key: facts[key] for key in ORIGIN if key in facts}
+    for key in known:
+        refuse(known[key], str, key, path)
+    said = "".join(f"; {ORIGIN[key].format(value)}" for key, value in known.items())
+    return {**{key: facts[key] for key in FACTS}, "origin": said}
 
 
 def write(folder: Path, tables: Sequence[Table], missing: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ REPLAYED = (
     "replay keys and values were those of the first, bit for bit, in {equal} of {rows} rows. Each graph is replayed "
     "from one state; rows run over are those of the graph, padding included. "
 )
-MADE = "Model: {model}, {dtype}, random weights; kernels: {kernels}; {gpu}; {date}; torch {torch}."
+MADE = "Model: {model}, {dtype}, random weights; kernels: {kernels}; {gpu}; {date}; torch {torch}{origin}."
 
 
 def accuracy_table(folder: Path, facts: dict[str, Any]) -> Table:

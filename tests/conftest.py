@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from tests.faults import fault, pytest_addoption, pytest_configure, pytest_runte
 from tests.ipc_bench import Bench
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Who is started in the background or by nohup ignores these, and so does whatever it starts: nobody would be asked.
+for asked, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(asked) is signal.SIG_IGN:
+        signal.signal(asked, usual)
 
 
 LONGEST = (

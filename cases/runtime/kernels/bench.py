@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from cases.runtime.calibration import calibrate
+from cases.runtime.kernels.origin import origin
 from cases.runtime.kernels.outputs import forget, measure_kernels
 from cases.runtime.kernels.tables import write_rows, write_text
 from cases.runtime.kernels.timing import CAPACITY, REPLAYS, Ceiling, Kernel, seconds
@@ -122,6 +123,7 @@ def run(options: argparse.Namespace) -> Path:
         "model": options.model, "dtype": options.dtype, "shape": asdict(shape), **asdict(ceiling),
         "gpu": torch.cuda.get_device_name(), "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__, "layers": options.layers or shape.num_hidden_layers, "replays": REPLAYS,
+        **origin(ROOT),
     }  # fmt: skip
     folder = write(options.to / f"{options.model}-{options.dtype}", found, facts)
     if not options.no_accuracy:

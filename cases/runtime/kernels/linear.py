@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cases.runtime.kernels.cache import Place
+from cases.runtime.kernels.hopper.nvrtc import why_absent
 from cases.runtime.kernels.hopper.tiles import fits
 from cases.runtime.kernels.rowwise import silu_times
 from cases.runtime.shape import LlamaShape
@@ -107,8 +108,4 @@ def _obstacle(shape: LlamaShape, dtype: torch.dtype) -> str:
     ]  # fmt: skip
     if not all(fits(*size) for size in sizes):
         return "a weight is too small or its sides are no multiples of 16"
-    try:
-        from cuda.bindings import driver, nvrtc  # noqa: F401
-    except ImportError as error:
-        return f"no cuda-bindings: {error}"
-    return ""
+    return why_absent()

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.hopper.launch import Launcher, function
-from cases.runtime.kernels.hopper.source import compiled, version
+from cases.runtime.kernels.hopper.nvrtc import version
+from cases.runtime.kernels.hopper.source import compiled
 from cases.runtime.kernels.hopper.tiles import Kind, Tile, choose, fits_rotated, tiles
 from cases.runtime.shape import LlamaShape
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from triton.runtime.cache import get_cache_manager
 
+from cases.runtime.kernels.hopper import nvrtc
 from cases.runtime.kernels.hopper.tiles import EPILOGUES, Tile
 
 FILES = ("tile.cuh", "instructions.cuh", "staging.cuh", "rotated.cuh", "linear.cu")
@@ -48,43 +48,10 @@ def compiled(tile: Tile, bf16: bool) -> bytes:
         RuntimeError: NVRTC's message.
     """
     text = source(tile, bf16)
-    key = hashlib.sha256(f"{version()}\n{text}".encode()).hexdigest()
+    key = hashlib.sha256(f"{nvrtc.version()}\n{text}".encode()).hexdigest()
     cache = get_cache_manager(key)
     if found := cache.get_file(NAME):
         return Path(found).read_bytes()
-    code = _compile(text)
+    code = nvrtc.compiled(text)
     cache.put(code, NAME, binary=True)
     return code
-
-
-def version() -> str:
-    """NVRTC's version."""
-    from cuda.bindings import nvrtc
-
-    _, major, minor = nvrtc.nvrtcVersion()
-    return f"NVRTC {major}.{minor}"
-
-
-def _compile(text: str) -> bytes:
-    from cuda.bindings import nvrtc
-
-    options = [b"--gpu-architecture=sm_90a", b"--std=c++17", b"-default-device"]
-    program = _done(nvrtc.nvrtcCreateProgram(text.encode(), b"linear.cu", 0, None, None))
-    try:
-        (state,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-        if state != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            log = bytearray(_done(nvrtc.nvrtcGetProgramLogSize(program)))
-            _done(nvrtc.nvrtcGetProgramLog(program, log))
-            raise RuntimeError(f"NVRTC could not compile a kernel: {log.decode(errors='replace').strip()}")
-        code = bytearray(_done(nvrtc.nvrtcGetCUBINSize(program)))
-        _done(nvrtc.nvrtcGetCUBIN(program, code))
-        return bytes(code)
-    finally:
-        nvrtc.nvrtcDestroyProgram(program)
-
-
-def _done(result: tuple[Any, ...]) -> Any:
-    """What a call gives behind its state. Raises RuntimeError for any state but success."""
-    if int(result[0]) != 0:
-        raise RuntimeError(f"NVRTC: {result[0].name}")
-    return result[1] if len(result) > 1 else None
