@@ -135,6 +135,12 @@ class Run:
         )
 
     @property
+    def cards(self) -> set[str]:
+        """The UUIDs of the cards that launchers gave to the run's attempts; none where nobody launched it."""
+        cards = [place.get("gpu") for place in self.manifest.get("placements", [])]
+        return {str(card["uuid"]) for card in cards if isinstance(card, Mapping) and card.get("uuid")}
+
+    @property
     def unfinished(self) -> str:
         """How much of the plan an interrupted run has, empty for a whole one."""
         planned, there = sum(map(self.blocks, self.cases)), len(self.status)

@@ -71,9 +71,17 @@ def check_studies(runs: Sequence[Run]) -> None:
 
 
 def check_cells(sweep: Sweep) -> None:
-    """Raises ValueError on two runs of one model on one GPU."""
+    """Raises ValueError on two runs of one model on one GPU, also where they are said to come from two machines."""
     places: dict[tuple[str, str], Run] = {}
+    cards: dict[tuple[str, str], Run] = {}
     for run in sweep.runs:
+        for card in sorted(run.cards):
+            other = cards.setdefault((model_of(run), card), run)
+            if other is not run and other.gpu != run.gpu:
+                raise ValueError(
+                    f"{name_of(other)} and {name_of(run)} are both {model_of(run)} on the card {card}, so that they "
+                    "come from one machine: leave one out and set them side by side with `python -m reports compare`"
+                )
         other = places.setdefault((model_of(run), run.gpu), run)
         if other is not run:
             raise ValueError(
