@@ -185,6 +185,11 @@ def test_launchers_that_know_no_gpus_are_refused(name):
         check_command_line(["-m", f"hydra/launcher={name}"])
 
 
+def test_a_sweep_without_a_launcher_is_refused_in_one_sentence():
+    with pytest.raises(ValueError, match="hydra/launcher=null: only basic, slurm, local_gpus give each run a whole"):
+        check_command_line(["-m", "seed=1,2", "~hydra/launcher"])
+
+
 def test_mistakes_of_a_later_combination_are_said_before_anything_is_submitted():
     with pytest.raises(ValueError, match="model=llama9: no such choice"):
         check_command_line(["-m", SLURM, "model=llama2_7b,llama9"])

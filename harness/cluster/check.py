@@ -64,7 +64,7 @@ def check(composed: Sequence[DictConfig], several: bool) -> None:
 
     `composed`: every combination, Hydra's own part included; `several`: whether it is a --multirun.
     """
-    names = sorted({str(one.hydra.runtime.choices["hydra/launcher"]) for one in composed})
+    names = sorted({_said(one.hydra.runtime.choices.get("hydra/launcher")) for one in composed})
     if len(names) > 1:
         raise ValueError(f"hydra/launcher={','.join(names)}: a sweep has one launcher; choose one of them")
     name = names[0]
