@@ -136,6 +136,12 @@ REFUSED = {
         ({LAUNCHER + "gpus": [0, 0]}, "hydra.launcher.gpus=[0, 0] names a GPU twice"),
         ({LAUNCHER + "gpus": []}, "hydra.launcher.gpus=[]: give a list of indices"),
         ({LAUNCHER + "gpus": 1}, "hydra.launcher.gpus=1: give a list of indices"),
+        (
+            {LAUNCHER + "tasks_per_node": 2},
+            "hydra.launcher.tasks_per_node may not be set: a run takes one GPU, one pro",
+        ),
+        ({LAUNCHER + "gpu": [0]}, "hydra.launcher.gpu may not be set"),
+        ({LAUNCHER + "submitit_folder": None}, "hydra.launcher.submitit_folder=null: leave it out, or give the path"),
         ({"device": "cpu"}, "local_gpus with device=cpu has no GPUs to count: give hydra.launcher.gpus=[0,1]"),
         ({"gpu": 0}, "gpu=0 with hydra/launcher=local_gpus, which chooses each run's GPU: leave gpu out"),
         ({"output": "results/x"}, "2 runs of this sweep would write into"),
@@ -160,7 +166,7 @@ def test_every_other_way_is_refused_in_one_sentence(sweep):
 
 
 def test_two_devices_or_launchers_in_one_sweep_are_refused(sweep):
-    name, (first, other) = sweep[0], changed(sweep[1], {LAUNCHER + "gpus_per_node": 1})
+    name, (first, other) = sweep[0], changed(sweep[1], {})
     other.device = "cpu"
     if name == "local_gpus":
         with pytest.raises(ValueError, match="local_gpus: a sweep is on one device; leave out device=cuda,cpu"):
