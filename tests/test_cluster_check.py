@@ -45,6 +45,7 @@ WELL = {
         {LAUNCHER + "partition": "gpu", LAUNCHER + "account": "lab"},
         {LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "gpu:1"},
         {LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "gpu:h200:1"},
+        {LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "gpu:nvidia_h100_80gb_hbm3:1"},
         {FLAGS + "mail_type": "END", FLAGS + "nodelist": "a[1-2]", FLAGS + "reservation": "r", FLAGS + "mem": 0},
         {LAUNCHER + "setup": ["module load cuda/12", "export TMPDIR=/scratch/$SLURM_JOB_ID"]},
         {LAUNCHER + "srun_args": ["--cpu-bind=cores", "--mpi=none"], LAUNCHER + "mail_user": "a@b.example"},
@@ -60,6 +61,10 @@ REFUSED = {
         ({LAUNCHER + "gpus_per_node": None}, "ask for the GPU in one way"),
         ({LAUNCHER + "gres": "gpu:1"}, "ask for the GPU in one way"),
         ({LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "shard:1"}, "gres=shard:1 is not one whole GPU"),
+        *(
+            ({LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": gres}, f"gres={gres} is not one whole GPU")
+            for gres in ("gpu:a100_1g.5gb:1", "gpu:nvidia_h100_80gb_hbm3_1g.10gb", "gpu:mig-3g.40gb:1", "gpu:MIG:1")
+        ),
         ({LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "gpu:2"}, "gres=gpu:2 is not one whole GPU"),
         ({LAUNCHER + "tasks_per_node": 2}, "hydra.launcher.tasks_per_node=2: a run is one process on one GPU; give 1"),
         ({LAUNCHER + "nodes": 2}, "hydra.launcher.nodes=2: a run is one process on one GPU; give 1"),
