@@ -141,6 +141,12 @@ class Run:
         return {str(card["uuid"]) for card in cards if isinstance(card, Mapping) and card.get("uuid")}
 
     @property
+    def cores(self) -> str:
+        """How many CPU cores each attempt could use, as a launcher pinned it; empty where nobody launched the run."""
+        lists = [place.get("cores") for place in self.manifest.get("placements", [])]
+        return ", then ".join(dict.fromkeys(str(len(cores)) for cores in lists if isinstance(cores, list)))
+
+    @property
     def unfinished(self) -> str:
         """How much of the plan an interrupted run has, empty for a whole one."""
         planned, there = sum(map(self.blocks, self.cases)), len(self.status)
