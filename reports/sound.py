@@ -116,7 +116,7 @@ def check(manifest: dict[str, Any], path: Path) -> None:
     """Raises ValueError with one sentence on the first value of the wrong type. What is absent is not asked for."""
     for place, kind in KINDS.items():
         value, there = found(manifest, place)
-        if WORD.get(place) == value and there:
+        if place in WORD and WORD[place] == value:
             continue
         refuse(value, kind, place, path, null=place in NULL or not there)
     check_lists(manifest, path)

@@ -93,6 +93,9 @@ FAULTS = {
     "no JSON": ("manifest.json", lambda data: data[:100], "is not valid JSON"),
     "an empty object": ("manifest.json", lambda data: b"{}", "has no "),
     "neighbours in words": ("manifest.json", lambda data: data.replace(b"{", b'{"neighbours": "two",', 1), "neigh"),
+    "no warnings but null": (
+        "manifest.json", lambda data: data.replace(b"{", b'{"warnings": null,', 1), "warnings is 'None', not a list",
+    ),
     "placements in words": (
         "manifest.json", lambda data: data.replace(b"{", b'{"placements": ["x"],', 1), "in placements is 'x', not an",
     ),
