@@ -130,9 +130,15 @@ def lengths(sweep: Sweep) -> str:
 
 
 def said(sweep: Sweep, run: Run) -> list[str]:
-    """What else sets a run apart from the first one of its model: options of cases, seed, number of blocks."""
+    """What else sets a run apart from the first one of its model: options of cases, seed, number of blocks.
+
+    The first one of another model is held against the first of all, by options of cases alone.
+    """
     first = sweep.of_model(model_of(run))[0]
     found = [one for one in differences(first, run) if not one.matters and one.what not in OF_MACHINES]
+    if run is first:
+        first = sweep.runs[0]
+        found = [one for one in differences(first, run) if not one.matters and one.what.startswith("cases.")]
     return [f"{one.what} is {one.b} here and {one.a} in {name_of(first)}" for one in found]
 
 
