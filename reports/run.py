@@ -135,6 +135,18 @@ class Run:
         )
 
     @property
+    def cards(self) -> set[str]:
+        """The UUIDs of the cards that launchers gave to the run's attempts; none where nobody launched it."""
+        cards = [place.get("gpu") for place in self.manifest.get("placements", [])]
+        return {str(card["uuid"]) for card in cards if isinstance(card, Mapping) and card.get("uuid")}
+
+    @property
+    def cores(self) -> str:
+        """How many CPU cores each attempt could use, as a launcher pinned it; empty where nobody launched the run."""
+        lists = [place.get("cores") for place in self.manifest.get("placements", [])]
+        return ", then ".join(dict.fromkeys(str(len(cores)) for cores in lists if isinstance(cores, list)))
+
+    @property
     def unfinished(self) -> str:
         """How much of the plan an interrupted run has, empty for a whole one."""
         planned, there = sum(map(self.blocks, self.cases)), len(self.status)

@@ -34,6 +34,7 @@ KINDS: dict[str, type] = {
     "neighbours": dict,
     "neighbours.runs": int,
     "neighbours.cores": list,
+    "placements": list,
     "weight_bytes": float,
     "read_bandwidth_tb_s": float,
     "matmul_tflop_s": float,
@@ -115,7 +116,7 @@ def check(manifest: dict[str, Any], path: Path) -> None:
     """Raises ValueError with one sentence on the first value of the wrong type. What is absent is not asked for."""
     for place, kind in KINDS.items():
         value, there = found(manifest, place)
-        if WORD.get(place) == value and there:
+        if place in WORD and WORD[place] == value:
             continue
         refuse(value, kind, place, path, null=place in NULL or not there)
     check_lists(manifest, path)
@@ -137,6 +138,8 @@ def check_lists(manifest: dict[str, Any], path: Path) -> None:
         refuse(length, int, "a length in config.sweep.prompt_lengths", path)
     for line in manifest.get("warnings", []):
         refuse(line, str, "a sentence in warnings", path)
+    for place in manifest.get("placements", []):
+        refuse(place, dict, "an entry in placements", path)
     for place, values in (("config.run", config["run"]), ("config.sweep.prompt_lengths", lengths)):
         if not values or len(values) > MOST_ENTRIES:
             raise ValueError(f"{path}: {place} has {len(values)} entries, not from 1 to {MOST_ENTRIES}")

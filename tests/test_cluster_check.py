@@ -45,6 +45,7 @@ WELL = {
         {LAUNCHER + "partition": "gpu", LAUNCHER + "account": "lab"},
         {LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "gpu:1"},
         {LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "gpu:h200:1"},
+        {LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "gpu:nvidia_h100_80gb_hbm3:1"},
         {FLAGS + "mail_type": "END", FLAGS + "nodelist": "a[1-2]", FLAGS + "reservation": "r", FLAGS + "mem": 0},
         {LAUNCHER + "setup": ["module load cuda/12", "export TMPDIR=/scratch/$SLURM_JOB_ID"]},
         {LAUNCHER + "srun_args": ["--cpu-bind=cores", "--mpi=none"], LAUNCHER + "mail_user": "a@b.example"},
@@ -60,6 +61,10 @@ REFUSED = {
         ({LAUNCHER + "gpus_per_node": None}, "ask for the GPU in one way"),
         ({LAUNCHER + "gres": "gpu:1"}, "ask for the GPU in one way"),
         ({LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "shard:1"}, "gres=shard:1 is not one whole GPU"),
+        *(
+            ({LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": gres}, f"gres={gres} is not one whole GPU")
+            for gres in ("gpu:a100_1g.5gb:1", "gpu:nvidia_h100_80gb_hbm3_1g.10gb", "gpu:mig-3g.40gb:1", "gpu:MIG:1")
+        ),
         ({LAUNCHER + "gpus_per_node": None, LAUNCHER + "gres": "gpu:2"}, "gres=gpu:2 is not one whole GPU"),
         ({LAUNCHER + "tasks_per_node": 2}, "hydra.launcher.tasks_per_node=2: a run is one process on one GPU; give 1"),
         ({LAUNCHER + "nodes": 2}, "hydra.launcher.nodes=2: a run is one process on one GPU; give 1"),
@@ -136,6 +141,12 @@ REFUSED = {
         ({LAUNCHER + "gpus": [0, 0]}, "hydra.launcher.gpus=[0, 0] names a GPU twice"),
         ({LAUNCHER + "gpus": []}, "hydra.launcher.gpus=[]: give a list of indices"),
         ({LAUNCHER + "gpus": 1}, "hydra.launcher.gpus=1: give a list of indices"),
+        (
+            {LAUNCHER + "tasks_per_node": 2},
+            "hydra.launcher.tasks_per_node may not be set: a run takes one GPU, one pro",
+        ),
+        ({LAUNCHER + "gpu": [0]}, "hydra.launcher.gpu may not be set"),
+        ({LAUNCHER + "submitit_folder": None}, "hydra.launcher.submitit_folder=null: leave it out, or give the path"),
         ({"device": "cpu"}, "local_gpus with device=cpu has no GPUs to count: give hydra.launcher.gpus=[0,1]"),
         ({"gpu": 0}, "gpu=0 with hydra/launcher=local_gpus, which chooses each run's GPU: leave gpu out"),
         ({"output": "results/x"}, "2 runs of this sweep would write into"),
@@ -160,7 +171,7 @@ def test_every_other_way_is_refused_in_one_sentence(sweep):
 
 
 def test_two_devices_or_launchers_in_one_sweep_are_refused(sweep):
-    name, (first, other) = sweep[0], changed(sweep[1], {LAUNCHER + "gpus_per_node": 1})
+    name, (first, other) = sweep[0], changed(sweep[1], {})
     other.device = "cpu"
     if name == "local_gpus":
         with pytest.raises(ValueError, match="local_gpus: a sweep is on one device; leave out device=cuda,cpu"):
@@ -183,6 +194,11 @@ def test_launchers_that_know_no_gpus_are_refused(name):
     )
     with pytest.raises(ValueError, match=refused):
         check_command_line(["-m", f"hydra/launcher={name}"])
+
+
+def test_a_sweep_without_a_launcher_is_refused_in_one_sentence():
+    with pytest.raises(ValueError, match="hydra/launcher=null: only basic, slurm, local_gpus give each run a whole"):
+        check_command_line(["-m", "seed=1,2", "~hydra/launcher"])
 
 
 def test_mistakes_of_a_later_combination_are_said_before_anything_is_submitted():

@@ -24,6 +24,8 @@ TARGETS = {
     "local_gpus": "hydra_plugins.llm_latency.LocalGpus",
 }
 """Ours have no such package: Hydra takes a launcher under a name of this form alone, and finds it by `_register`."""
+OF_LOCAL = ("_target_", "gpus", "runs_per_gpu", "submitit_folder")
+"""The keys of conf/hydra/launcher/local_gpus.yaml, which are all that it reads."""
 
 
 def check_name(overrides: Sequence[str]) -> None:
@@ -64,7 +66,7 @@ def check(composed: Sequence[DictConfig], several: bool) -> None:
 
     `composed`: every combination, Hydra's own part included; `several`: whether it is a --multirun.
     """
-    names = sorted({str(one.hydra.runtime.choices["hydra/launcher"]) for one in composed})
+    names = sorted({_said(one.hydra.runtime.choices.get("hydra/launcher")) for one in composed})
     if len(names) > 1:
         raise ValueError(f"hydra/launcher={','.join(names)}: a sweep has one launcher; choose one of them")
     name = names[0]
@@ -111,6 +113,13 @@ def check_local(launcher: Mapping[str, Any], devices: set[str]) -> None:
     """One run a GPU, no GPU twice; without GPUs (smoke runs on the CPU) the slots are named. Raises ValueError."""
     if launcher.get("runs_per_gpu") != 1:
         raise ValueError(f"hydra.launcher.runs_per_gpu={_said(launcher.get('runs_per_gpu'))} {NOT_ALONE}: give 1")
+    if strays := [key for key in launcher if key not in OF_LOCAL]:
+        raise ValueError(
+            f"hydra.launcher.{strays[0]} may not be set: a run takes one GPU, one process and its share of the cores"
+            f"{nearest(strays[0], OF_LOCAL)} (allowed: {', '.join(OF_LOCAL[1:])})"
+        )
+    if not isinstance(folder := launcher.get("submitit_folder"), str):
+        raise ValueError(f"hydra.launcher.submitit_folder={_said(folder)}: leave it out, or give the path of a folder")
     gpus = launcher.get("gpus")
     if len(devices) > 1:
         raise ValueError("hydra/launcher=local_gpus: a sweep is on one device; leave out device=cuda,cpu")

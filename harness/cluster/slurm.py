@@ -13,6 +13,8 @@ from harness.cluster import NOT_ALONE
 from harness.settings.compose import nearest
 
 ONE_GPU = re.compile(r"gpu(:[A-Za-z][^:,]*)?(:1)?")
+SLICE = re.compile(r"(?<![a-z0-9])(mig|\d+g\.\d+gb)(?![a-z])", re.I)
+"""In the type of a GPU: a MIG slice of one, by NVIDIA's names (a100_1g.5gb, 3g.40gb)."""
 OWN = (
     "submitit_folder", "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
     "stderr_to_stdout", "partition", "qos", "comment", "constraint", "exclude", "gres", "cpus_per_gpu", "gpus_per_task",
@@ -79,9 +81,10 @@ def _check_gpu(launcher: Mapping[str, Any]) -> None:
             )
     asked = {key: launcher.get(key) for key in ("gpus_per_node", "gpus_per_task") if launcher.get(key) is not None}
     gres = launcher.get("gres")
-    if gres is not None and not ONE_GPU.fullmatch(str(gres)):
+    if gres is not None and (not ONE_GPU.fullmatch(str(gres)) or SLICE.search(str(gres))):
         raise ValueError(
-            f"hydra.launcher.gres={gres} is not one whole GPU: give gres=gpu:1 or gpu:TYPE:1, no shard or mps"
+            f"hydra.launcher.gres={gres} is not one whole GPU: "
+            "give gres=gpu:1 or gpu:TYPE:1, no shard, mps or MIG slice"
         )
     for key, count in asked.items():
         if count != 1:

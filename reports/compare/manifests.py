@@ -66,6 +66,7 @@ def differences(a: Run, b: Run) -> list[Difference]:
         pairs += [(*one, True) for one in found if (one[0].removeprefix(own), *one[1:]) not in said]
     pairs += [(name, at(a.manifest, place), at(b.manifest, place), False) for place, name in ALSO.items()]
     pairs += [(*one, False) for case in same for one in case_options(a, b, case)]
+    pairs += [("CPU cores", a.cores or ABSENT, b.cores or ABSENT, False)]
     pairs += [("beside it", a.neighbours or "nothing", b.neighbours or "nothing", False)]
     return [Difference(what, text(old), text(new), matters) for what, old, new, matters in pairs if old != new]
 

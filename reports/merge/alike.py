@@ -71,9 +71,17 @@ def check_studies(runs: Sequence[Run]) -> None:
 
 
 def check_cells(sweep: Sweep) -> None:
-    """Raises ValueError on two runs of one model on one GPU."""
+    """Raises ValueError on two runs of one model on one GPU, also where they are said to come from two machines."""
     places: dict[tuple[str, str], Run] = {}
+    cards: dict[tuple[str, str], Run] = {}
     for run in sweep.runs:
+        for card in sorted(run.cards):
+            other = cards.setdefault((model_of(run), card), run)
+            if other is not run and other.gpu != run.gpu:
+                raise ValueError(
+                    f"{name_of(other)} and {name_of(run)} are both {model_of(run)} on the card {card}, so that they "
+                    "come from one machine: leave one out and set them side by side with `python -m reports compare`"
+                )
         other = places.setdefault((model_of(run), run.gpu), run)
         if other is not run:
             raise ValueError(
@@ -122,9 +130,15 @@ def lengths(sweep: Sweep) -> str:
 
 
 def said(sweep: Sweep, run: Run) -> list[str]:
-    """What else sets a run apart from the first one of its model: options of cases, seed, number of blocks."""
+    """What else sets a run apart from the first one of its model: options of cases, seed, number of blocks.
+
+    The first one of another model is held against the first of all, by options of cases alone.
+    """
     first = sweep.of_model(model_of(run))[0]
     found = [one for one in differences(first, run) if not one.matters and one.what not in OF_MACHINES]
+    if run is first:
+        first = sweep.runs[0]
+        found = [one for one in differences(first, run) if not one.matters and one.what.startswith("cases.")]
     return [f"{one.what} is {one.b} here and {one.a} in {name_of(first)}" for one in found]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -24,6 +25,8 @@ MARGINS_IN = {"left": 0.75, "right": 0.2, "top": 0.85, "bottom": 0.75}
 MOST_PANELS = 40
 """Panels beyond which a figure could not be read."""
 MOST_TICKS = 8
+LEVEL = 36
+"""Characters of cases' names that have room beneath a panel without being turned."""
 DODGE = 0.7  # of the room of a case, that its points take
 
 
@@ -107,17 +110,19 @@ def decode(sweep: Sweep) -> Plot:
     if not cases:
         return Plot("decode", title, caption, None, "no case has a value")
     figure, grid = panels(1, len(sweep.models), len(cases))
+    level = len(cases) * max(map(len, cases)) <= LEVEL
+    turned: dict[str, Any] = {} if level else {"rotation": 20, "ha": "right", "rotation_mode": "anchor"}
     looks, values = style.series(sweep.gpus), []
     for axes, model in zip(grid[0], sweep.models, strict=True):
         axes.set_title(model, fontsize=9, fontweight="normal", pad=4)
         for run in sweep.of_model(model):
             values += points(axes, run, cases, looks[run.gpu], place_of(run.gpu, sweep.gpus))
-        axes.set_xticks(range(len(cases)), cases, rotation=20, ha="right", rotation_mode="anchor", fontsize=8.5)
+        axes.set_xticks(range(len(cases)), cases, fontsize=8.5, **turned)
         axes.set_xlim(-0.5, len(cases) - 0.5)
     fit(grid[0], values, "Latency (ms a token)")
     counts = pd.concat([whole_decode(run)["n"] for run in sweep.runs])
     words = f"{caption}{without(sweep, cases)}{flagged(sweep)}"
-    return finished(sweep, figure, "decode", title, words, counts, bottom_in=0.82)
+    return finished(sweep, figure, "decode", title, words, counts, bottom_in=0.5 if level else 0.82)
 
 
 def place_of(gpu: str, gpus: Sequence[str]) -> float:

@@ -161,11 +161,13 @@ def test_a_change_of_the_code_or_of_an_option_is_said_and_compared(first, second
 
 
 def test_what_ran_beside_is_said_in_the_run_and_in_the_comparison(first, second):
-    manifest(second, neighbours={"runs": 1, "gpus": [1], "cores": [[4, 5]]})
+    manifest(first, placements=[{"cores": [0, 1, 2, 3]}, {"cores": None}])
+    manifest(second, neighbours={"runs": 1, "gpus": [1], "cores": [[4, 5]]}, placements=[{"cores": [0, 1]}])
     beside = "measured beside up to 1 other run on the same host, on CPU cores of their own"
     assert beside in load(second).facts()
     found = {one.what: one for one in differences(load(first), load(second))}
     assert (found["beside it"].a, found["beside it"].b, found["beside it"].matters) == ("nothing", beside, False)
+    assert (found["CPU cores"].a, found["CPU cores"].b, found["CPU cores"].matters) == ("4", "2", False)
 
 
 def test_cases_of_one_run_only_and_those_that_failed_are_said(first, tmp_path, capsys):

@@ -247,6 +247,9 @@ def test_an_option_set_otherwise_is_a_footnote(two):
     manifest(two / "slow-two", config__cases__jit__jit={"backend": "other"})
     said = notes(table(two, "decode_model")[0])
     assert sum("Set otherwise: cases.jit.jit is" in line for line in said) == 1
+    manifest(two / "slow-two", model__name="Other")
+    said = notes(table(two, "decode")[0])
+    assert sum("Set otherwise: cases.jit.jit is" in line for line in said) == 1, "of another model too"
 
 
 def test_energy_stands_where_it_was_measured(two):

@@ -65,6 +65,17 @@ def test_mixtures_that_mean_nothing_are_refused_and_nothing_is_written(two, caps
     assert not (two / "merged").exists()
 
 
+def test_one_card_is_no_two_machines(two, capsys):
+    name = GPUS["fast"][0]
+    for folder, card in (("fast-two", "GPU-1"), ("slow-two", "GPU-2")):
+        manifest(two / folder, gpu__name=name, placements=[{"gpu": None}, {"gpu": {"index": 0, "uuid": card}}])
+    check(gather([two], machines=True))
+    manifest(two / "slow-two", placements=[{"gpu": {"index": 0, "uuid": "GPU-1"}}])
+    said = refused(capsys, two, "--machines")
+    assert "fast-two and slow-two are both Llama-2-7B on the card GPU-1, so that they come from one machine" in said
+    assert "give --machines if they come from two machines" in refused(capsys, two)
+
+
 def test_two_models_may_differ_in_what_makes_them_two(two):
     manifest(two / "slow-two", **ANOTHER_MODEL, model__dtype="bfloat16", gpu__name=GPUS["fast"][0])
     found = gather([two])
@@ -82,6 +93,12 @@ FAULTS = {
     "no JSON": ("manifest.json", lambda data: data[:100], "is not valid JSON"),
     "an empty object": ("manifest.json", lambda data: b"{}", "has no "),
     "neighbours in words": ("manifest.json", lambda data: data.replace(b"{", b'{"neighbours": "two",', 1), "neigh"),
+    "no warnings but null": (
+        "manifest.json", lambda data: data.replace(b"{", b'{"warnings": null,', 1), "warnings is 'None', not a list",
+    ),
+    "placements in words": (
+        "manifest.json", lambda data: data.replace(b"{", b'{"placements": ["x"],', 1), "in placements is 'x', not an",
+    ),
     "a length in words": (
         "manifest.json", lambda data: data.replace(b'engths": [10', b'engths": ["ten"', 1), "lengths is",
     ),
