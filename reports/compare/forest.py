@@ -20,7 +20,10 @@ from reports.plots import Plot
 MOST = 400
 """Cells beyond which a figure could not be read."""
 ROW_IN, GAP = 0.17, 0.8  # height of a row, and what lies between two cases, in rows
-PANEL_IN, LEFT_IN, BETWEEN_IN = 2.9, 0.62, 0.85
+WIDTH_IN, ABREAST = 7.6, 2  # a page, and the panels beside each other on it
+HEAD_IN, LEFT_IN, BETWEEN_IN = 1.15, 0.85, 0.85
+ROWS = {"TTFT": "Prompt tokens", "P99": "Prompt tokens", "Decode": "Context", "Cold TTFT": ""}
+"""What the rows of a metric's panel are."""
 LEAST_REACH, WIDEST = 0.08, 0.25  # of an axis, in natural logarithms: at least, and at most for intervals alone
 CAPTION = (
     "B/A with its 95 % interval, log scale; left of 1, B is faster. Band: the margin of {margin:g} %. Filled: faster "
@@ -44,9 +47,8 @@ def forest(cells: Sequence[Cell], title: str, facts: str, smoke: bool, margin: f
         why = "no cell has a ratio" if not drawn else f"{len(drawn)} cells are more than a figure can show"
         return Plot("compare", title, caption, None, why)
     panels = [(metric, own) for metric in ORDER if (own := [cell for cell in drawn if cell.key.metric == metric])]
-    figure = Figure(figsize=size(panels, 0))
-    lines = textwrap.wrap(f"{caption} {facts}", int(CHARACTERS_PER_INCH * figure.get_figwidth()))
-    figure.set_size_inches(*size(panels, len(lines)))
+    lines = textwrap.wrap(f"{caption} {facts}", int(CHARACTERS_PER_INCH * WIDTH_IN))
+    figure = Figure(figsize=(WIDTH_IN, height_in(panels, len(lines))))
     for place, (metric, own) in enumerate(panels):
         panel(figure.add_axes(box(figure, panels, place)), metric, own, margin)
     legend_and_text(figure, drawn, title, lines)
@@ -66,20 +68,31 @@ def rows_of(cells: Sequence[Cell]) -> list[float]:
     return found
 
 
-def size(panels: Panels, lines: int) -> tuple[float, float]:
-    """Width and height of the figure in inches."""
-    tallest = max(rows_of(own)[-1] for _, own in panels)
-    wide = LEFT_IN + len(panels) * PANEL_IN + (len(panels) - 1) * (BETWEEN_IN - LEFT_IN / 4)
-    return max(7.6, wide), 1.2 + ROW_IN * (tallest + 1) + 0.55 + LINE_IN * lines
+def tall_in(cells: Sequence[Cell]) -> float:
+    """The height of a panel in inches."""
+    return ROW_IN * (rows_of(cells)[-1] + 1)
+
+
+def bands(panels: Panels) -> list[float]:
+    """The height of each row of panels, as much as its tallest needs, in inches."""
+    rows = [panels[start : start + ABREAST] for start in range(0, len(panels), ABREAST)]
+    return [max(tall_in(own) for _, own in row) for row in rows]
+
+
+def height_in(panels: Panels, lines: int) -> float:
+    """The height of the figure in inches."""
+    tall = bands(panels)
+    return HEAD_IN + sum(tall) + BETWEEN_IN * (len(tall) - 1) + 0.55 + LINE_IN * lines
 
 
 def box(figure: Figure, panels: Panels, place: int) -> tuple[float, float, float, float]:
-    """Left, bottom, width and height of a panel, as parts of the figure; each as tall as its rows."""
+    """Left, bottom, width and height of a panel, as parts of the figure; each as tall as its cells."""
     width, height = figure.get_size_inches()
-    room = (width - 0.15) / len(panels)
-    tall = ROW_IN * (rows_of(panels[place][1])[-1] + 1)
-    top = height - 1.15
-    return (place * room + LEFT_IN) / width, (top - tall) / height, (room - LEFT_IN - 0.15) / width, tall / height
+    row, column = divmod(place, ABREAST)
+    room = (width - 0.15) / ABREAST
+    tall = tall_in(panels[place][1])
+    top = height - HEAD_IN - sum(bands(panels)[:row]) - BETWEEN_IN * row
+    return (column * room + LEFT_IN) / width, (top - tall) / height, (room - LEFT_IN - 0.15) / width, tall / height
 
 
 def reach_of(cells: Sequence[Cell]) -> float:
@@ -111,6 +124,7 @@ def panel(axes: Axes, metric: str, cells: list[Cell], margin: float) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda log, _: f"{math.exp(log):.3g}"))
     axes.set_title(f"{metric}, B/A", fontsize=9.5)
+    axes.set_ylabel(ROWS.get(metric, ""), fontsize=7.5)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
 
@@ -136,10 +150,7 @@ def legend_and_text(figure: Figure, cells: Sequence[Cell], title: str, lines: li
     width, height = figure.get_size_inches()
     figure.text(0.1 / width, 1 - 0.12 / height, title, fontsize=11.5, fontweight="bold", va="top")
     titles = {cell.key.case: cell.title for cell in cells}
-    handles = [
-        Line2D([], [], color=look.colour, marker="o", markersize=4.5, label=titles[case])
-        for case, look in style.looks(titles).items()
-    ]
+    handles = [Line2D([], [], color=look.colour, label=titles[case]) for case, look in style.looks(titles).items()]
     figure.legend(
         handles=handles, frameon=False, fontsize=8.5, ncols=max(1, min(len(handles), int(width / 1.9))),
         loc="upper left", bbox_to_anchor=(0.0, 1 - 0.36 / height), borderpad=0.2,
