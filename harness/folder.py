@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from harness.attempt import is_done
 from harness.disk import PART, Stopped, write_json
-from harness.job import read_job
+from harness.job import Job, read_job
 from harness.machine.gpu import Gpu
 from harness.machine.lock import IN_RUN
 from harness.output import manifest, record
@@ -88,6 +90,20 @@ def check_same_weights(folder: Path, prepared: Mapping[str, Any]) -> None:
     difference = manifest.first_difference({"versions": stored["versions"]}, {"versions": prepared.get("versions", {})})
     if difference:
         raise Stopped(f"the run in {folder} was begun with other software ({difference}): choose another output", 2)
+
+
+def check_same_plan(path: Path, stored: Job, asked: Job) -> None:
+    """Refuse a stored plan other than the configuration's: its cases name folders, and what is measured how often.
+
+    Left out: how long energy is taken, which the card decides, and the interpreters, whose paths may have been
+    relative to another working directory.
+    """
+    cases = {name: replace(case, python=None) for name, case in stored.cases.items()}
+    alike = {"energy_s": asked.energy_s, "energy_blocks": asked.energy_blocks, "cases": cases}
+    wanted = replace(asked, cases={name: replace(case, python=None) for name, case in asked.cases.items()})
+    pair = [json.loads(json.dumps(asdict(job))) for job in (replace(stored, **alike), wanted)]
+    if difference := manifest.first_difference(*pair):
+        raise Stopped(f"{path} is not the plan of this run's configuration ({difference}): this run can't go on", 2)
 
 
 def all_done(folder: Path) -> bool:

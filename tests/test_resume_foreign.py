@@ -1,0 +1,43 @@
+"""A run that goes on from files that somebody changed or damaged: refused in one sentence, and nothing written outside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import run
+from tests.runs import execute_in
+
+FAILING = ("cases.fake.behaviour=exit",)
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch):
+    """Nothing in place of the report."""
+    real = run.subprocess.run
+    done = run.subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(run.subprocess, "run", lambda call, **rest: done if "reports" in call else real(call, **rest))
+
+
+@pytest.mark.parametrize(("change", "difference"), [
+    (lambda job: job["sweep"].update(ttft_iterations=2), "sweep.ttft_iterations is 2 there and 3 here"),
+    (lambda job: job["cases"]["fake"].update(target="os.Evil"), "cases.fake.target is "),
+    (lambda job: (job["cases"].update({"../../x": job["cases"]["fake"]}), job["order"].append(["../../x", 0])),
+     "cases.../../x"),
+])  # fmt: skip
+def test_a_plan_that_somebody_changed_is_refused_and_writes_nowhere(tmp_path, capsys, change, difference, fault):
+    tried = fault("Resume", "job.json changed: a count, a case named as a path, another program")
+    folder = tmp_path / "deep/run"
+    assert execute_in(folder, *FAILING) == 1
+    job = json.loads((folder / "job.json").read_text())
+    change(job)
+    (folder / "job.json").write_text(json.dumps(job))
+    before = sorted(tmp_path.rglob("*"))
+    assert execute_in(folder, *FAILING) == 2
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith(f"failed: {folder / 'job.json'} is not the plan of this run's configuration (")
+    assert difference in said
+    assert sorted(tmp_path.rglob("*")) == before
+    tried.happened("refused in one sentence with the difference, exit code 2; no block starts, nothing is written")
