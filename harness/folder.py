@@ -107,12 +107,15 @@ def check_same_plan(path: Path, stored: Job, asked: Job) -> None:
 
 
 def all_done(folder: Path) -> bool:
-    """Whether every block of the plan in a folder is over and did not fail: only tables and report can be missing."""
+    """Whether every block of the plan in a folder is over and did not fail: only tables and report can be missing.
+
+    Raises ValueError for a plan or a verdict that is not as the harness wrote it.
+    """
     path = folder / "job.json"
     if not path.is_file():
         return False
     job = read_job(path, folder)
-    return all(is_done(job, case, block) for case, block in job.order)
+    return all([is_done(job, case, block) for case, block in job.order])  # a list: a damaged verdict is told at once
 
 
 def check_there(folder: Path, files: Iterable[Path]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import __main__ as main
 from harness import run
 from tests.runs import execute_in
 
@@ -41,3 +42,20 @@ def test_a_plan_that_somebody_changed_is_refused_and_writes_nowhere(tmp_path, ca
     assert difference in said
     assert sorted(tmp_path.rglob("*")) == before
     tried.happened("refused in one sentence with the difference, exit code 2; no block starts, nothing is written")
+
+
+@pytest.mark.parametrize("name", ["blocks/fake-0/verdict.json", "settings.json", "manifest.json", "job.json"])
+@pytest.mark.parametrize("text", ["{}", "[]", '{"state": "ok"}', '{"cut', "[" * 200_000, "\0"],
+                         ids=["empty", "list", "part", "cut", "deep", "NUL"])  # fmt: skip
+def test_a_damaged_file_behind_a_block_that_is_not_done_is_one_sentence(tmp_path, capsys, name, text, fault):
+    tried = fault("Resume", "a verdict, the plan, the manifest or the settings damaged")
+    assert execute_in(tmp_path) == 0
+    for undone in ("fake-0", "other-0"):
+        if undone not in name:
+            (tmp_path / "blocks" / undone / "verdict.json").unlink()
+    (tmp_path / name).write_text(text)
+    capsys.readouterr()
+    assert main.go_on([f"resume={tmp_path}"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: ") and str(tmp_path / name) in said
+    tried.happened("refused in one sentence with the file, exit code 2; no block starts")
