@@ -59,3 +59,12 @@ def test_a_damaged_file_behind_a_block_that_is_not_done_is_one_sentence(tmp_path
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("error: ") and str(tmp_path / name) in said
     tried.happened("refused in one sentence with the file, exit code 2; no block starts")
+
+
+def test_an_earlier_attempt_that_was_taken_away_leaves_room_for_the_next(tmp_path):
+    assert execute_in(tmp_path, *FAILING) == 1
+    (tmp_path / "blocks/fake-0/attempt-2").mkdir()
+    assert execute_in(tmp_path, *FAILING) == 1
+    assert (tmp_path / "blocks/fake-0/attempt-1/verdict.json").is_file()
+    assert execute_in(tmp_path, *FAILING) == 1
+    assert (tmp_path / "blocks/fake-0/attempt-3/verdict.json").is_file()
