@@ -98,11 +98,13 @@ def check_same_plan(path: Path, stored: Job, asked: Job) -> None:
     Left out: how long energy is taken, which the card decides, and the interpreters, whose paths may have been
     relative to another working directory.
     """
-    cases = {name: replace(case, python=None) for name, case in stored.cases.items()}
-    alike = {"energy_s": asked.energy_s, "energy_blocks": asked.energy_blocks, "cases": cases}
-    wanted = replace(asked, cases={name: replace(case, python=None) for name, case in asked.cases.items()})
-    pair = [json.loads(json.dumps(asdict(job))) for job in (replace(stored, **alike), wanted)]
-    if difference := manifest.first_difference(*pair):
+
+    def compared(job: Job) -> dict[str, Any]:
+        cases = {name: replace(case, python=None) for name, case in job.cases.items()}
+        alike = replace(job, cases=cases, energy_s=0.0, energy_blocks=0)
+        return dict(json.loads(json.dumps(asdict(alike))))
+
+    if difference := manifest.first_difference(compared(stored), compared(asked)):
         raise Stopped(f"{path} is not the plan of this run's configuration ({difference}): this run can't go on", 2)
 
 
@@ -115,7 +117,8 @@ def all_done(folder: Path) -> bool:
     if not path.is_file():
         return False
     job = read_job(path, folder)
-    return all([is_done(job, case, block) for case, block in job.order])  # a list: a damaged verdict is told at once
+    done = [is_done(job, case, block) for case, block in job.order]  # of every block: a damaged verdict is told here
+    return all(done)
 
 
 def check_there(folder: Path, files: Iterable[Path]) -> None:

@@ -1,9 +1,8 @@
-"""A run that goes on from files that somebody changed or damaged: refused in one sentence, and nothing written outside."""
+"""A run that goes on from files that somebody changed or damaged: one sentence, and nothing written outside."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -57,7 +56,8 @@ def test_a_damaged_file_behind_a_block_that_is_not_done_is_one_sentence(tmp_path
     capsys.readouterr()
     assert main.go_on([f"resume={tmp_path}"]) == 2
     (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith("error: ") and str(tmp_path / name) in said
+    assert said.startswith("error: ")
+    assert str(tmp_path / name) in said
     tried.happened("refused in one sentence with the file, exit code 2; no block starts")
 
 
@@ -68,3 +68,20 @@ def test_an_earlier_attempt_that_was_taken_away_leaves_room_for_the_next(tmp_pat
     assert (tmp_path / "blocks/fake-0/attempt-1/verdict.json").is_file()
     assert execute_in(tmp_path, *FAILING) == 1
     assert (tmp_path / "blocks/fake-0/attempt-3/verdict.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["job.json.part", "manifest.json.part", "samples.csv.part", "run.lock"])
+def test_a_link_under_the_name_of_what_a_run_writes_leads_nowhere(tmp_path, name, fault):
+    tried = fault("Resume", "a link to outside under the name of what a run writes aside, or of its lock")
+    folder, outside = tmp_path / "run", tmp_path / "outside"
+    assert execute_in(folder, *FAILING) == 1
+    outside.write_text("precious")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(outside)
+    if name == "run.lock":
+        with pytest.raises(ValueError, match="can't be written to"):
+            execute_in(folder, *FAILING)
+    else:
+        assert execute_in(folder, *FAILING) == 1
+    assert outside.read_text() == "precious"
+    tried.happened("the link is replaced, or refused in one sentence; what it named is kept")

@@ -298,16 +298,3 @@ def test_the_loader_checks_each_tensor_once(made, monkeypatch):
     load_weights(made, tiny_shape(), torch.float32, "cpu")
     (path,) = made.glob("*.safetensors")
     assert sorted(checked) == sorted(load_file(path))
-
-
-@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a link to itself", "a device without end"])
-def test_weights_that_are_no_file_are_refused_and_not_waited_for(made, kind, fault):
-    tried = fault("Checkpoint", f"{kind} in place of the weights")
-    (path,) = made.glob("*.safetensors")
-    path.unlink()
-    make = {"a pipe": os.mkfifo, "a folder": os.mkdir, "a link to itself": lambda at: at.symlink_to(at.name),
-            "a device without end": lambda at: at.symlink_to("/dev/zero")}  # fmt: skip
-    make[kind](path)
-    with pytest.raises(ValueError, match=f"{path.name} is no file"):
-        taken(made)
-    tried.happened("refused in one sentence with the file; nothing waits for it")
