@@ -7,6 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from harness.disk import whole_lines
@@ -25,7 +26,8 @@ def set_aside(folder: Path) -> None:
     left = [path for path in folder.iterdir() if not path.name.startswith(ASIDE)] if folder.is_dir() else []
     if not left:
         return
-    aside = folder / f"{ASIDE}{1 + sum(1 for _ in folder.glob(ASIDE + '*'))}"
+    taken = {path.name for path in folder.iterdir()}
+    aside = next(path for number in count(1) if (path := folder / f"{ASIDE}{number}").name not in taken)
     aside.mkdir()
     for path in left:
         path.rename(aside / path.name)

@@ -42,7 +42,8 @@ def write_aside(path: Path, text: str, lasting: bool = False) -> None:
     """
     part = path.with_name(path.name + PART)
     try:
-        with part.open("w", encoding="utf-8", newline="") as file:
+        part.unlink(missing_ok=True)  # what a killed run left; or a link, and what that names is not ours
+        with part.open("x", encoding="utf-8", newline="") as file:
             file.write(text)
             if lasting:
                 file.flush()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from harness.attempt import is_done
 from harness.disk import PART, Stopped, write_json
-from harness.job import read_job
+from harness.job import Job, read_job
 from harness.machine.gpu import Gpu
 from harness.machine.lock import IN_RUN
 from harness.output import manifest, record
@@ -90,13 +92,33 @@ def check_same_weights(folder: Path, prepared: Mapping[str, Any]) -> None:
         raise Stopped(f"the run in {folder} was begun with other software ({difference}): choose another output", 2)
 
 
+def check_same_plan(path: Path, stored: Job, asked: Job) -> None:
+    """Refuse a stored plan other than the configuration's: its cases name folders, and what is measured how often.
+
+    Left out: how long energy is taken, which the card decides, and the interpreters, whose paths may have been
+    relative to another working directory.
+    """
+
+    def compared(job: Job) -> dict[str, Any]:
+        cases = {name: replace(case, python=None) for name, case in job.cases.items()}
+        alike = replace(job, cases=cases, energy_s=0.0, energy_blocks=0)
+        return dict(json.loads(json.dumps(asdict(alike))))
+
+    if difference := manifest.first_difference(compared(stored), compared(asked)):
+        raise Stopped(f"{path} is not the plan of this run's configuration ({difference}): this run can't go on", 2)
+
+
 def all_done(folder: Path) -> bool:
-    """Whether every block of the plan in a folder is over and did not fail: only tables and report can be missing."""
+    """Whether every block of the plan in a folder is over and did not fail: only tables and report can be missing.
+
+    Raises ValueError for a plan or a verdict that is not as the harness wrote it.
+    """
     path = folder / "job.json"
     if not path.is_file():
         return False
     job = read_job(path, folder)
-    return all(is_done(job, case, block) for case, block in job.order)
+    done = [is_done(job, case, block) for case, block in job.order]  # of every block: a damaged verdict is told here
+    return all(done)
 
 
 def check_there(folder: Path, files: Iterable[Path]) -> None:

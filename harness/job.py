@@ -170,6 +170,6 @@ def read_job(path: Path, folder: Path | None = None) -> Job:
         data["cases"] = {name: CaseJob(**case) for name, case in data["cases"].items()}
         data["order"] = [(case, block) for case, block in data["order"]]
         job = Job(**data)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not as the harness wrote it ({error}): this run can't go on") from error
     return job if folder is None else replace(job, run_dir=str(folder))

@@ -15,6 +15,7 @@ from harness import attempt
 from harness.disk import Stopped, told, write_json
 from harness.folder import (
     all_done,
+    check_same_plan,
     check_same_weights,
     check_there,
 )
@@ -83,7 +84,7 @@ def _freeze(run: Run, watch: Watcher, telemetry: Telemetry) -> Job:
     if path.exists():
         job = _resume(run, path, prepared)
     else:
-        job = build_job(run.config, run.folder, prepared, int(prepared["shape"]["max_position_embeddings"]))
+        job = _plan(run, prepared)
         no_energy = conditions.why_no_energy(run.config, run.gpu)
         energy = run.config.energy
         job = replace(job, energy_s=0.0 if no_energy else energy.seconds, energy_blocks=energy.blocks)
@@ -98,10 +99,16 @@ def _freeze(run: Run, watch: Watcher, telemetry: Telemetry) -> Job:
     return job
 
 
+def _plan(run: Run, prepared: Mapping[str, Any]) -> Job:
+    """The plan that the configuration gives."""
+    return build_job(run.config, run.folder, prepared, int(prepared["shape"]["max_position_embeddings"]))
+
+
 def _resume(run: Run, path: Path, prepared: Mapping[str, Any]) -> Job:
     """The frozen plan of an earlier attempt, at the place where the folder lies now."""
     check_same_weights(run.folder, prepared)
     job = replace(read_job(path, run.folder), checkpoint=str(prepared["checkpoint"]))
+    check_same_plan(path, job, _plan(run, prepared))
     if job != read_job(path):
         write_json(path, asdict(job))
     manifest.resumed(run.folder / "manifest.json", run.started)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
@@ -14,7 +17,12 @@ PIPE_WIDTH = 200
 
 
 def console() -> Console:
-    """A console as wide as the terminal; a file or pipe has no width, so nothing is wrapped to fit one."""
+    """A console as wide as the terminal; a file or pipe has no width, so nothing is wrapped to fit one.
+
+    What the encoding of standard output lacks is shown as `?`.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     found = Console()
     return found if found.is_terminal else Console(width=PIPE_WIDTH, soft_wrap=True)
 

@@ -198,6 +198,16 @@ def test_whoever_read_the_output_may_go(begin, fault, tmp_path):
     injected.happened("as a closed terminal; no trace")
 
 
+def test_a_log_on_a_full_disk_ends_a_run_as_a_closed_terminal_does(begin, fault, tmp_path):
+    injected = fault("Parent", "standard output on a full device")
+    errors = tmp_path / "errors"
+    with open("/dev/full", "wb") as full:  # noqa: PTH123  a device
+        run = begin(*FAKE, "cases.fake.prefill_s=0.05", stdout=full, stderr=errors.open("wb"))
+        assert run.process.wait(60) == 129
+    assert errors.read_text() == ""
+    injected.happened("as a closed terminal; no trace")
+
+
 def test_the_real_command_on_a_terminal_leaves_it_tidy(tmp_path, fault):
     injected = fault("Parent", "SIGINT once to `python -m harness` on a terminal with bars")
     folder = tmp_path / "run"

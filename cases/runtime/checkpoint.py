@@ -175,10 +175,10 @@ def write_shards(shape: LlamaShape, dtype: str, seed: int, folder: Path) -> None
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 
-def digest(folder: Path) -> str:
-    """SHA-256 over names and SHA-256s of the weight files; that of a checkpoint made here is kept in it."""
+def digest(folder: Path, *, made: bool = False) -> str:
+    """SHA-256 over names and SHA-256s of the weight files; of a checkpoint that was `made` here the one kept in it."""
     stored = folder / DIGEST_FILE
-    if stored.is_file():
+    if made and stored.is_file():
         return str(json.loads(stored.read_text(encoding="utf-8"))["sha256"])
     files = safetensors_files(folder)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

@@ -41,13 +41,15 @@ def safetensors_files(folder: Path) -> list[Path]:
     """The weight files of a checkpoint, by name: those that Transformers reads too, so that every engine reads one set.
 
     Raises:
-        ValueError: there are none, or the index is damaged or names a file that is not here.
+        ValueError: there are none, or what is no file, or the index is damaged or names a file that is not here.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         others = sorted(path.name for path in folder.iterdir() if path.suffix in OTHER_LAYOUTS)
         unopened = f" ({others[0]} is none, and is not opened)" if others else ""
         raise ValueError(f"{folder} holds no *.safetensors file{unopened}: convert the weights to safetensors first")
+    if unlike := [path.name for path in files if not path.is_file()]:
+        raise ValueError(f"{folder}: {unlike[0]} is no file (a folder, a device, a pipe or a link to nothing)")
     whole, index = folder / "model.safetensors", folder / INDEX
     if whole in files:
         return [whole]

@@ -41,7 +41,7 @@ def provision(spec: Mapping[str, Any], report: Report) -> dict[str, Any]:
         check_finite(folder, DTYPES[model["dtype"]], device)
     laps.end("checkpoint")
     report("digest", str(folder.name))
-    found = digest(folder)
+    found = digest(folder, made=model["weights"] == "random")
     laps.end("digest")
     report("calibrate", device)
     began_ns = time.perf_counter_ns()

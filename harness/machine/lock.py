@@ -27,6 +27,8 @@ from harness.machine.gpu import Gpu
 HOW = ("wait", "refuse", "off")
 FOLDER = "~/.cache/llm-latency/locks"
 IN_RUN = "run.lock"
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""A link under a lock's name is not followed: the note would be written over what it names."""
 POLL_S = 0.5
 SETTLE_S = 5.0
 """Workers and servers of a run that was killed end by themselves within this time; until then they still compute."""
@@ -54,7 +56,7 @@ class Lock:
 
     def take(self, me: Holder) -> bool:
         """Take the lock if nobody holds it. Raises OSError where the file can't be made or locked."""
-        file = self.path.open("a+", encoding="utf-8")
+        file = open(os.open(self.path, FLAGS, 0o666), "r+", encoding="utf-8")  # noqa: PTH123, SIM115  a descriptor
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not self._is_at_its_path(file):

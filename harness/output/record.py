@@ -45,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises ValueError, with the path, on anything else."""
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error}): it is not as the harness wrote it") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no JSON object: it is not as the harness wrote it")
@@ -59,9 +59,14 @@ def verdict_row(case: str, block: int, outcome: Outcome) -> dict[str, Any]:
 
 
 def read_verdict(job: Job, case: str, block: int) -> dict[str, Any] | None:
-    """The recorded row of a block, None when the block is not over."""
+    """The recorded row of a block, None when the block is not over. Raises ValueError for what is no row of it."""
     path = job.block_dir(case, block) / "verdict.json"
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    row = read_json(path)
+    if set(row) != set(STATUS) or (row["case"], row["block"]) != (case, block):
+        raise ValueError(f"{path} is no row of {case} block {block}: it is not as the harness wrote it")
+    return row
 
 
 def record_block(job: Job, row: dict[str, Any], observer: Observer) -> None:

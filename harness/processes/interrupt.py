@@ -23,8 +23,8 @@ PREEMPTION = signal.SIGUSR2
 GRACE_S = 20.0
 """How long a worker may take to finish its request before it is killed."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-NOBODY_READS = (errno.EPIPE, errno.EIO, errno.ENXIO)
-"""Errors of a write to a terminal that was closed, or to a program that has gone."""
+NOBODY_READS = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a write to a terminal that was closed, to a program that has gone, or to a log on a full disk."""
 
 
 class Interrupts:
@@ -121,7 +121,10 @@ class Outlet(io.TextIOBase):
     """Standard output, which may end before the run does: then `on_gone` is called, and the rest goes nowhere."""
 
     def __init__(self, on_gone: Callable[[], None]) -> None:
-        self._to = sys.stdout
+        # Whoever started this process may have closed its standard output; what its encoding lacks is shown as `?`.
+        self._to = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  for all of the run
+        if isinstance(self._to, io.TextIOWrapper):
+            self._to.reconfigure(errors="replace")
         self._on_gone = on_gone
 
     @property

@@ -51,7 +51,7 @@ def stored_settings(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))["config"]
         known = dict(flatten(config))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not as the harness wrote it: this run can't go on") from error
     free: dict[str, Any] = {}
     for override in parse([one for one in overrides if not one.startswith("resume=")]):

@@ -246,7 +246,7 @@ def test_what_the_hub_gives_is_read_like_a_folder(monkeypatch, made, tmp_path):
 def test_the_digest_of_a_users_folder_is_of_its_files_and_nothing_is_written_there(made):
     users = made.with_name("users")
     shutil.copytree(made, users)
-    (users / checkpoint.DIGEST_FILE).unlink()
+    (users / checkpoint.DIGEST_FILE).write_text('{"sha256": "whatever somebody wrote"}')
     before = contents(users)
     assert digest(users) == digest(made)
     assert contents(users) == before

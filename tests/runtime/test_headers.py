@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -108,3 +109,16 @@ def test_no_safetensors_file_is_refused(made):
     next(made.glob("*.safetensors")).rename(made / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"holds no \*\.safetensors file \(pytorch_model\.bin is none, and is"):
         read(made)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a link to itself", "a device without end"])
+def test_weights_that_are_no_file_are_refused_and_not_waited_for(made, kind, fault):
+    tried = fault("Checkpoint", f"{kind} in place of the weights")
+    (path,) = made.glob("*.safetensors")
+    path.unlink()
+    make = {"a pipe": os.mkfifo, "a folder": os.mkdir, "a link to itself": lambda at: at.symlink_to(at.name),
+            "a device without end": lambda at: at.symlink_to("/dev/zero")}  # fmt: skip
+    make[kind](path)
+    with pytest.raises(ValueError, match=f"{path.name} is no file"):
+        resolve(NO_SHAPE | {"weights": str(made)}, made.parent, 3)
+    tried.happened("refused in one sentence with the file; nothing waits for it")
