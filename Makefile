@@ -107,7 +107,6 @@ test-slurm: $(READY) ## a sweep through a real SLURM on the loopback, jobs reque
 
 soak: $(READY) ## 100,000 requests at a served engine, and what they leave in it: make soak ARGS="--device cuda --requests 20000"
 	$(PY) -m tests.soak $(ARGS)
-	$(PY) -m reports.soak results/soak/$(if $(findstring cuda,$(ARGS)),cuda,cpu).json
 
 wheels: $(READY) ## pure wheels that a GPU machine without network lacks, into .whl/ (OFFLINE="names")
 	$(PY) -m pip wheel --quiet --no-deps -c constraints.txt -w .whl $(OFFLINE)

@@ -19,6 +19,7 @@ from reports.table import DAGGER
 
 SIZE = (7.6, 4.6)
 WIDE_SPREAD = 12.0  # above this ratio of the largest to the smallest value a linear axis hides the small ones
+LONG_AXIS = 300.0  # from this ratio of its ends on a logarithmic axis names its decades alone
 CHARACTERS_PER_INCH = 15.5  # of the small print under a figure
 LINE_IN = 0.165
 MOST_LINES = 12  # of it: more would leave the figure no room
@@ -115,11 +116,20 @@ def scale(axes: Axes, values: pd.Series, text: str = "Latency (ms)") -> None:
     axes.set_ylabel(text + (", log scale" if wide else ""))
 
 
+class Steps(LogLocator):
+    """1, 2 and 5 of each decade; 1 alone on an axis that is too long for so many figures."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """See matplotlib's LogLocator."""
+        self.set_params(subs=(1.0, 2.0, 5.0) if vmax / vmin < LONG_AXIS else (1.0,))
+        return super().tick_values(vmin, vmax)
+
+
 def log_axis(axes: Axes, which: str) -> None:
-    """A logarithmic axis with plain figures at 1, 2 and 5 of each decade."""
+    """A logarithmic axis with plain figures at the steps of its decades."""
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_locator(Steps())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -163,6 +163,8 @@ def table(name: str, soak: dict[str, Any], found: Sequence[Check]) -> Table:
         engine=facts.get("engine", "no engine"), slope=SLOPE_BYTES, warm=WARM_REQUESTS,
     )  # fmt: skip
     last = soak["blocks"][-1]
+    if "code" in facts:
+        said += f" Code of commit {facts['code']}."
     if "captures" in last:
         said += f" Graphs: {last['captures']:,.0f} captured, {last['evictions']:,.0f} evicted."
     columns = heads("Check", "Before", "After", "Change", "Allowed", "", left=("Check", "Allowed"))

@@ -25,11 +25,13 @@ from typing import Any
 
 from rich.console import Console
 
+from cases.runtime.kernels.origin import commit
 from harness.contract import Sampling
 from harness.ipc import messages as m
 from harness.ipc.address import connect
 from harness.ipc.channel import Channel, spin_here
 from harness.processes.progress import watcher
+from reports.soak import main as judge
 from tests.served import ROOT, Held, held, server
 
 LENGTHS = (4, 12, 20, 28, 36, 44, 52, 60)
@@ -272,6 +274,7 @@ def run(command: Sequence[str], requests: int, device: str, to: Path, console: C
     except (Wrong, RuntimeError, OSError) as error:
         record.ended, code = f"{type(error).__name__}: {error}"[:500], 1
         console.print(f"failed: {record.ended}", markup=False)
+    record.facts["code"] = commit(ROOT)
     record.facts["seconds"] = round(time.monotonic() - started)
     record.write(to)
     return code
@@ -288,7 +291,7 @@ def main(arguments: Sequence[str]) -> int:
     to = args.to or ROOT / "results" / "soak" / f"{args.device}.json"
     with suppress(ValueError):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return run(command, args.requests, args.device, to, Console())
+    return run(command, args.requests, args.device, to, Console()) or judge([str(to)])
 
 
 if __name__ == "__main__":
