@@ -25,11 +25,11 @@ from typing import Any
 
 from rich.console import Console
 
-from cases.runtime.kernels.origin import commit
 from harness.contract import Sampling
 from harness.ipc import messages as m
 from harness.ipc.address import connect
 from harness.ipc.channel import Channel, spin_here
+from harness.output.manifest import commit_text
 from harness.processes.progress import watcher
 from reports.soak import main as judge
 from tests.served import ROOT, Held, held, server
@@ -274,7 +274,7 @@ def run(command: Sequence[str], requests: int, device: str, to: Path, console: C
     except (Wrong, RuntimeError, OSError) as error:
         record.ended, code = f"{type(error).__name__}: {error}"[:500], 1
         console.print(f"failed: {record.ended}", markup=False)
-    record.facts["code"] = commit(ROOT)
+    record.facts["code"] = commit_text(ROOT, "cases", "harness")
     record.facts["seconds"] = round(time.monotonic() - started)
     record.write(to)
     return code

@@ -43,8 +43,9 @@ def of(package: str) -> list[Path]:
 
 @pytest.mark.parametrize("path", of("cases"), ids=name)
 def test_cases_know_the_contract_only(path):
-    # The server by hand is no case but a program around one: it composes a configuration and speaks to clients.
-    if name(path).startswith("cases/runtime/serve/"):
+    # No cases but programs around them: the server by hand, which composes a configuration and speaks to clients, and
+    # the benchmark of kernels, whose tables say which code and driver they are of.
+    if name(path).startswith(("cases/runtime/serve/", "cases/runtime/kernels/bench.py")):
         assert not [found for found in imports(path) if under(found, "reports")]
         return
     known = [found for found in imports(path) if under(found, "harness") and not under(found, "harness.contract")]

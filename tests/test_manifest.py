@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from harness.output import manifest, provenance
-from harness.output.manifest import git_state
+from harness.output.manifest import commit_text, git_state
 from harness.settings.compose import compose_raw, to_config
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -43,6 +43,9 @@ def test_in_a_checkout_git_says_commit_and_changes(tmp_path):
     assert len(git_state(tmp_path)["sha"]) == 40
     (tmp_path / "file").write_text("2")
     assert git_state(tmp_path)["dirty"] is True
+    sha = git_state(tmp_path)["sha"]
+    assert commit_text(tmp_path) == f"{sha} and changes"
+    assert commit_text(tmp_path, "elsewhere") == sha
 
 
 def test_a_protocol_that_was_changed_does_not_go_by_its_name_alone():
@@ -101,6 +104,7 @@ def test_an_exported_tree_inside_another_checkout_has_not_that_checkouts_commit(
     inside = tmp_path / "export"
     inside.mkdir()
     assert git_state(inside) == {"sha": None, "dirty": None}
+    assert commit_text(inside) == "unknown"
     (inside / ".revision").write_text("a" * 40)
     assert git_state(inside) == {"sha": "a" * 40, "dirty": None}
 

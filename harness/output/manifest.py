@@ -83,16 +83,23 @@ def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"code_digest": facts.get("code_digest"), "gpu": kept, **variables}
 
 
-def git_state(root: Path = ROOT) -> dict[str, Any]:
+def git_state(root: Path = ROOT, *under: str) -> dict[str, Any]:
     """Commit and whether files differ from it. In an exported tree the commit is what the export wrote in .revision.
 
-    An exported tree may lie inside another checkout, whose commit says nothing about it.
+    An exported tree may lie inside another checkout, whose commit says nothing about it. Folders `under` the root: only
+    changes there count.
     """
     top = _git(root, "rev-parse", "--show-toplevel")
-    sha, status = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
+    sha, status = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--", *under)
     if top is None or sha is None or status is None or Path(top).resolve() != root.resolve():
         return {"sha": _exported_revision(root), "dirty": None}
     return {"sha": sha, "dirty": bool(status)}
+
+
+def commit_text(root: Path = ROOT, *under: str) -> str:
+    """The same in words: the commit, `and changes` where there are any, or `unknown`."""
+    state = git_state(root, *under)
+    return f"{state['sha'] or 'unknown'}{' and changes' if state['dirty'] else ''}"
 
 
 def _exported_revision(root: Path) -> str | None:

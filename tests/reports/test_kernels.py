@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
 
 from cases.runtime.kernels import bench
-from cases.runtime.kernels.origin import commit
 from reports.kernels import kernels_table, main
 
 FACTS = {
@@ -58,32 +56,6 @@ def test_a_table_says_which_driver_and_which_code_it_comes_from_where_it_knows(f
     stored.write_text(json.dumps({**FACTS, "driver": 580}))
     with pytest.raises(ValueError, match="driver"):
         kernels_table(folder)
-
-
-def git(root, *arguments):
-    identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-    done = subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-def test_the_code_is_the_commit_that_a_checkout_or_an_export_names(tmp_path):
-    (tmp_path / "cases").mkdir()
-    (tmp_path / "cases/a.py").write_text("a = 1\n")
-    (tmp_path / ".revision").write_text("$Format:%H$\n")
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-qm", "one")
-    head = git(tmp_path, "rev-parse", "HEAD")
-    assert commit(tmp_path) == head
-    (tmp_path / "cases/a.py").write_text("a = 2\n")
-    assert commit(tmp_path) == f"{head} and changes"
-    (tmp_path / ".revision").write_text(f"{'0' * 40}\n")
-    assert commit(tmp_path) == "0" * 40
-
-
-def test_no_checkout_is_unknown_code(tmp_path, monkeypatch):
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert commit(tmp_path) == "unknown"
 
 
 def test_outputs_of_an_earlier_benchmark_do_not_stay_beside_new_kernels(folder):

@@ -20,12 +20,13 @@ import torch
 import yaml
 
 from cases.runtime.calibration import calibrate
-from cases.runtime.kernels.origin import origin
 from cases.runtime.kernels.outputs import forget, measure_kernels
 from cases.runtime.kernels.tables import write_rows, write_text
 from cases.runtime.kernels.timing import CAPACITY, REPLAYS, Ceiling, Kernel, seconds
 from cases.runtime.kernels.whole import check_lengths
 from cases.runtime.shape import LlamaShape, shape_from
+from harness.machine.gpu import list_gpus
+from harness.output.manifest import commit_text
 
 ROOT = Path(__file__).resolve().parents[3]
 COLUMNS = ("phase", "kernel", "rows", "context", "us", "tb_s", "tflop_s", "floor_us", "of_ceiling")
@@ -117,13 +118,14 @@ def run(options: argparse.Namespace) -> Path:
     times = replay_count(options.replays)
     if not torch.cuda.is_available():
         raise ValueError("the kernels need a CUDA GPU, and torch sees none here")
+    gpus, _ = list_gpus()
     ceiling = Ceiling(**calibrate("cuda", options.dtype))
     found = time_kernels(shape, options, rows, contexts, ceiling)
     facts = {
         "model": options.model, "dtype": options.dtype, "shape": asdict(shape), **asdict(ceiling),
         "gpu": torch.cuda.get_device_name(), "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__, "layers": options.layers or shape.num_hidden_layers, "replays": REPLAYS,
-        **origin(ROOT),
+        "driver": gpus[0].driver if gpus else "unknown", "code": commit_text(ROOT, "cases"),
     }  # fmt: skip
     folder = write(options.to / f"{options.model}-{options.dtype}", found, facts)
     if not options.no_accuracy:
