@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from reports import enriched, significance
-from reports.blockwise import AVERAGE, range_label
+from reports.blockwise import AVERAGE, range_label, with_average
 from reports.quantiles import Estimate
 from reports.run import Run
 from reports.significance import Standing
@@ -166,7 +166,7 @@ def build(run: Run, grid: Grid) -> Table:
     notes = Notes()
     values = grid.pivot(run)
     if grid.average:
-        values.loc[AVERAGE] = values.mean(skipna=False)
+        values = with_average(values)
     best = standings(run, grid.metric, values)
     floors = grid.frame.drop_duplicates("row").set_index("row")["floor_ms"] if grid.floor else pd.Series(dtype=float)
     columns = [Column(Cell(grid.head)), *(Column(case_head(run, grid, case, notes)) for case in run.cases)]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from reports.blockwise import AVERAGE, MIN_BLOCKS, Contrast, by_block, contrast, holm, range_label
+from reports.blockwise import AVERAGE, MIN_BLOCKS, Contrast, by_block, contrast, holm, range_label, with_average
 from reports.run import Run
 
 LEVEL = 0.05
@@ -51,7 +51,7 @@ def pooled_logs(run: Run, metric: str) -> pd.DataFrame:
     wide = frame.assign(row=rows, log=np.log(frame[column])).pivot(index="row", columns="case", values="log")
     if metric != "Decode":
         planned = [str(length) for length in run.sweep["prompt_lengths"]]
-        wide.loc[AVERAGE] = wide.reindex(planned).mean(skipna=False)
+        wide = with_average(wide, planned)
     return wide.reindex(columns=list(run.cases))
 
 

@@ -6,6 +6,7 @@ import math
 from itertools import combinations
 
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from reports import significance, style
 from reports.blockwise import AVERAGE, holm, range_label
@@ -150,23 +151,41 @@ def ratio_table(run: Run, name: str) -> Table:
 
 
 def plot(run: Run, name: str, title: str) -> Plot:
-    """Differences of the medians of TTFT by prompt length, a line a pair."""
+    """Differences of the medians of TTFT by prompt length, a line a pair, with the tests' intervals where there are."""
     caption = "How far the median of one name lies above that of the other: 0 where they are alike."
     rows = [row for row in ratios(run) if row["metric"] == "TTFT"]
     if not rows:
         return Plot(name, title, caption, None, "no two cases have samples of one length")
+    spans = ttft_spans(run)
+    caption += " Bars: 95 % intervals of the tests, over blocks." if spans else ""
     drawn, axes = canvas(run, title, caption, run.ttft["n"])
     ends = []
     looks = [style.LOOKS[case] for case in ("jit_cuda_graph", "jit", "cuda_graph")]
-    for place, ((one, other), own) in enumerate(pd.DataFrame(rows).groupby(["one", "other"], sort=False)):
+    for place, (pair, own) in enumerate(pd.DataFrame(rows).groupby("label", sort=False)):
         look, percent = looks[place % len(looks)], (own["ratio"] - 1) * 100
         axes.plot(own["place"], percent, color=look.colour, marker=look.marker)
-        ends.append((float(percent.iloc[-1]), f"{other} to {one}", look.colour))
+        for at in own["place"]:
+            if (str(pair), at) in spans:
+                low, high = spans[str(pair), at]
+                axes.plot([at + place, at + place], [low, high], color=look.colour, linewidth=1.0, alpha=0.6)
+        ends.append((float(percent.iloc[-1]), str(pair).replace(" over ", "\nover "), look.colour))
     axes.axhline(0.0, color=style.FLOOR, linestyle="--", linewidth=1.2)
-    reach = max(LEAST_REACH, *(1.1 * abs(row["ratio"] - 1) * 100 for row in rows))
+    furthest = max(abs(row["ratio"] - 1) * 100 for row in rows)
+    reach = max(LEAST_REACH, 1.1 * max([furthest, *(abs(end) for span in spans.values() for end in span)]))
     axes.set_ylim(-reach, reach)
     axes.set_xlabel("Prompt length (tokens)")
     axes.set_ylabel("Difference (%)")
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter("{x:g}")
     end_labels(axes, ends)
     return Plot(name, title, caption, drawn)
+
+
+def ttft_spans(run: Run) -> dict[tuple[str, float], tuple[float, float]]:
+    """The tests' intervals in per cent, by pair and prompt length."""
+    found = tested(run)
+    found = found[(found["metric"] == "TTFT") & found["low"].notna()]
+    return {
+        (str(row["pair"]), float(row["cell"])): ((row["low"] - 1) * 100, (row["high"] - 1) * 100)
+        for row in found.to_dict("records")
+    }

@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from reports.blockwise import AVERAGE, with_average
 from reports.paper.audit import HYBRID, NAMES, TENSORRT
 from reports.paper.layout import figure, head_of, line, why_not
 from reports.paper.measures import RULES, flagged, latencies, requests
@@ -68,7 +69,7 @@ def cells(run: Run, values: pd.Series, notes: Notes) -> list[Cell]:
 
 def why_lacking(run: Run, case: str, values: pd.Series) -> str:
     """Why one figure is not there: the case's status, or for an average the rows."""
-    if values.name == "Average" and case in set(run.samples["case"]):
+    if values.name == AVERAGE and case in set(run.samples["case"]):
         return "No average, because not every row has a value."
     return run.missing(case)
 
@@ -84,13 +85,13 @@ def by_length(runs: Runs, metric: str) -> Table:
     title, run = title_of(f"{NAMES[metric]} in ms by prompt length"), runs.paper
     if run is None:
         columns = ["Prompt tokens", *TITLES.values(), "Winner"]
-        return empty(metric, title, columns, [["Average"]])
+        return empty(metric, title, columns, [[AVERAGE]])
     notes, table = Notes(), latencies(run, metric)[five(run)]
     heads = [Column(Cell("Prompt tokens"), "left"), *headings(run, five(run), notes), Column(Cell("Winner"), "left")]
-    table.loc["Average"] = table.mean(skipna=False)
+    table = with_average(table)
     rows = [[Cell(str(at)), *cells(run, row, notes), Cell(winner(run, row))] for at, row in table.iterrows()]
     facts = facts_of(run, five(run), (metric,))
-    frame = table.drop(index="Average").rename_axis("prompt_length").reset_index()
+    frame = table.drop(index=AVERAGE).rename_axis("prompt_length").reset_index()
     return Table(f"measured_{metric}", title, heads, rows, notes, facts, run.smoke, frame, frozenset([len(rows) - 1]))
 
 

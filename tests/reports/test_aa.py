@@ -77,3 +77,14 @@ def test_too_few_blocks_for_a_test_show_ratios_alone(runs, tmp_path):
         frame[frame["block"] < 2].to_csv(path / f"{name}.csv", index=False)
     (table,) = experiments.section(load(path)).tables
     assert aa.NONE in table.facts
+
+
+def test_the_figures_bars_are_the_intervals_of_the_tests_in_per_cent(runs):
+    run = load(runs["aa"])
+    found = aa.tested(run)
+    spans = aa.ttft_spans(run)
+
+    assert len(spans) == (found["metric"] == "TTFT").sum() > 0
+    for row in found[found["metric"] == "TTFT"].to_dict("records"):
+        low, high = spans[row["pair"], float(row["cell"])]
+        assert (1 + low / 100, 1 + high / 100) == pytest.approx((row["low"], row["high"]))

@@ -7,6 +7,7 @@ import pytest
 
 from reports import plots
 from reports.__main__ import tables_of
+from reports.blockwise import with_average
 from reports.overview import speed_up
 from reports.run import load, told_apart
 from tests.synthetic import Spec, invent
@@ -166,6 +167,15 @@ def test_one_case_without_baseline_or_decode_still_has_its_tables_and_wins_over_
     assert all("fewer than two cases have a figure" in notes[mark] for row in ttft.rows for mark in row[-1].marks)
     assert not any(cell.bold for row in ttft.rows for cell in row)
     assert texts(tables["decode"])[0][1] == "–"
+
+
+def test_an_average_needs_all_of_its_rows_and_no_columns_at_all():
+    frame = pd.DataFrame({"a": [1.0, 2.0, 6.0], "b": [1.0, math.nan, 3.0]}, index=["10", "50", "100"])
+
+    assert with_average(frame).loc["Average", "a"] == 3.0
+    assert math.isnan(with_average(frame).loc["Average", "b"])
+    assert with_average(frame, ["10", "100"]).loc["Average"].tolist() == [3.5, 2.0]
+    assert list(with_average(frame[[]]).index) == ["10", "50", "100", "Average"]
 
 
 def test_no_case_at_all_has_tables_of_dashes(tmp_path):
