@@ -7,7 +7,7 @@ witnesses of a case: its blocks are. Intervals here rest on them, and there are 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +53,7 @@ def p99_samples(run: Run) -> pd.DataFrame:
     return timed[(timed["iteration"] >= first) & (timed["iteration"] < first + count)]
 
 
-def with_average(frame: pd.DataFrame, over: Sequence[str] | None = None) -> pd.DataFrame:
+def with_average(frame: pd.DataFrame, over: list[str] | None = None) -> pd.DataFrame:
     """`frame` and beneath it the row AVERAGE: of each column the mean, `over` these rows; NaN where one lacks it."""
     means = (frame if over is None else frame.reindex(over)).mean(skipna=False)
     row = pd.DataFrame([means.to_numpy(float)], index=pd.Index([AVERAGE]), columns=frame.columns)
