@@ -34,13 +34,14 @@ def test_engines_are_compared_by_naming_them():
     assert config.run == ["baseline", "jit_cuda_graph", "vllm", "transformers_compile"]
 
 
-def test_the_covering_vllm_captures_the_lengths_of_the_sweep_and_the_other_its_own():
+def test_the_covering_vllm_captures_whole_forwards_of_the_sweeps_lengths_and_the_other_its_own():
     config = compose("run=[vllm,vllm_covering]", "sweep.prompt_lengths=[7,30]")
     validate.check(config)
     plain, covering = config.cases["vllm"], config.cases["vllm_covering"]
     assert (plain.options["capture_sizes"], covering.options["capture_sizes"]) == (None, [7, 30])
-    rest = {name: value for name, value in covering.options.items() if name != "capture_sizes"}
-    assert rest.items() <= plain.options.items()
+    assert (plain.options["cudagraph_mode"], covering.options["cudagraph_mode"]) == (None, "FULL")
+    own = ("capture_sizes", "cudagraph_mode")
+    assert {**covering.options, **{name: plain.options[name] for name in own}} == plain.options
     assert plain.target == covering.target
 
 

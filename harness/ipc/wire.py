@@ -17,6 +17,7 @@ import msgpack
 from harness.contract import PHASES, Eviction, Footprint, Stats
 from harness.ipc import fields as f
 from harness.ipc import messages as m
+from harness.ipc import short
 from harness.ipc.fields import WireError
 from harness.ipc.proof import identity
 
@@ -73,6 +74,11 @@ _TAGS = {made: (tag, parts) for tag, (made, parts) in enumerate(_MESSAGES)}
 _BODIES: dict[Any, bytes] = {made: msgpack.packb([tag]) for made, (tag, parts) in _TAGS.items() if not parts}
 _FRAMES = {made: HEADER.pack(len(body)) + body for made, body in _BODIES.items()}
 _BARE: dict[bytes, m.Message] = {body: made() for made, body in _BODIES.items()}
+_SHORT: dict[Any, Callable[[int, Any], bytes | None]] = {m.Token: short.token_frame, m.Prefill: short.prefill_frame}
+_SHORT_IN: dict[int, Callable[[int, memoryview], m.Message | None]] = {
+    _TAGS[m.Token][0]: short.token_in,
+    _TAGS[m.Prefill][0]: short.prefill_in,
+}
 LONGEST_BARE = max(map(len, _BARE))
 ITEMS_LIMIT = 1 << 16
 """Items of one list or map: a frame may announce many, level upon level, and room is made for them before they come."""
@@ -86,6 +92,8 @@ def encode(message: m.Message) -> bytes:
     if kind in _FRAMES:
         return _FRAMES[kind]
     tag, parts = _TAGS[kind]
+    if kind in _SHORT and (frame := _SHORT[kind](tag, message)) is not None:
+        return frame
     values: list[Any] = [tag]
     for name, pack, _ in parts:
         values.append(pack(getattr(message, name), name))
@@ -103,6 +111,12 @@ def decode(body: bytes | memoryview, items: int = ITEMS_LIMIT) -> m.Message:
     """
     if len(body) <= LONGEST_BARE and (bare := _BARE.get(bytes(body))) is not None:
         return bare
+    if (
+        len(body) > 1
+        and body[1] in _SHORT_IN
+        and (message := _SHORT_IN[body[1]](body[1], memoryview(body))) is not None
+    ):
+        return message
     try:
         values = msgpack.unpackb(body, strict_map_key=True, max_array_len=items, max_map_len=items, max_ext_len=0)
     except (ValueError, msgpack.exceptions.UnpackException) as error:
