@@ -175,12 +175,28 @@ def calibration(*clocks: int, throttle: str = "") -> list[Reading]:
         (calibration(1980, 1500, 1980, 1980, 1980), "between 1500 and 1980 MHz during the calibration"),
         (calibration(*[1500, 1980] * 3, throttle="sw_power_cap"), ""),
         (calibration(*[345] * 3, throttle="idle") + calibration(*[1980] * 6), ""),
+        (calibration(345, throttle="idle") + calibration(345, *[1980] * 6), ""),
+        (calibration(*[1980] * 6, 1500) + calibration(1935, 1965, throttle="sw_power_cap"), ""),
+        (
+            calibration(*[1980] * 6, 1500, 1980) + calibration(1935, throttle="sw_power_cap"),
+            "between 1500 and 1980 MHz during the calibration",
+        ),
         (
             calibration(*[1980] * 6, throttle="sw_power_cap|hw_thermal"),
             "slowed down during the calibration by hw_therm",
         ),
     ],
-    ids=["steady", "too few", "unsteady", "at the power cap", "idle at first", "hot"],
+    ids=[
+        "steady",
+        "too few",
+        "unsteady",
+        "at the power cap",
+        "idle at first",
+        "waking",
+        "the cap unnamed yet",
+        "unsteady before the cap",
+        "hot",
+    ],
 )
 def test_a_clock_is_steady_by_one_rule(readings, sentence):
     found = conditions.unsteady(readings)

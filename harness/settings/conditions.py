@@ -54,7 +54,8 @@ def unsteady(calibration: Sequence[Reading]) -> str:
 
     The rule: of the readings during the calibration, those of an idle card apart, none is slowed down by anything but
     the power cap; and those that nothing slows down lie within SPREAD of the highest. Fewer than LEAST_READINGS say
-    nothing.
+    nothing. A reading beside an idle or a slowed one has no part in the second: the clock is on its way, and the driver
+    names the reason a tenth of a second later.
     """
     busy = [reading for reading in calibration if "idle" not in reading.throttle.split("|")]
     if len(busy) < LEAST_READINGS:
@@ -62,7 +63,9 @@ def unsteady(calibration: Sequence[Reading]) -> str:
     slowed = sorted({reason for reading in busy for reason in reading.throttle.split("|")} - EXPECTED)
     if slowed:
         return f"the SM clock is not steady: the card slowed down during the calibration by {', '.join(slowed)}"
-    clocks = [reading.sm_clock_mhz for reading in busy if not reading.throttle and reading.sm_clock_mhz != ""]
+    beside = zip(calibration, calibration[1:], calibration[2:], strict=False)
+    free = [reading for before, reading, after in beside if not before.throttle + reading.throttle + after.throttle]
+    clocks = [reading.sm_clock_mhz for reading in free if reading.sm_clock_mhz != ""]
     low, high = (int(end(clocks)) for end in (min, max)) if clocks else (0, 0)
     if high - low > SPREAD * high:
         return (

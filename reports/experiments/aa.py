@@ -27,6 +27,8 @@ LEVEL = 0.05
 FIELDS = ("pair", "metric", "cell", "ratio", "low", "high", "p", "holm_p", "verdict")
 LEAST_REACH = 1.0
 """Per cent that the figure shows at least: differences below look as small as they are."""
+BESIDE = 4.0
+"""Prompt tokens by which the figure puts a pair to the right of the one before: their bars would hide each other."""
 TESTS = "Paired t-tests over blocks; Holm's correction is over all cells of a pair."
 NONE = "Too few blocks for any test: ratios are shown, and no share of significant ones."
 
@@ -161,14 +163,16 @@ def plot(run: Run, name: str, title: str) -> Plot:
     drawn, axes = canvas(run, title, caption, run.ttft["n"])
     ends = []
     looks = [style.LOOKS[case] for case in ("jit_cuda_graph", "jit", "cuda_graph")]
-    for place, (pair, own) in enumerate(pd.DataFrame(rows).groupby("label", sort=False)):
+    for place, ((one, other, pair), own) in enumerate(
+        pd.DataFrame(rows).groupby(["one", "other", "label"], sort=False)
+    ):
         look, percent = looks[place % len(looks)], (own["ratio"] - 1) * 100
-        axes.plot(own["place"], percent, color=look.colour, marker=look.marker)
-        for at in own["place"]:
+        beside = own["place"] + BESIDE * place
+        axes.plot(beside, percent, color=look.colour, marker=look.marker)
+        for at, shown in zip(own["place"], beside, strict=True):
             if (str(pair), at) in spans:
-                low, high = spans[str(pair), at]
-                axes.plot([at + place, at + place], [low, high], color=look.colour, linewidth=1.0, alpha=0.6)
-        ends.append((float(percent.iloc[-1]), str(pair).replace(" over ", "\nover "), look.colour))
+                axes.plot([shown, shown], spans[str(pair), at], color=look.colour, linewidth=1.0, alpha=0.6)
+        ends.append((float(percent.iloc[-1]), f"{other} over {one}", look.colour))
     axes.axhline(0.0, color=style.FLOOR, linestyle="--", linewidth=1.2)
     furthest = max(abs(row["ratio"] - 1) * 100 for row in rows)
     reach = max(LEAST_REACH, 1.1 * max([furthest, *(abs(end) for span in spans.values() for end in span)]))
