@@ -246,7 +246,8 @@ class Case(ABC):
         """Run the next part of what a request runs, on nothing: called again and again by who waits for a request.
 
         That is a server that polls, and in process the loop while a case rests. A part takes some ten microseconds at
-        most, changes no answer, and may come between the tokens of a sequence; a request may come between two parts.
+        most, over a socket a round trip; it changes no answer and may come between the tokens of a sequence, and a
+        request may come between two parts.
         """
 
     @abstractmethod

@@ -14,11 +14,15 @@ from harness.contract import REHEARSE_NS, Plan
 from harness.ipc import messages as m
 from harness.ipc.channel import Asking, Spin
 from harness.ipc.client import RemoteCase
-from harness.ipc.connection import Connection
-from harness.ipc.rehearsal import ANSWER, REQUEST, Serving
+from harness.ipc.connection import OWNED, Connection
+from harness.ipc.rehearsal import ANSWER, REQUEST, TO_NOBODY, Serving
+from harness.ipc.service import ALONE_NS, Service
 from harness.ipc.wire import HEADER, decode, encode
 from tests.fakes import FakeCase, next_token
 from tests.ipc_bench import answer, tokens
+
+PLAN = Plan("fake", "/checkpoint", "cpu", "float32", 64)
+POLLING = Spin(client_us=1_000_000, server_us=1_000_000)
 
 
 class Rehearsed(FakeCase):
@@ -68,9 +72,9 @@ def test_a_client_rehearses_and_gives_its_sockets_back():
 
 
 def test_a_polling_server_rehearses_its_case_and_answers_as_ever():
-    case = RemoteCase("tests.test_ipc_rehearsal.Rehearsed", spin=Spin(client_us=1_000_000, server_us=1_000_000))
+    case = RemoteCase("tests.test_ipc_rehearsal.Rehearsed", spin=POLLING)
     try:
-        case.prepare(Plan("fake", "/checkpoint", "cpu", "float32", 64))
+        case.prepare(PLAN)
         assert case.prefill([1, 2, 3], 3) == next_token([1, 2, 3])
         first = case.stats().hits
         wait_for_rehearsals(case, first)
@@ -84,7 +88,7 @@ def test_a_polling_server_rehearses_its_case_and_answers_as_ever():
 def test_who_does_not_poll_or_was_told_not_to_does_not_rehearse(spin):
     case = RemoteCase("tests.test_ipc_rehearsal.Rehearsed", spin=spin)
     try:
-        case.prepare(Plan("fake", "/checkpoint", "cpu", "float32", 64))
+        case.prepare(PLAN)
         for _ in range(3):
             case.prefill([1, 2, 3], 2)
             time.sleep(5 * REHEARSE_NS / 1e9)
@@ -93,20 +97,54 @@ def test_who_does_not_poll_or_was_told_not_to_does_not_rehearse(spin):
         case.close()
 
 
-@pytest.mark.parametrize(("rehearse", "sockets"), [(True, 2), (False, 0)])
-def test_a_client_that_rests_elsewhere_keeps_its_own_side_warm_when_asked(rehearse, sockets):
-    case = RemoteCase("tests.test_ipc_rehearsal.Rehearsed", spin=Spin(), rehearse=rehearse)
+@pytest.mark.parametrize(
+    ("spin", "rehearse", "sockets", "played"), [(POLLING, True, 2, 4), (POLLING, False, 0, 0), (Spin(), True, 0, 0)]
+)
+def test_a_client_that_rests_plays_every_other_time_a_request_to_its_polling_server(spin, rehearse, sockets, played):
+    case = RemoteCase("tests.test_ipc_rehearsal.Rehearsed", spin=spin, rehearse=rehearse)
     case.rehearse()
     before = descriptors()
     try:
-        case.prepare(Plan("fake", "/checkpoint", "cpu", "float32", 64))
-        assert descriptors() == before + 1 + sockets, "the connection, and a pair of its own for rehearsals"
-        for _ in range(3):
-            case.rehearse()
+        case.prepare(PLAN)
+        assert descriptors() == before + 1 + sockets, "the connection, and a pair for its rehearsals while it waits"
+        case.prefill([1, 2, 3], 3)
+        first = case.stats().hits
+        rest(case)
+        assert case.stats().hits >= first + played, "the engine's rehearsal has two parts, and both were played twice"
+        assert played or case.stats().hits == 0
+        assert case.decode() == next_token([1, 2, 3, next_token([1, 2, 3])]), "the sequence is where it was"
         assert descriptors() == before + 1 + sockets
-        assert case.prefill([1, 2, 3], 3) == next_token([1, 2, 3])
     finally:
         case.close()
+
+
+def test_a_server_whose_client_plays_requests_leaves_that_to_it():
+    ours, theirs = socket.socketpair()
+    now, rests = [0], []
+
+    def clock() -> int:
+        now[0] += REHEARSE_NS
+        return now[0]
+
+    service = Service("tests.test_ipc_rehearsal.Rehearsed", None, OWNED, 5 * REHEARSE_NS // 1000, clock=clock)
+    service._rehearsal.rest = lambda at: rests.append(at - now[0])
+    service.adopt(theirs)
+    with ours:
+        for request, quiet in ((m.Prepare(PLAN), 0), (m.Prefill([1], 2), 0), (TO_NOBODY, ALONE_NS), (m.Decode(), 0)):
+            ours.sendall(encode(request))
+            service.turn()
+            assert service._polled() is False
+            assert rests[-1] == quiet, request
+    service._serving.close()
+    service.clients.close()
+
+
+def test_a_server_for_all_plays_nobodys_requests(bench):
+    peer = bench.peer()
+    peer.send(TO_NOBODY)
+    bench.settle()
+    (told,) = peer.received()
+    assert (told.kind, told.message) == ("unsupported", "this server does not answer Rehearse")
 
 
 class Unwilling(FakeCase):
@@ -118,11 +156,21 @@ class Unwilling(FakeCase):
 
 
 def test_a_benchmark_whose_case_fails_to_rehearse_fails_and_says_why():
-    case = RemoteCase("tests.test_ipc_rehearsal.Unwilling", spin=Spin(client_us=1_000_000, server_us=1_000_000))
+    case = RemoteCase("tests.test_ipc_rehearsal.Unwilling", spin=POLLING)
     try:
-        case.prepare(Plan("fake", "/checkpoint", "cpu", "float32", 64))
+        case.prepare(PLAN)
         with pytest.raises(RuntimeError, match="failed to rehearse: ArithmeticError: no rehearsal today"):
             wait_for_rehearsals(case, seen=10**9)
+    finally:
+        case.close()
+
+
+def test_a_client_that_plays_requests_is_told_when_the_case_fails_to_rehearse():
+    case = RemoteCase("tests.test_ipc_rehearsal.Unwilling", spin=POLLING)
+    try:
+        case.prepare(PLAN)
+        with pytest.raises(RuntimeError, match="failed to rehearse: ArithmeticError: no rehearsal today"):
+            rest(case)
     finally:
         case.close()
 
@@ -168,6 +216,12 @@ def test_where_there_is_no_socket_left_who_wants_rehearsals_is_told(monkeypatch,
     monkeypatch.setattr(socket, "socketpair", none_left)
     with pytest.raises(OSError, match="Too many open files"):
         part()
+
+
+def rest(case: RemoteCase) -> None:
+    """As the loop does between two requests."""
+    for _ in range(4):
+        case.rehearse()
 
 
 def wait_for_rehearsals(case: RemoteCase, seen: int) -> None:

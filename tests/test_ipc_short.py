@@ -13,11 +13,12 @@ from harness.ipc import short, wire
 from harness.ipc.fields import INT31, PROMPT_LIMIT, WireError
 from harness.ipc.wire import HEADER, decode, encode
 
-TOKEN, PREFILL = wire._TAGS[m.Token][0], wire._TAGS[m.Prefill][0]
+TOKEN, PREFILL, REHEARSE = (wire._TAGS[kind][0] for kind in (m.Token, m.Prefill, m.Rehearse))
 numbers = st.integers(0, INT31)
 messages = st.one_of(
     st.builds(m.Token, numbers),
     st.builds(m.Prefill, st.lists(numbers, min_size=1, max_size=50), st.integers(1, INT31)),
+    st.builds(m.Rehearse, st.lists(numbers, min_size=1, max_size=50), st.integers(1, INT31)),
 )
 
 
@@ -37,8 +38,9 @@ def test_there_and_back_and_msgpack_reads_the_same(message):
         assert short.token_in(TOKEN, body) == message
     else:
         packed = b"".join(id.to_bytes(4, "little") for id in message.prompt)
-        assert (tag, fields) == (PREFILL, [packed, message.new_tokens])
-        assert short.prefill_in(PREFILL, body) == message
+        tags = {m.Prefill: PREFILL, m.Rehearse: REHEARSE}
+        assert (tag, fields) == (tags[type(message)], [packed, message.new_tokens])
+        assert message in (short.prefill_in(PREFILL, body), short.rehearse_in(REHEARSE, body))
 
 
 @given(messages)

@@ -68,6 +68,7 @@ EVERY_MESSAGE = {
         st.builds(Stats, *[counts] * len(Stats._fields)),
     ),
     m.Prefill: st.builds(m.Prefill, prompts, st.integers(1, INT31)),
+    m.Rehearse: st.builds(m.Rehearse, prompts, st.integers(1, INT31)),
     m.Decode: st.just(m.Decode()),
     m.Token: st.builds(m.Token, st.integers(0, INT31)),
     m.Counted: st.builds(m.Counted, st.builds(Stats, *[counts] * len(Stats._fields))),

@@ -13,10 +13,11 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from harness.contract import Case, Phase, Plan, Sampling, SetUp, Stats, Unavailable, Unsupported
+from harness.contract import Case, Phase, Sampling, SetUp, Stats, Unavailable, Unsupported
 from harness.ipc import messages as m
 from harness.ipc.connection import Clock, Connection
 from harness.ipc.fields import TEXT_LIMIT, WireError
+from harness.ipc.rehearsal import Rehearsed
 from harness.ipc.tally import Tally
 from harness.ipc.turns import Turns
 from harness.ipc.wire import encode
@@ -54,6 +55,7 @@ class Answers:
         self._server_ns = 0
         self._owed = False
         self._fault = ""
+        self._double: Answers | None = None
         self.handlers: dict[type, Callable[[Connection, Any], list[m.Message]]] = {
             m.Prefill: self._prefill,
             m.Decode: self._decode,
@@ -63,7 +65,7 @@ class Answers:
         }
         if served is None:
             self.handlers |= {m.Prepare: self._prepare, m.Score: self._score, m.Evict: self._evict}
-            self.handlers |= {m.GetIdentity: self._identity}
+            self.handlers |= {m.GetIdentity: self._identity, m.Rehearse: self._rehearse}
 
     def to(self, connection: Connection, request: Any) -> list[bytes]:
         """Frames ready to send: what a case gives that can't be sent is a failure of the case too."""
@@ -138,13 +140,26 @@ class Answers:
 
     def understudy(self) -> Callable[[Connection, m.Prefill], list[bytes]]:
         """What answers a Prefill by this code, with rehearsals in the engine's place, and nobody's turn or count."""
-        stand_in = Answers("", None, Turns(deque(), self._clock, inf), Tally(self._clock), self._clock)
-        stand_in._case, stand_in._ready = Rehearsed(self), True
+        stand_in = self._stand_in()
 
         def answer(connection: Connection, request: m.Prefill) -> list[bytes]:
             return [*stand_in.to(connection, request), *stand_in.afterwards(connection)]
 
         return answer
+
+    def _stand_in(self) -> Answers:
+        made = Answers("", None, Turns(deque(), self._clock, inf), Tally(self._clock), self._clock)
+        made._case, made._ready = Rehearsed(self.rehearse, self.stats), True
+        return made
+
+    def _rehearse(self, connection: Connection, request: m.Rehearse) -> list[m.Message]:
+        """A Prefill played to nobody: the engine's rehearsal, both parts of it, in the engine's place."""
+        self.engine()
+        self._double = self._double or self._stand_in()
+        told = self._double._prefill(connection, request)
+        self.rehearse()
+        self._owed = True
+        return told
 
     def close(self) -> None:
         """Close the case. Idempotent."""
@@ -162,7 +177,7 @@ class Answers:
         self._ready = True
         return [m.Ready(self._setup, self._case.stats())]
 
-    def _prefill(self, connection: Connection, request: m.Prefill) -> list[m.Message]:
+    def _prefill(self, connection: Connection, request: m.Prefill | m.Rehearse) -> list[m.Message]:
         case, came_ns = self.engine(), connection.taken_ns
         self._check(request.prompt)
         self._choose(connection.sampling or self._default)
@@ -233,33 +248,6 @@ class Answers:
     def _evict(self, _: Connection, __: m.Evict) -> list[m.Message]:
         case = self.engine()
         return [m.Evicted(case.evict(), case.stats()._replace(server_ns=self._server_ns))]
-
-
-class Rehearsed(Case):
-    """In an engine's place: rehearses that of `answers` where a token is asked for, and counts what that counts."""
-
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
-
-    def prepare(self, plan: Plan) -> SetUp:
-        """Never asked."""
-        raise NotImplementedError
-
-    def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
-        """Some token."""
-        self._answers.rehearse()
-        return 1
-
-    def decode(self) -> int:
-        """Some token."""
-        return 1
-
-    def stats(self) -> Stats:
-        """The engine's own."""
-        return self._answers.stats()
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def tell(connection: Connection, phase: Phase) -> None:

@@ -96,10 +96,6 @@ class Channel:
                 return None
         return decode(body)
 
-    def rehearse(self) -> None:
-        """Keep the path of a request warm, for who waits elsewhere before the next one."""
-        self._rehearsal.whole()
-
     def close(self) -> None:
         """Close the socket. Idempotent."""
         self._connection.close()

@@ -34,6 +34,7 @@ from harness.ipc.address import connect, private_folder
 from harness.ipc.channel import Channel, Spin, spin_here
 from harness.ipc.ending import end, ended_with
 from harness.ipc.fields import WireError
+from harness.ipc.rehearsal import TO_NOBODY
 from harness.loader import load_case
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,12 +62,13 @@ class RemoteCase(Case):
         self._python = python or sys.executable
         waiting = spin_here() if spin is None else spin
         self._spin = waiting._replace(rehearse=waiting.rehearse and rehearse)
+        self._rehearses = self._spin.rehearse and self._spin.server_us > 0
         self.transport = str(self._spin)
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._stats = Stats()
-        self._owed = False
+        self._owed = self._played = False
         self._reports = 0
         """Phases that the server may still report, while it prepares."""
 
@@ -87,7 +89,8 @@ class RemoteCase(Case):
         self._folder = private_folder()
         self._start(self._folder / "s")
         spin = self._spin
-        self._channel = Channel(connect(self._folder / "s"), spin.client_us, self._check_alive, rehearse=spin.rehearse)
+        asks = spin.rehearse and spin.client_us > 0
+        self._channel = Channel(connect(self._folder / "s"), spin.client_us, self._check_alive, rehearse=asks)
         self._reports = REPORTS_LIMIT
         answer = self._ask(m.Prepare(plan), m.Ready)
         self._reports = 0
@@ -109,9 +112,15 @@ class RemoteCase(Case):
         return token
 
     def rehearse(self) -> None:
-        """Keep this side's path of a request warm; the server polls and does so by itself."""
-        if self._channel is not None:
-            self._channel.rehearse()
+        """Every other time play a request to nobody, over the connection itself: none ever waits for a rehearsal.
+
+        A server that sleeps while it waits is not woken for that.
+        """
+        self._played = self._rehearses and not self._played
+        if self._played and self._channel is not None:
+            self._ask(TO_NOBODY, m.Token)
+            self._owed = True
+            self.stats()
 
     def stats(self) -> Stats:
         """The counters that follow each token unasked: no round trip. Raises RuntimeError as a request does."""

@@ -90,6 +90,14 @@ class Prefill:
 
 
 @dataclass(frozen=True, slots=True)
+class Rehearse:
+    """Client, of a server of its own: play a Prefill to nobody. Answered as one, by a Token that means nothing."""
+
+    prompt: Sequence[int]
+    new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Decode:
     """Client: the next token of the sequence."""
 
@@ -257,6 +265,7 @@ Message: TypeAlias = (
     | Stage
     | Ready
     | Prefill
+    | Rehearse
     | Decode
     | Token
     | Counted

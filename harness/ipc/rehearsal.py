@@ -1,8 +1,10 @@
 """Keeps the path of a request warm while its process polls.
 
 A process that polls a socket for milliseconds runs a few lines again and again; meanwhile the caches of its processor
-lose the rest, and the next message pays for that. So it plays the rest to nobody from time to time, a short part at a
-time: whatever comes meanwhile waits for the end of that part. What it gave is in cases/runtime/kernels/NOTES.md.
+lose the rest, and the next message pays for that. So a client that rests plays a whole request to nobody from time to
+time, over its own connection. Who waits for somebody else's message, a client for its token or a server for a client
+that plays nothing, plays its own side, a short part at a time: whatever comes meanwhile waits for the end of that part.
+What it gave is in cases/runtime/kernels/NOTES.md.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from harness.contract import REHEARSE_NS
+from harness.contract import REHEARSE_NS, Case, Plan, SetUp, Stats
 from harness.ipc import messages as m
 from harness.ipc.connection import OWNED, Connection
 from harness.ipc.wire import encode
 
 REQUEST = m.Prefill(list(range(100)), 1)
+TO_NOBODY = m.Rehearse(REQUEST.prompt, REQUEST.new_tokens)
 ANSWER = m.Token(1)
 FRAME = 256
 """More bytes than a frame of any answer has here."""
@@ -48,11 +51,6 @@ class Rehearsal:
         """The next part now."""
         self._parts[self._place]()
         self._place = (self._place + 1) % len(self._parts)
-
-    def whole(self) -> None:
-        """As many parts as there are, for who has the time."""
-        for _ in self._parts:
-            self.play()
 
 
 class Serving:
@@ -89,3 +87,30 @@ class Serving:
         for frame in self._frames:
             self._connection.send_frame(frame)
             self._client.recv_into(self._taken)
+
+
+class Rehearsed(Case):
+    """In an engine's place: `rehearse` where a first token is asked for, and the engine's own counters."""
+
+    def __init__(self, rehearse: Part, counters: Callable[[], Stats]) -> None:
+        self._rehearse, self._counters = rehearse, counters
+
+    def prepare(self, plan: Plan) -> SetUp:
+        """Never asked."""
+        raise NotImplementedError
+
+    def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
+        """Some token."""
+        self._rehearse()
+        return 1
+
+    def decode(self) -> int:
+        """Some token."""
+        return 1
+
+    def stats(self) -> Stats:
+        """The engine's own."""
+        return self._counters()
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from harness.contract import REHEARSE_NS
 from harness.ipc import messages as m
 from harness.ipc.answers import Answers, Served, failure
 from harness.ipc.clients import Clients
@@ -25,6 +26,8 @@ IDLE_S = 0.25
 """Longest sleep: then deadlines are looked at, and whether the service should end."""
 LOOKS = 64
 """Spins on an only client's socket between two looks at the listening one."""
+ALONE_NS = 5 * REHEARSE_NS
+"""Quiet behind a client's Rehearse, before the server rehearses by itself: a client that does so goes on with it."""
 FAREWELL_S = 2.0
 """How long clients may take their last answers when the server stops."""
 
@@ -56,7 +59,7 @@ class Service:
         self._answers = Answers(target, served, self._turns, self.tally, clock)
         kinds |= {*self._answers.handlers, m.Generate, m.Cancel, m.GetStatus, m.Close, m.Shutdown}
         self._running: Generation | None = None
-        self._stopping = self._drowsy = False
+        self._stopping = self._drowsy = self._prompted = False
         self._serving = Serving(self._answers.understudy(), self._answers.rehearse) if rehearse and spin_us else None
         self._rehearsal = Rehearsal(self._serving.parts if self._serving else ())
         self._spins = self._collected = 0
@@ -136,6 +139,7 @@ class Service:
         else:
             told = f"this server does not answer {request.name if isinstance(request, Unanswered) else kind.__name__}"
             self.clients.send(connection, failure("unsupported", told))
+        self._prompted = kind is m.Rehearse
         self.clients.after(connection)
 
     def _start(self, connection: Connection, waiting: Waiting) -> None:
@@ -202,7 +206,7 @@ class Service:
         only = self.clients.only
         now = self._clock()
         until = now + self._spin_ns
-        self._rehearsal.rest(now)
+        self._rehearsal.rest(now + ALONE_NS if self._prompted else now)
         while not self._stopping and (now := self._clock()) < until:
             if only is None:
                 came = self.clients.look(0.0)

@@ -1,10 +1,10 @@
-"""The two messages that lie inside a timed interval, packed and read in one step each.
+"""The messages that lie inside a timed interval, and the rehearsal of one, packed and read in one step each.
 
 Their bytes are msgpack as all others are, only that every length and number has the one width given here. What does not
 look exactly so is left to wire.py, which reads every width and says what is wrong.
 
     Token    0x92 tag | 0xCE uint32 id
-    Prefill  0x93 tag | 0xC6 uint32 bytes, the ids as little-endian int32 | 0xCE uint32 new tokens
+    Prefill, Rehearse  0x93 tag | 0xC6 uint32 bytes, the ids as little-endian int32 | 0xCE uint32 new tokens
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def token_in(tag: int, body: memoryview) -> m.Token | None:
     return m.Token(token)
 
 
-def prefill_frame(tag: int, message: m.Prefill) -> bytes | None:
-    """The frame of a Prefill; None for one that the long way refuses."""
+def prompt_frame(tag: int, message: m.Prefill | m.Rehearse) -> bytes | None:
+    """The frame of such a message; None for one that the long way refuses."""
     new_tokens, count = message.new_tokens, len(message.prompt)
     if type(new_tokens) is not int or not 1 <= new_tokens <= INT31 or not 1 <= count <= PROMPT_LIMIT:
         return None
@@ -58,6 +58,17 @@ def prefill_frame(tag: int, message: m.Prefill) -> bytes | None:
 
 def prefill_in(tag: int, body: memoryview) -> m.Prefill | None:
     """The Prefill in a body of this form."""
+    found = _prompt_in(tag, body)
+    return None if found is None else m.Prefill(*found)
+
+
+def rehearse_in(tag: int, body: memoryview) -> m.Rehearse | None:
+    """The Rehearse in a body of this form."""
+    found = _prompt_in(tag, body)
+    return None if found is None else m.Rehearse(*found)
+
+
+def _prompt_in(tag: int, body: memoryview) -> tuple[list[int], int] | None:
     end = len(body) - _TAIL.size
     size = end - _HEAD.size
     if size < ID or size % ID or size > ID * PROMPT_LIMIT:
@@ -68,4 +79,4 @@ def prefill_in(tag: int, body: memoryview) -> m.Prefill | None:
         return None
     ids = bytes(body[_HEAD.size : end])
     # A negative id has the top bit of its highest byte set.
-    return m.Prefill(list(struct.unpack(f"<{size // ID}i", ids)), new_tokens) if ids[ID - 1 :: ID].isascii() else None
+    return (list(struct.unpack(f"<{size // ID}i", ids)), new_tokens) if ids[ID - 1 :: ID].isascii() else None

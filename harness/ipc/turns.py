@@ -88,7 +88,7 @@ class Turns:
             silent = now - self._since_ns > self._hold_s * S and any(other.first is not None for other in self._order)
             given_up = silent or self._silent_ns + self._silence(holder, now) > self._held_s * S
         else:
-            given_up = not isinstance(holder.first, (m.Decode, *AT_ONCE))
+            given_up = not isinstance(holder.first, (m.Decode, m.Rehearse, *AT_ONCE))
         if given_up:
             self._holder = None
 

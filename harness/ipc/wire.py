@@ -68,16 +68,22 @@ _MESSAGES: tuple[tuple[Callable[..., m.Message], tuple[f.Field, ...]], ...] = (
     (m.IdentityIs, (identity("identity"), f.counters("stats", Stats))),
     (m.Counted, (f.counters("stats", Stats),)),
     (m.Stage, (f.choice("name", PHASES),)),
+    (m.Rehearse, (f.ids("prompt", 1), f.integer("new_tokens", 1))),
 )
 _TAGS = {made: (tag, parts) for tag, (made, parts) in enumerate(_MESSAGES)}
 # Messages without fields are the same bytes each time; Decode, one of them, is asked for every token.
 _BODIES: dict[Any, bytes] = {made: msgpack.packb([tag]) for made, (tag, parts) in _TAGS.items() if not parts}
 _FRAMES = {made: HEADER.pack(len(body)) + body for made, body in _BODIES.items()}
 _BARE: dict[bytes, m.Message] = {body: made() for made, body in _BODIES.items()}
-_SHORT: dict[Any, Callable[[int, Any], bytes | None]] = {m.Token: short.token_frame, m.Prefill: short.prefill_frame}
+_SHORT: dict[Any, Callable[[int, Any], bytes | None]] = {
+    m.Token: short.token_frame,
+    m.Prefill: short.prompt_frame,
+    m.Rehearse: short.prompt_frame,
+}
 _SHORT_IN: dict[int, Callable[[int, memoryview], m.Message | None]] = {
     _TAGS[m.Token][0]: short.token_in,
     _TAGS[m.Prefill][0]: short.prefill_in,
+    _TAGS[m.Rehearse][0]: short.rehearse_in,
 }
 LONGEST_BARE = max(map(len, _BARE))
 ITEMS_LIMIT = 1 << 16
