@@ -38,7 +38,9 @@ class GraphRunner:
         *,
         one_token: bool = True,
     ) -> None:
-        capacity = model.state.capacity
+        capacity, layers = model.state.capacity, model.shape.num_hidden_layers
+        if options.lead >= layers:
+            raise ValueError(f"graph.lead={options.lead} must be below the model's {layers} layers")
         self.gate = Gate()
         self._model, self._options, self._capture, self._one_token = model, options, capture, one_token
         self._pull = pull
@@ -213,9 +215,15 @@ class GraphRunner:
         """Amid requests: no warm run, and layer by layer when none is in flight."""
         return self._capture(self._work(bucket), partial(self._forward_politely, bucket), alone=bucket == DECODE)
 
-    def _forward_politely(self, bucket: int) -> None:
+    def _forward_politely(self, bucket: int, between: Callable[[], None] | None = None) -> None:
         with self.gate.turn() as give_way:
-            self._forward(bucket, give_way)
+
+            def both() -> None:
+                if between is not None:
+                    between()
+                give_way()
+
+            self._forward(bucket, both)
 
     def _work(self, bucket: int) -> Work:
         return partial(self._forward, bucket)

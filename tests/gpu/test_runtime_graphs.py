@@ -50,7 +50,7 @@ class Bench:
         blocks = TritonBlocks(shape, torch.float16) if triton else PlainBlocks(shape)
         self.model = Llama(shape, weights, self.state, blocks)
         self.ops = PlainOps(Sampling(), "cuda", shape.vocab_size)
-        self.capture = CudaCapture()
+        self.capture = CudaCapture(lead=graph.get("lead", 0))
         self.runner = GraphRunner(self.model, GraphOptions.read({"graph": GRAPH | graph}), self.capture)
         self.runner.capture()
 
@@ -67,9 +67,10 @@ class Bench:
         return self.state.logits.clone(), self.state.keys.clone(), self.state.values.clone()
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain", "triton"])
+@pytest.fixture(scope="module", params=[(False, 0), (True, 0), (True, 1)], ids=["plain", "triton", "in two graphs"])
 def bench(folder, request) -> Iterator[Bench]:
-    made = Bench(folder, request.param, capture="blocking")
+    triton, lead = request.param
+    made = Bench(folder, triton, capture="blocking", lead=lead)
     yield made
     made.runner.close()
 
