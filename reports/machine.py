@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from harness.schema import UNTHROTTLED
@@ -15,11 +17,17 @@ from reports.table import DASH, Cell, Column, Notes, Table, heads, number
 
 STEADY = 0.05
 """Share of the highest SM clock by which the clocks of a case's samples may vary and be called steady."""
+HZ = 10.0
+"""Readings a second where the manifest does not say."""
+BESIDE = 1.5
+"""Periods of the telemetry within which two samples are of one reading or of neighbours."""
 METRICS = ("ttft", "decode")
 READ = (
     "By the reading of NVML nearest to each timed sample, at most a second away. Every sample is kept, whatever its "
-    "state. Steady: among samples that nothing slowed down, the lowest SM clock is within 5 % of the highest. "
+    "state. Steady: among samples that nothing slowed down, at their reading or the ones beside it, the lowest SM "
+    "clock is within 5 % of the highest. "
 )
+UNREAD = "Nothing was read near {count} of {n} samples: whether they were slowed down is not known."
 ENERGY = (
     "Joules of the whole card, by NVML's counter, over about a second of requests of one length back to back, behind "
     "everything timed: nothing is subtracted. At rest: the card's power with the case loaded and no request. Back to "
@@ -43,30 +51,50 @@ def slowed(own: pd.DataFrame) -> Counter[str]:
     return Counter(reason for reason in parts if reason not in UNTHROTTLED)
 
 
-def steady(own: pd.DataFrame) -> str:
-    """Whether the clock was steady, by the rule of READ; a dash where no sample can tell."""
-    free = own[own["throttle"].fillna("").isin(UNTHROTTLED)]["sm_clock_mhz"].dropna()
+def rate(run: Run) -> float:
+    """Readings of the card in a second."""
+    stated = run.manifest["config"].get("telemetry")
+    hz = stated.get("hz") if isinstance(stated, Mapping) else None
+    return float(hz) if isinstance(hz, int | float) and 0 < hz < math.inf else HZ
+
+
+def steady(own: pd.DataFrame, period_ns: float = 1e9 / HZ) -> str:
+    """Whether the clock was steady, by the rule of READ; a dash where no sample can tell.
+
+    Near a reading with a reason to slow down, idleness included, the clock is on its way: the driver names the reason
+    a reading later. So conditions.unsteady has it. Readings are `period_ns` apart.
+    """
+    unnamed = own["throttle"].fillna("").isin({"", "none"})
+    free, named = own[unnamed & own["sm_clock_mhz"].notna()], np.sort(own.loc[~unnamed, "started_ns"].to_numpy(float))
+    if len(named):
+        times = free["started_ns"].to_numpy(float)
+        behind = np.searchsorted(named, times)
+        before, after = named[np.maximum(behind - 1, 0)], named[np.minimum(behind, len(named) - 1)]
+        free = free[np.minimum(abs(times - before), abs(after - times)) > BESIDE * period_ns]
     if free.empty:
         return DASH
-    return "yes" if free.max() - free.min() <= STEADY * free.max() else "no"
+    clocks = free["sm_clock_mhz"]
+    return "yes" if clocks.max() - clocks.min() <= STEADY * clocks.max() else "no"
 
 
 def machine_frame(run: Run) -> pd.DataFrame:
     """One row a case: the card's state over its timed samples."""
-    rows = []
+    rows, period_ns = [], 1e9 / rate(run)
     for case in run.cases:
         own = timed(run, case)
         reasons = slowed(own)
+        nothing = own[["sm_clock_mhz", "temperature_c", "power_w"]].isna().all(axis=1)
+        unread = nothing & own["throttle"].fillna("").eq("")
         hit = own["throttle"].fillna("").map(lambda text: any(r not in UNTHROTTLED for r in str(text).split("|")))
         rows.append({
             "case": case, "n": len(own), "sm_clock_low_mhz": own["sm_clock_mhz"].min(),
-            "sm_clock_high_mhz": own["sm_clock_mhz"].max(), "steady": steady(own),
+            "sm_clock_high_mhz": own["sm_clock_mhz"].max(), "steady": steady(own, period_ns),
             "temperature_max_c": own["temperature_c"].max(), "power_median_w": own["power_w"].median(),
             "throttled": int(hit.astype(bool).sum()),
             "reasons": "; ".join(f"{n} {reason}" for reason, n in reasons.most_common()),
             "with_co_tenants": int((own["co_tenants"] > 0).sum()),
             "co_tenants_unknown": int(own["co_tenants"].isna().sum()),
-            "co_tenant_max_mib": own["co_tenant_mib"].max(),
+            "co_tenant_max_mib": own["co_tenant_mib"].max(), "unread": int(unread.sum()),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -79,7 +107,9 @@ def machine_table(run: Run) -> Table:
         if not record["n"]:
             rows.append([Cell(title, marks), *[Cell(DASH, (notes.mark(run.missing(str(record["case"]))),))] * 6])
             continue
-        why = (notes.mark(f"{title}: {record['reasons']}."),) if record["reasons"] else ()
+        why = [notes.mark(f"{title}: {record['reasons']}.")] if record["reasons"] else []
+        n, unread = int(record["n"]), int(record["unread"])
+        why += [notes.mark(f"{title}: {UNREAD.format(count=unread, n=n)}")] if unread else []
         hidden = int(record["co_tenants_unknown"])
         unknown = (notes.mark(f"{title}: of {hidden} samples it is not known who else computed."),) if hidden else ()
         low, high = (float(record[f"sm_clock_{end}_mhz"]) for end in ("low", "high"))
@@ -87,7 +117,8 @@ def machine_table(run: Run) -> Table:
             Cell(title, marks), Cell(DASH if math.isnan(low) else f"{low:.0f} to {high:.0f}"),
             Cell(str(record["steady"])), Cell(number(float(record["temperature_max_c"]), 0)),
             Cell(number(float(record["power_median_w"]), 0)),
-            Cell(f"{record['throttled']} of {record['n']}", why), Cell(f"{record['with_co_tenants']}", unknown),
+            Cell(f"{record['throttled']} of {n - unread}" if n > unread else DASH, tuple(why)),
+            Cell(DASH if hidden == n else f"{record['with_co_tenants']}", unknown),
         ])  # fmt: skip
     head = heads(
         "Case", "SM clock (MHz)", "Steady", "Hottest (°C)", "Power, median (W)", "Samples slowed down",

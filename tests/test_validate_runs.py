@@ -76,6 +76,13 @@ def test_requests_that_the_clock_had_a_say_in_are_counted_against_what_stopped_t
     assert [line.name for line in failures(folder)] == ["requests"]
 
 
+def test_a_budget_that_ends_before_any_p99_leaves_a_run_that_holds(tmp_path):
+    folder = tmp_path / "run"
+    assert runs.execute_in(folder, "sweep.p99_iterations=auto", "sweep.p99_budget_s=0.001") == 0
+    assert ",inf,budget" in (folder / "p99_stops.csv").read_text()
+    assert failures(folder) == []
+
+
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damage_is_seen_in_one_sentence(copy, kind, capsys):
     """By its own check, whether or not there are digests."""

@@ -62,6 +62,8 @@ FILLED = (
     "token_id", "n", "p50_ms", "context_from", "context_to", "time_ns", "order", "bucket", "request",
 )  # fmt: skip
 """Columns without an empty field; others are empty where a case or machine does not give the value."""
+INFINITE = ("relative_width",)
+"""Columns that may be infinite: too few requests promise no interval of P99."""
 WORDS = {"state": get_args(schema.State), "metric": get_args(schema.Metric)}
 
 
@@ -130,6 +132,8 @@ def fault(column: str, text: str) -> str:
     """What is wrong with a field, empty when nothing is."""
     if text == "":
         return "and it may not be empty" if column in FILLED else ""
+    if column in INFINITE and text == "inf":
+        return ""
     if column in WORDS:
         return "" if text in WORDS[column] else f"not one of {', '.join(WORDS[column])}"
     if column in TRUTH:

@@ -54,6 +54,7 @@ def tested(run: Run) -> pd.DataFrame:
     found = found[~found["row"].isin((AVERAGE, range_label(run, *run.whole)))]
     if not found["p"].notna().any():
         return found.iloc[:0]
+    found = found.sort_values(["metric", "row"], key=places, kind="stable")
     order = {case: place for place, case in enumerate(run.cases)}
     turned = found["case"].map(order) > found["over"].map(order)
     one, other = (
@@ -68,6 +69,12 @@ def tested(run: Run) -> pd.DataFrame:
         high=found["high"].where(~turned, upside["low"]),
     )
     return pd.concat([corrected(own) for _, own in found.groupby("pair", sort=False)], ignore_index=True)
+
+
+def places(column: pd.Series) -> pd.Series:
+    """Where metrics and cells stand: metrics as tables have them, cells by their first length, 50 before 100."""
+    order = {metric: place for place, metric in enumerate(significance.POOLED)}
+    return column.map(order) if column.name == "metric" else column.str.extract(r"^(\d+)", expand=False).astype(int)
 
 
 def corrected(own: pd.DataFrame) -> pd.DataFrame:

@@ -9,8 +9,8 @@ from reports.run import Run
 TITLE = "The cost of the telemetry"
 TEXT = (
     "One case three times, in turns: with the card read beside it, once more so, and with nothing read. The first "
-    "two differ by chance alone; the telemetry costs something if the third lies further from them than they from each "
-    "other."
+    "two differ by chance alone, and how far they lie apart is the scale; the telemetry costs something if the third "
+    "is faster than both, by more than chance: ratios below 1 whose intervals leave 1 out."
 )
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from reports import experiments, significance
+from reports import coverage, experiments, significance
 from reports.__main__ import tables_of, write_report
 from reports.experiments import aa
 from reports.run import load
@@ -68,6 +68,43 @@ def test_a_ratio_and_its_interval_are_those_of_the_later_case_over_the_earlier(r
     assert (found["low"] <= found["high"]).all()
     for row in found[found["metric"] == "TTFT"].to_dict("records"):
         assert row["ratio"] == pytest.approx(ratios["TTFT", row["cell"]])
+
+
+def test_cells_stand_in_the_order_of_their_lengths(runs):
+    found = aa.tested(load(runs["telemetry"]))
+    for _, own in found.groupby(["pair", "metric"], sort=False):
+        lengths = own["cell"].str.split("–").str[0].astype(int)
+        assert lengths.is_monotonic_increasing
+    assert list(dict.fromkeys(found["metric"])) == [
+        name for name in significance.POOLED if name in set(found["metric"])
+    ]
+    names = pd.Series(["50", "401–407", "100", "10–50"], name="row")
+    assert aa.places(names).tolist() == [50, 401, 100, 10]
+
+
+def published(name):
+    """The tests of the newest published run of an experiment."""
+    folder = sorted(coverage.PUBLISHED.glob(f"*-{name}"))[-1]
+    return aa.tested(load(folder))
+
+
+def test_of_one_case_under_two_names_at_most_one_cell_in_twenty_differs_on_the_card():
+    found = published("aa")
+    assert len(found) >= 24
+    assert found["p"].notna().all()
+    assert (found["p"] < aa.LEVEL).mean() <= 0.05
+    assert (found["holm_p"] < aa.LEVEL).mean() <= 0.05
+
+
+def test_telemetry_costs_no_more_than_lies_between_one_case_and_itself():
+    noise, cost = (published(name) for name in ("aa", "telemetry"))
+    cost = cost[cost["pair"].str.contains("telemetry off over")]
+    assert cost["pair"].nunique() == 2
+    assert not (cost["holm_p"] < aa.LEVEL).any()
+    for metric in ("TTFT", "Decode"):
+        scatter, medians = ((part.loc[part["metric"] == metric, "ratio"] - 1) for part in (noise, cost))
+        assert len(medians) == 2 * len(scatter)
+        assert (-medians).max() <= scatter.abs().max(), "on over off"
 
 
 def test_too_few_blocks_for_a_test_show_ratios_alone(runs, tmp_path):

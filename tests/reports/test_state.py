@@ -8,7 +8,7 @@ import pytest
 
 from harness import schema
 from harness.output.summary import summarise
-from reports import page
+from reports import machine, page
 from reports.__main__ import tables_of, write_report
 from reports.run import load
 
@@ -26,6 +26,7 @@ def new(run_dir):
     """The stored run as it would be measured now."""
     samples = pd.read_csv(run_dir / "samples.csv")
     samples = samples.assign(replays=0, temperature_c=46, power_w=300.5, co_tenants=0.0, co_tenant_mib=0)
+    samples = samples.assign(started_ns=np.arange(len(samples)) * 10**9)
     jit = samples["case"] == "jit"
     samples.loc[jit & (samples["iteration"] == 2), "co_tenants"] = 1
     samples.loc[jit & (samples["iteration"] == 3), "co_tenants"] = np.nan
@@ -99,6 +100,47 @@ def test_slowed_and_shared_samples_are_counted_and_kept(tables, new):
     assert "it is not known who else computed" in noted(tables["machine"], found[6])[0]
     assert found[1].text == "1500 to 1980"
     assert (found[2].text, row(tables["machine"], "Baseline")[2].text) == ("no", "yes")
+
+
+TENTH = 10**8
+
+
+@pytest.mark.parametrize(
+    ("clocks", "reasons", "said"),
+    [
+        ([1980] * 4, [""] * 4, "yes"),
+        ([1980, 1500, 1980, 1980], [""] * 4, "no"),
+        ([1980, 1980, 1500, 1400], ["", "", "", "sw_power_cap"], "yes"),
+        ([345, 345, 1980, 1980, 1980], ["idle", "", "", "", ""], "yes"),
+        ([1500, 1980, 1980, 1400], ["", "", "", "sw_power_cap"], "no"),
+        ([1400, 1400], ["sw_power_cap"] * 2, "–"),
+        ([np.nan] * 3, [""] * 3, "–"),
+    ],
+    ids=["steady", "unsteady", "the cap unnamed yet", "waking", "unsteady before the cap", "at the cap", "unread"],
+)
+def test_a_clock_on_its_way_to_the_cap_is_not_unsteady(clocks, reasons, said):
+    readings = pd.DataFrame({"sm_clock_mhz": clocks, "throttle": reasons})
+    own = readings.loc[readings.index.repeat(5)].reset_index(drop=True)
+    own = own.assign(started_ns=np.arange(len(own)) * TENTH // 5)
+    assert machine.steady(own) == said
+
+
+def test_samples_beside_which_nothing_was_read_are_not_called_free(new):
+    samples = pd.read_csv(new / "samples.csv")
+    unread = (samples["case"] == "jit") & (samples["iteration"] == 1)
+    whole = samples["case"] == "eager"
+    timed = samples["metric"].isin(["ttft", "decode"])
+    columns = ["sm_clock_mhz", "throttle", "temperature_c", "power_w"]
+    samples.loc[unread | whole, columns] = np.nan
+    samples.to_csv(new / "samples.csv", index=False)
+    table = next(table for table in tables_of(load(new)) if table.name == "machine")
+    some, none = (row(table, title)[5] for title in ("JIT-Only", "Eager (control)"))
+    n, lost = int((timed & (samples["case"] == "jit")).sum()), int((timed & unread).sum())
+    assert lost > 0
+    assert some.text.endswith(f" of {n - lost}")
+    assert f"Nothing was read near {lost} of {n} samples" in noted(table, some)[-1]
+    assert none.text == "–"
+    assert "whether they were slowed down is not known" in noted(table, none)[0]
 
 
 def test_energy_is_a_table_where_it_was_measured_and_said_where_not(tables, new, stored):
