@@ -23,7 +23,8 @@ def forget_digests(folder: Path) -> None:
     """As in a run from before there were any."""
     path = folder / "manifest.json"
     stored = json.loads(path.read_text())
-    stored.pop("files", None)
+    for name in ("files", "digest"):
+        stored.pop(name, None)
     path.write_text(json.dumps(stored, indent=1))
 
 

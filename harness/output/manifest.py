@@ -210,7 +210,7 @@ def resumed(path: Path, at: str) -> None:
     An end that an earlier attempt stamped is taken away with its digests: the files change again.
     """
     stored = json.loads(path.read_text(encoding="utf-8"))
-    kept = {key: value for key, value in stored.items() if key != "files"}
+    kept = {key: value for key, value in stored.items() if key not in ("files", "digest")}
     write_json(path, {**kept, "finished": None, "resumed": [*stored.get("resumed", []), at]})
 
 
@@ -229,6 +229,19 @@ def warned(path: Path, lines: Sequence[str]) -> None:
 
 
 def finish(path: Path) -> None:
-    """Stamp the end of the run, its report included, with a digest of every CSV: `harness validate` asks for them."""
+    """Stamp the end of the run, its report included, with a digest of every CSV and one of all that stands here.
+
+    `harness validate` asks for them.
+    """
     stored = json.loads(path.read_text(encoding="utf-8"))
-    write_json(path, {**stored, "finished": now(), "files": file_digests(path.parent)})
+    whole = {**stored, "finished": now(), "files": file_digests(path.parent)}
+    write_json(path, {**whole, "digest": own_digest(whole)})
+
+
+def own_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest but for this digest, and for the commit that harness.output.provenance adds later."""
+    kept = {key: value for key, value in manifest.items() if key != "digest"}
+    if isinstance(kept.get("git"), dict):
+        kept["git"] = {key: value for key, value in kept["git"].items() if key != "same_code_as"}
+    kept["git"] = kept.get("git") or None
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

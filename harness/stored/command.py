@@ -14,7 +14,7 @@ from typing import Any
 from harness.job import Job
 from harness.stored.blocks import check_requests, check_status
 from harness.stored.check import Check, Sheet, failed, note, ok, read_object
-from harness.stored.digests import check_code, check_files, check_prompts
+from harness.stored.digests import check_code, check_files, check_manifest, check_prompts
 from harness.stored.plan import same_plan, stored_job
 from harness.stored.summaries import check_summaries
 from harness.stored.tables import read_tables
@@ -64,6 +64,7 @@ def check_sheets(folder: Path, job: Job, manifest: Mapping[str, Any], sheets: Ma
         yield from check_summaries(folder, job, sheets)
     yield check_prompts(job, manifest)
     yield check_code(manifest)
+    yield check_manifest(manifest)
     yield check_files(folder, manifest)
 
 

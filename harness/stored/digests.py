@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.job import Job
 from harness.measure.prompts import digest
-from harness.output.manifest import REVISION, file_digests
+from harness.output.manifest import REVISION, file_digests, own_digest
 from harness.output.provenance import digests_of
 from harness.settings.compose import ROOT
 from harness.stored.check import Check, failed, note, ok
@@ -63,6 +63,17 @@ def check_code(manifest: Mapping[str, Any], root: Path = ROOT) -> Check:
     if manifest.get("code_digest") not in found:
         return failed("code", f"the code of commit {commit[:8]} has another digest than code_digest in manifest.json")
     return ok("code", f"that of commit {commit[:8]}, by its digest")
+
+
+def check_manifest(manifest: Mapping[str, Any]) -> Check:
+    """What manifest.json says is what it said at the end of the run."""
+    stored = manifest.get("digest")
+    if stored is None:
+        why = "the run is unfinished" if manifest.get("finished", "") is None else "the run is older than this digest"
+        return note("manifest", f"manifest.json has no digest of itself: {why}, so an edit by hand may go unseen")
+    if stored != own_digest(manifest):
+        return failed("manifest", "manifest.json is not what the run wrote: its digest differs")
+    return ok("manifest", "what the run wrote, by its digest")
 
 
 def check_files(folder: Path, manifest: Mapping[str, Any]) -> Check:
