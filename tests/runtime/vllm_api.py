@@ -114,6 +114,12 @@ class Seen:
     engine: Any = None
 
 
+def capture_sizes(sequences: int | None) -> list[int]:
+    """Those that vLLM chooses: up to twice the sequences, by themselves 1024 on an H200, and up to 512."""
+    most = min(2 * (sequences or 1024), 512)
+    return [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= most]
+
+
 @dataclass
 class Request:
     """One request of the scheduler."""
@@ -147,7 +153,7 @@ class Engine:
         asked, seen = self.seen.arguments, self.seen
         graphs = {
             "cudagraph_mode": "FULL_AND_PIECEWISE",
-            "cudagraph_capture_sizes": asked.cudagraph_capture_sizes or [1, 2],
+            "cudagraph_capture_sizes": asked.cudagraph_capture_sizes or capture_sizes(asked.max_num_seqs),
             "compilation_time": 0.0,
             **(asked.compilation_config or {}),
             **seen.resolved,
