@@ -268,7 +268,7 @@ def with_decode(sizes: Sequence[int]) -> list[int]:
 
 
 def check_engine(engine: Any, options: Mapping[str, Any]) -> None:
-    """Nothing else answers in this name, and nothing was set otherwise than asked. Raises RuntimeError."""
+    """Nothing else answers in this name, and nothing was set otherwise than asked. Raises RuntimeError, Unsupported."""
     kind, config = type(engine), engine.vllm_config
     if kind.__module__.partition(".")[0] != "vllm":
         raise RuntimeError(f"vllm.LLMEngine gave a {kind.__module__}.{kind.__name__}, which is not vLLM")
@@ -278,7 +278,8 @@ def check_engine(engine: Any, options: Mapping[str, Any]) -> None:
         raise RuntimeError("vLLM has prefix caching on, which was asked to be off")
     graphs = config.compilation_config
     if options["cudagraph_mode"] not in (None, graphs.cudagraph_mode.name):
-        raise RuntimeError(f"vLLM took cudagraph_mode {graphs.cudagraph_mode.name}, not {options['cudagraph_mode']}")
+        took = f"vLLM took cudagraph_mode {graphs.cudagraph_mode.name}, not {options['cudagraph_mode']}"
+        raise Unsupported(f"{took}: its attention kernels decide; cudagraph_mode=null takes what they can on this GPU")
     left_out = sorted(set(options["capture_sizes"] or ()) - set(graphs.cudagraph_capture_sizes))
     if left_out:
         raise RuntimeError(f"vLLM captures {graphs.cudagraph_capture_sizes}, without the size {left_out[0]} asked for")
