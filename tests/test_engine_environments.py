@@ -134,3 +134,8 @@ def test_its_path_is_one_from_the_repository_s_root_wherever_the_run_starts(tmp_
 def test_the_variant_stands_in_the_title(overlap, title):
     case = to_config(compose_raw([f"cases.tensorrt_llm.overlap_scheduler={overlap}"])).cases["tensorrt_llm"]
     assert case.title == title
+
+
+def test_the_overlap_scheduler_is_off_and_the_worker_the_engines_own_way_unless_asked():
+    options = to_config(compose_raw([])).cases["tensorrt_llm"].options
+    assert (options["overlap_scheduler"], options["early_first_token"], options["worker"]) == (False, False, "auto")

@@ -134,7 +134,7 @@ def test_what_a_request_had_left_is_aborted_and_taken_before_the_next(stepped):
     assert [case.prefill([7], 2), case.decode()] == [8, 9]
     assert seen.aborted == ["1"]
     assert seen.ran[seen.ran.index("2") :] == ["2", "2"], "no step of the first request runs beside the second"
-    assert seen.engine._queue.count("1") == 0
+    assert seen.in_flight == [0, 0], "what the first had in flight was taken before the second was given"
 
 
 def test_tokens_that_share_a_step_fail_the_request_and_the_next_one_goes_on(stepped):

@@ -109,6 +109,7 @@ class Seen:
     environment: dict[str, str] = field(default_factory=dict)
     sampling: list[SamplingParams] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
+    in_flight: list[int] = field(default_factory=list)
     ran: list[str] = field(default_factory=list)
     down: list[str] = field(default_factory=list)
     engine: Any = None
@@ -184,6 +185,7 @@ class Engine:
         assert isinstance(request_id, str)
         assert prompt["type"] == "token"
         self.seen.sampling.append(params)
+        self.seen.in_flight.append(len(self._queue))
         self._requests[request_id] = Request(prompt["prompt_token_ids"], params)
         return f"{request_id}-0a1b2c3d"
 
