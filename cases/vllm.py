@@ -24,9 +24,9 @@ from harness.contract import (
     Unsupported,
 )
 
-OPTIONS = ("capture_sizes", "cudagraph_mode", "async_scheduling", "memory_fraction")
+OPTIONS = ("max_num_seqs", "capture_sizes", "cudagraph_mode", "async_scheduling", "memory_fraction")
 MODES = ("FULL_AND_PIECEWISE", "FULL", "FULL_DECODE_ONLY", "PIECEWISE")
-LEAST = (0, 23)
+LEAST, SHOWN = (0, 23), 16
 LEAST_TEMPERATURE = 0.01
 """vLLM raises a lower one to this and says so in its log alone."""
 HOW_TO_GET = "`make setup-vllm` puts it into an environment of its own; the case's `python` may name another"
@@ -61,7 +61,9 @@ class Vllm(Case):
         missing = [name for name in OPTIONS if name not in options]
         if missing:
             raise ValueError(f"vllm needs the option {missing[0]}, which conf/case/vllm.yaml gives")
-        sizes, mode = options["capture_sizes"], options["cudagraph_mode"]
+        sequences, sizes, mode = options["max_num_seqs"], options["capture_sizes"], options["cudagraph_mode"]
+        if sequences is not None and not is_size(sequences):
+            raise ValueError(f"max_num_seqs must be null or a whole number from 1 on, not {sequences!r}")
         if sizes is not None and not (isinstance(sizes, list | tuple) and sizes and all(map(is_size, sizes))):
             raise ValueError(f"capture_sizes must be null or a list of whole numbers from 1 on, not {sizes!r}")
         if mode is not None and mode not in MODES:
@@ -214,7 +216,7 @@ class Vllm(Case):
 
 
 def is_size(value: object) -> bool:
-    """Whether a number of tokens can be captured."""
+    """Whether it is a number of tokens or of sequences."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
@@ -246,7 +248,7 @@ def arguments(plan: Plan) -> dict[str, Any]:
         "skip_tokenizer_init": True,
         "dtype": plan.dtype,
         "max_model_len": plan.context,
-        "max_num_seqs": 1,
+        "max_num_seqs": options["max_num_seqs"],
         "enable_prefix_caching": False,
         "gpu_memory_utilization": options["memory_fraction"],
         "async_scheduling": options["async_scheduling"],
@@ -266,7 +268,7 @@ def with_decode(sizes: Sequence[int]) -> list[int]:
 
 
 def check_engine(engine: Any, options: Mapping[str, Any]) -> None:
-    """Nothing else answers in this name, and nothing was set otherwise than asked. Raises RuntimeError."""
+    """Nothing else answers in this name, and nothing was set otherwise than asked. Raises RuntimeError, Unsupported."""
     kind, config = type(engine), engine.vllm_config
     if kind.__module__.partition(".")[0] != "vllm":
         raise RuntimeError(f"vllm.LLMEngine gave a {kind.__module__}.{kind.__name__}, which is not vLLM")
@@ -276,7 +278,8 @@ def check_engine(engine: Any, options: Mapping[str, Any]) -> None:
         raise RuntimeError("vLLM has prefix caching on, which was asked to be off")
     graphs = config.compilation_config
     if options["cudagraph_mode"] not in (None, graphs.cudagraph_mode.name):
-        raise RuntimeError(f"vLLM took cudagraph_mode {graphs.cudagraph_mode.name}, not {options['cudagraph_mode']}")
+        took = f"vLLM took cudagraph_mode {graphs.cudagraph_mode.name}, not {options['cudagraph_mode']}"
+        raise Unsupported(f"{took}: its attention kernels decide; cudagraph_mode=null takes what they can on this GPU")
     left_out = sorted(set(options["capture_sizes"] or ()) - set(graphs.cudagraph_capture_sizes))
     if left_out:
         raise RuntimeError(f"vLLM captures {graphs.cudagraph_capture_sizes}, without the size {left_out[0]} asked for")
@@ -286,15 +289,12 @@ def describe(engine: Any) -> str:
     """What the engine resolved its settings to."""
     config = engine.vllm_config
     graphs = config.compilation_config
-    attention = sorted({layer.get_attn_backend().get_name() for layer in attention_layers(graphs)})
-    sizes = ", ".join(str(size) for size in graphs.cudagraph_capture_sizes)
+    layers = [layer for layer in graphs.static_forward_context.values() if hasattr(layer, "get_attn_backend")]
+    attention = sorted({layer.get_attn_backend().get_name() for layer in layers})
+    sizes = graphs.cudagraph_capture_sizes
+    shown = ", ".join(map(str, sizes)) if len(sizes) <= SHOWN else f"{len(sizes)} sizes from {sizes[0]} to {sizes[-1]}"
     return (
         f"{type(engine).__name__} in process, model runner {2 if config.use_v2_model_runner else 1}, "
-        f"{' '.join(attention)}, CUDA graphs {graphs.cudagraph_mode.name} of {sizes} tokens, "
+        f"{' '.join(attention)}, CUDA graphs {graphs.cudagraph_mode.name} of {shown} tokens, "
         f"async scheduling {'on' if config.scheduler_config.async_scheduling else 'off'}"
     )
-
-
-def attention_layers(graphs: Any) -> list[Any]:
-    """The layers that a forward finds by name; those of attention say which kernels they run."""
-    return [layer for layer in graphs.static_forward_context.values() if hasattr(layer, "get_attn_backend")]

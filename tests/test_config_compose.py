@@ -40,7 +40,8 @@ def test_the_covering_vllm_captures_whole_forwards_of_the_sweeps_lengths_and_the
     plain, covering = config.cases["vllm"], config.cases["vllm_covering"]
     assert (plain.options["capture_sizes"], covering.options["capture_sizes"]) == (None, [7, 30])
     assert (plain.options["cudagraph_mode"], covering.options["cudagraph_mode"]) == (None, "FULL")
-    own = ("capture_sizes", "cudagraph_mode")
+    assert (plain.options["max_num_seqs"], covering.options["max_num_seqs"]) == (None, 1)
+    own = ("max_num_seqs", "capture_sizes", "cudagraph_mode")
     assert {**covering.options, **{name: plain.options[name] for name in own}} == plain.options
     assert plain.target == covering.target
 

@@ -88,8 +88,8 @@ def test_git_ignores_the_folder_and_clean_removes_it():
     assert ".venv-*" in done.stdout
 
 
-def python_of(*overrides: str) -> str | None:
-    return to_config(compose_raw(overrides)).cases["tensorrt_llm"].python
+def python_of(*overrides: str, case: str = "tensorrt_llm") -> str | None:
+    return to_config(compose_raw(overrides)).cases[case].python
 
 
 def test_a_case_has_its_environment_s_interpreter_once_that_is_there(tmp_path, monkeypatch):
@@ -100,6 +100,16 @@ def test_a_case_has_its_environment_s_interpreter_once_that_is_there(tmp_path, m
     assert python_of() == f"{FOLDER}/bin/python"
     assert python_of("cases.tensorrt_llm.python=/opt/python") == "/opt/python"
     assert python_of("cases.tensorrt_llm.python=null") is None
+
+
+@pytest.mark.parametrize("case", ["vllm", "vllm_covering"])
+def test_both_settings_of_vllm_have_the_one_environment_of_vllm(tmp_path, monkeypatch, case):
+    monkeypatch.setattr(compose, "ROOT", tmp_path)
+    assert python_of(case=case) is None
+    (tmp_path / ".venv-vllm/bin").mkdir(parents=True)
+    (tmp_path / ".venv-vllm/bin/python").touch()
+    assert python_of(case=case) == ".venv-vllm/bin/python"
+    assert python_of() is None, "the other engine's is not there"
 
 
 def test_what_stands_in_for_the_engine_runs_under_the_harness_s_interpreter(tmp_path, monkeypatch):
@@ -124,3 +134,8 @@ def test_its_path_is_one_from_the_repository_s_root_wherever_the_run_starts(tmp_
 def test_the_variant_stands_in_the_title(overlap, title):
     case = to_config(compose_raw([f"cases.tensorrt_llm.overlap_scheduler={overlap}"])).cases["tensorrt_llm"]
     assert case.title == title
+
+
+def test_the_overlap_scheduler_is_off_and_the_worker_the_engines_own_way_unless_asked():
+    options = to_config(compose_raw([])).cases["tensorrt_llm"].options
+    assert (options["overlap_scheduler"], options["early_first_token"], options["worker"]) == (False, False, "auto")

@@ -201,3 +201,50 @@ def test_every_name_that_the_case_uses_stands_in_its_document(release, tiny_chec
     used = {*versions.llm_arguments(sampled, version), *versions.cache_arguments(sampled), *versions.GRAPH_ARGUMENTS}
     used |= {*versions.sampling_arguments(sampled, 1), *versions.sampling_arguments(gpu("x"), 1)}
     assert [name for name in sorted(used) if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "releases"),
+    [
+        ("TorchLlmArgs", "enable_mixed_sampler", ["1.0.0"]),
+        ("TorchLlmArgs", "build_config", ["1.0.0", "1.1.0"]),
+        ("TorchLlmArgs", "sampler_type", ["1.1.0", "1.2.0"]),
+        ("TorchLlmArgs", "return_perf_metrics", ["1.1.0", "1.2.0"]),
+        ("TorchLlmArgs", "nvfp4_gemm_config", ["1.2.0"]),
+        ("SamplingParams", "prompt_ignore_length", ["1.2.0"]),
+        ("SamplingParams", "return_perf_metrics", ["1.0.0", "1.1.0", "1.2.0"]),
+    ],
+)
+def test_the_stand_in_has_of_each_release_what_its_pages_show(kind, name, releases):
+    found = []
+    for release in RELEASES:
+        with stand_in(release):
+            from tensorrt_llm import llmapi
+
+            found += [release] if name in getattr(llmapi, kind).fields else []
+    assert found == releases
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_sampling_that_the_case_asks_for_is_what_each_release_takes_it_for(release):
+    with stand_in(release):
+        from tensorrt_llm import SamplingParams
+
+        plans = [gpu("x"), gpu("x", Sampling("sample", temperature=0.7)), gpu("x", Sampling("sample", top_k=5))]
+        given = [SamplingParams(**versions.sampling_arguments(plan, 1)) for plan in plans]
+        assert [params._greedy_decoding for params in given] == [True, False, False]
+        assert SamplingParams(temperature=0.7)._greedy_decoding is (release != "1.2.0")
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_request_takes_the_arguments_of_its_release_alone(release, tiny_checkpoint):
+    with stand_in(release):
+        case = TensorRtLlm()
+        case.prepare(gpu(tiny_checkpoint))
+        taken = []
+        for name in ("scheduling_params", "cache_salt", "trace_headers", "priority"):
+            with pytest.raises((TypeError, ValueError)) as raised:
+                case._engine.llm.generate_async([1], None, streaming=True, **{name: None})
+            taken += [name] if raised.type is ValueError else []  # past the names, at the missing end_id
+        case.close()
+    assert taken == ["scheduling_params", "cache_salt", "trace_headers"][: 1 + RELEASES.index(release)]

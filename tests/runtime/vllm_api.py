@@ -109,9 +109,16 @@ class Seen:
     environment: dict[str, str] = field(default_factory=dict)
     sampling: list[SamplingParams] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
+    in_flight: list[int] = field(default_factory=list)
     ran: list[str] = field(default_factory=list)
     down: list[str] = field(default_factory=list)
     engine: Any = None
+
+
+def capture_sizes(sequences: int | None) -> list[int]:
+    """Those that vLLM chooses: up to twice the sequences, by themselves 1024 on an H200, and up to 512."""
+    most = min(2 * (sequences or 1024), 512)
+    return [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= most]
 
 
 @dataclass
@@ -147,7 +154,7 @@ class Engine:
         asked, seen = self.seen.arguments, self.seen
         graphs = {
             "cudagraph_mode": "FULL_AND_PIECEWISE",
-            "cudagraph_capture_sizes": asked.cudagraph_capture_sizes or [1, 2],
+            "cudagraph_capture_sizes": asked.cudagraph_capture_sizes or capture_sizes(asked.max_num_seqs),
             "compilation_time": 0.0,
             **(asked.compilation_config or {}),
             **seen.resolved,
@@ -178,6 +185,7 @@ class Engine:
         assert isinstance(request_id, str)
         assert prompt["type"] == "token"
         self.seen.sampling.append(params)
+        self.seen.in_flight.append(len(self._queue))
         self._requests[request_id] = Request(prompt["prompt_token_ids"], params)
         return f"{request_id}-0a1b2c3d"
 

@@ -32,19 +32,20 @@ OF_ALL: dict[str, Any] = {
 LATER: dict[str, Any] = {
     "return_perf_metrics": FALSE, "perf_metrics_max_requests": 0, "batch_wait_timeout_ms": 0.0,
     "batch_wait_timeout_iters": 0, "batch_wait_max_tokens_ratio": 0.0, "kv_connector_config": NONE,
-    "mm_encoder_only": FALSE,
+    "mm_encoder_only": FALSE, "sampler_type": "auto", "enable_lm_head_tp_in_adp": FALSE,
+    "fail_fast_on_attention_window_too_large": FALSE,
 }  # fmt: skip
 """From 1.1 on. Of these 1.0 has none: `return_perf_metrics` is there an argument of SamplingParams alone."""
 TORCH_LLM_ARGS: dict[str, dict[str, Any]] = {
     "1.0.0": {
         **OF_ALL, "build_config": NONE, "enable_mixed_sampler": FALSE, "enable_trtllm_sampler": FALSE,
     },
-    "1.1.0": {**OF_ALL, **LATER},
+    "1.1.0": {**OF_ALL, **LATER, "build_config": NONE},
     "1.2.0": {
-        **OF_ALL, **LATER, "orchestrator_type": NONE, "env_overrides": NONE, "sampler_type": "auto",
+        **OF_ALL, **LATER, "orchestrator_type": NONE, "env_overrides": NONE, "custom_tokenizer": NONE,
         "ray_worker_extension_cls": NONE, "ray_placement_config": NONE, "enable_sleep": FALSE,
-        "disable_flashinfer_sampling": FALSE, "max_stats_len": 1000, "enable_lm_head_tp_in_adp": FALSE,
-        "sparse_attention_config": NONE,
+        "disable_flashinfer_sampling": FALSE, "max_stats_len": 1000, "sparse_attention_config": NONE,
+        "nvfp4_gemm_config": FACTORY, "sampler_force_async_worker": FALSE,
     },
 }  # fmt: skip
 
@@ -57,7 +58,7 @@ KV_CACHE_CONFIG: dict[str, Any] = {
 KV_FRACTION = {"1.0.0": NONE, "1.1.0": NONE, "1.2.0": 0.9}
 """The default of free_gpu_memory_fraction."""
 
-SAMPLING_PARAMS: dict[str, Any] = {
+FIRST_SAMPLING: dict[str, Any] = {
     "end_id": NONE, "pad_id": NONE, "max_tokens": 32, "bad": NONE, "bad_token_ids": NONE, "stop": NONE,
     "stop_token_ids": NONE, "include_stop_str_in_output": FALSE, "embedding_bias": NONE, "logits_processor": NONE,
     "apply_batched_logits_processor": FALSE, "n": 1, "best_of": NONE, "use_beam_search": FALSE, "top_k": NONE,
@@ -71,3 +72,12 @@ SAMPLING_PARAMS: dict[str, Any] = {
     "detokenize": TRUE, "add_special_tokens": TRUE, "truncate_prompt_tokens": NONE, "skip_special_tokens": TRUE,
     "spaces_between_special_tokens": TRUE,
 }  # fmt: skip
+SAMPLING_PARAMS = {
+    "1.0.0": FIRST_SAMPLING, "1.1.0": FIRST_SAMPLING, "1.2.0": {**FIRST_SAMPLING, "prompt_ignore_length": NONE},
+}  # fmt: skip
+GENERATE_ASYNC = {
+    "1.0.0": {"scheduling_params"},
+    "1.1.0": {"scheduling_params", "cache_salt"},
+    "1.2.0": {"scheduling_params", "cache_salt", "trace_headers"},
+}
+"""Of its arguments those behind `disaggregated_params`, none of which the case gives."""

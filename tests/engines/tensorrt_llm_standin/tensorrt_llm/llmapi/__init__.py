@@ -43,12 +43,16 @@ class KvCacheConfig(Strict):
 
 
 class SamplingParams(Strict):
-    fields = signatures.SAMPLING_PARAMS
+    fields = signatures.SAMPLING_PARAMS[RELEASE]
     refusal = TypeError
 
     @property
     def _greedy_decoding(self) -> bool:
-        return not self.use_beam_search and self.top_k in (None, 1) and self.top_p in (None, 0.0)
+        if RELEASE < "1.2":  # a temperature alone samples nothing there
+            return not self.use_beam_search and self.top_k in (None, 1) and self.top_p in (None, 0.0)
+        unset = self.temperature is None and self.top_p is None and self.top_k is None
+        chosen = self.top_k == 1 or self.top_p == 0.0 or self.temperature == 0
+        return not self.use_beam_search and (unset or chosen)
 
 
 class TorchLlmArgs(Strict):
@@ -102,8 +106,10 @@ class LLM:
         streaming: bool = False,
         kv_cache_retention_config: Any = None,
         disaggregated_params: Any = None,
-        scheduling_params: Any = None,
+        **more: Any,
     ) -> RequestOutput:
+        if unknown := sorted(more.keys() - signatures.GENERATE_ASYNC[RELEASE]):
+            raise TypeError(f"generate_async() got an unexpected keyword argument {unknown[0]!r}")
         assert not self._down, "the engine is shut down"
         assert streaming, "without it there is one chunk for all tokens"
         assert self._last is None or self._last.finished, "the request before this one still runs"
