@@ -277,11 +277,11 @@ def check_engine(engine: Any, options: Mapping[str, Any]) -> None:
     if config.cache_config.enable_prefix_caching:
         raise RuntimeError("vLLM has prefix caching on, which was asked to be off")
     graphs = config.compilation_config
-    if options["cudagraph_mode"] not in (None, graphs.cudagraph_mode.name):
-        took = f"vLLM took cudagraph_mode {graphs.cudagraph_mode.name}, not {options['cudagraph_mode']}"
+    mode = graphs.cudagraph_mode.name
+    if mode == "NONE" or options["cudagraph_mode"] not in (None, mode):
+        took = f"vLLM took cudagraph_mode {mode}, not {options['cudagraph_mode'] or 'one with graphs'}"
         raise Unsupported(f"{took}: its attention kernels decide; cudagraph_mode=null takes what they can on this GPU")
-    left_out = sorted(set(options["capture_sizes"] or ()) - set(graphs.cudagraph_capture_sizes))
-    if left_out:
+    if left_out := sorted(set(options["capture_sizes"] or ()) - set(graphs.cudagraph_capture_sizes)):
         raise RuntimeError(f"vLLM captures {graphs.cudagraph_capture_sizes}, without the size {left_out[0]} asked for")
 
 

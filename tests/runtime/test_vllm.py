@@ -258,6 +258,7 @@ def test_an_argument_that_this_version_does_not_know_is_an_error(installed):
         ({}, {}, "^vLLM has prefix caching on, which was asked to be off$"),
         ({"cudagraph_mode": "PIECEWISE"}, {"cudagraph_mode": "FULL"},
          "^vLLM took cudagraph_mode PIECEWISE, not FULL: its .*; cudagraph_mode=null takes"),
+        ({"cudagraph_mode": "NONE"}, {}, "^vLLM took cudagraph_mode NONE, not one with graphs: its "),
         ({"cudagraph_capture_sizes": [1, 10]}, {"capture_sizes": [10, 20]},
          r"^vLLM captures \[1, 10\], without the size 20 asked for$"),
     ],
@@ -265,7 +266,7 @@ def test_an_argument_that_this_version_does_not_know_is_an_error(installed):
 def test_an_engine_that_took_other_settings_does_not_answer(installed, resolved, asked, sentence):
     seen, case = installed(), Vllm()
     seen.resolved, seen.prefix_caching = resolved, not (resolved or asked)
-    with pytest.raises(Unsupported if "cudagraph_mode" in asked else RuntimeError, match=sentence):
+    with pytest.raises(Unsupported if "cudagraph_mode" in resolved else RuntimeError, match=sentence):
         case.prepare(gpu(**asked))
     case.close()
     assert seen.down == ["renderer", "core"]
