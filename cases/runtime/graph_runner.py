@@ -38,9 +38,7 @@ class GraphRunner:
         *,
         one_token: bool = True,
     ) -> None:
-        capacity, layers = model.state.capacity, model.shape.num_hidden_layers
-        if options.lead >= layers:
-            raise ValueError(f"graph.lead={options.lead} must be below the model's {layers} layers")
+        capacity = model.state.capacity
         self.gate = Gate()
         self._model, self._options, self._capture, self._one_token = model, options, capture, one_token
         self._pull = pull

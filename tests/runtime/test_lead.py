@@ -9,6 +9,7 @@ from cases.runtime import capture
 from cases.runtime.buckets import GraphOptions
 from cases.runtime.capture import CudaCapture, EagerCapture, EagerReplay, InTurn, Nth
 from cases.runtime.graph_runner import GraphRunner
+from harness.contract import Plan
 from tests.runtime import llamas
 
 
@@ -104,9 +105,12 @@ def test_a_polite_capture_is_split_before_it_gives_way(tmp_path):
 
 
 def test_a_model_has_more_layers_than_go_ahead(tmp_path):
-    model = llamas.load(llamas.save(llamas.new_model(), tmp_path))
+    folder = llamas.save(llamas.new_model(), tmp_path)
+    plan = Plan("x", str(folder), "cpu", "float32", 96, options={"graph": llamas.GRAPH | {"lead": 3}})
+    case = CudaGraph()
+    case.report = lambda phase: pytest.fail("it began to load")
     with pytest.raises(ValueError, match=r"graph\.lead=3 must be below the model's 3 layers"):
-        GraphRunner(model, GraphOptions(**llamas.GRAPH | {"lead": 3}), EagerCapture())
+        case.prepare(plan)
 
 
 def test_transformers_code_shows_no_layers():
