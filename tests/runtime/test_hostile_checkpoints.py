@@ -285,7 +285,8 @@ def test_nothing_trusts_remote_code(made, monkeypatch):
         load_model(made, "float32", "cpu")
     assert seen[0]["trust_remote_code"] is False
     assert seen[0]["use_safetensors"] is True
-    options = {"memory_fraction": 0.9, "async_scheduling": None, "capture_sizes": None, "cudagraph_mode": None}
+    options = {"memory_fraction": 0.9, "max_num_seqs": None, "async_scheduling": None}
+    options |= {"capture_sizes": None, "cudagraph_mode": None}
     assert vllm.arguments(plan(made, **options))["trust_remote_code"] is False
     options = {"overlap_scheduler": True, "early_first_token": False, "worker": "auto", "memory_fraction": 0.9}
     version = versions.Version("1.2.0", (1, 2, 0))
