@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.contract import REHEARSE_NS, Plan
+from harness.contract import REHEARSE_NS, Plan, Sampling
 from harness.ipc import messages as m
 from harness.ipc.channel import Asking, Spin
 from harness.ipc.client import RemoteCase
@@ -35,6 +35,9 @@ class Rehearsed(FakeCase):
     def rehearse(self) -> None:
         self.rehearsals += 1
         self.counters = self.counters._replace(hits=self.rehearsals)
+
+    def use(self, sampling: Sampling) -> None:
+        """Any will do."""
 
 
 def descriptors() -> int:
@@ -113,6 +116,9 @@ def test_a_client_that_rests_plays_every_other_time_a_request_to_its_polling_ser
         assert case.stats().hits >= first + played, "the engine's rehearsal has two parts, and both were played twice"
         assert played or case.stats().hits == 0
         assert case.decode() == next_token([1, 2, 3, next_token([1, 2, 3])]), "the sequence is where it was"
+        case.use(Sampling("sample", temperature=0.5))
+        rest(case)
+        assert case.prefill([1, 2, 3], 3) == next_token([1, 2, 3]), "whatever sampling the client chose"
         assert descriptors() == before + 1 + sockets
     finally:
         case.close()

@@ -148,15 +148,15 @@ class Answers:
         return answer
 
     def _stand_in(self) -> Answers:
-        made = Answers("", None, Turns(deque(), self._clock, inf), Tally(self._clock), self._clock)
-        made._case, made._ready = Rehearsed(self.rehearse, self.stats), True
-        return made
+        if self._double is None:
+            self._double = Answers("", None, Turns(deque(), self._clock, inf), Tally(self._clock), self._clock)
+            self._double._case, self._double._ready = Rehearsed(self.rehearse, self.stats), True
+        return self._double
 
     def _rehearse(self, connection: Connection, request: m.Rehearse) -> list[m.Message]:
         """A Prefill played to nobody: the engine's rehearsal, both parts of it, in the engine's place."""
         self.engine()
-        self._double = self._double or self._stand_in()
-        told = self._double._prefill(connection, request)
+        told = self._stand_in()._prefill(connection, request)
         self.rehearse()
         self._owed = True
         return told

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from harness.contract import REHEARSE_NS, Case, Plan, SetUp, Stats
+from harness.contract import REHEARSE_NS, Case, Plan, Sampling, SetUp, Stats
 from harness.ipc import messages as m
 from harness.ipc.connection import OWNED, Connection
 from harness.ipc.wire import encode
@@ -107,6 +107,9 @@ class Rehearsed(Case):
     def decode(self) -> int:
         """Some token."""
         return 1
+
+    def use(self, sampling: Sampling) -> None:
+        """Whatever its client chose."""
 
     def stats(self) -> Stats:
         """The engine's own."""
