@@ -117,11 +117,8 @@ def decode(body: bytes | memoryview, items: int = ITEMS_LIMIT) -> m.Message:
     """
     if len(body) <= LONGEST_BARE and (bare := _BARE.get(bytes(body))) is not None:
         return bare
-    if (
-        len(body) > 1
-        and body[1] in _SHORT_IN
-        and (message := _SHORT_IN[body[1]](body[1], memoryview(body))) is not None
-    ):
+    read = _SHORT_IN.get(body[1]) if len(body) > 1 else None
+    if read is not None and (message := read(body[1], memoryview(body))) is not None:
         return message
     try:
         values = msgpack.unpackb(body, strict_map_key=True, max_array_len=items, max_map_len=items, max_ext_len=0)
