@@ -43,5 +43,5 @@ class CudaGraph(LeanCase):
 
         graph = GraphOptions.read(plan.options)
         kind = CudaCapture if plan.device == "cuda" else EagerCapture
-        capture = kind(shared=graph.shared_pool, executables=graph.executables, lead=graph.lead)
+        capture = kind(shared=graph.shared_pool, executables=graph.executables)
         return GraphRunner(model, graph, capture, ops.pull, one_token=decoding_of(plan.options) == "kv_cache")

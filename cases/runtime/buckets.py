@@ -57,7 +57,6 @@ class GraphOptions:
     shared_pool: bool
     executables: int | None
     adaptive: Mapping[str, float]
-    lead: int = 0
 
     def __post_init__(self) -> None:
         for name in ("step", "largest", "max_graphs", "capture_attempts"):
@@ -66,12 +65,6 @@ class GraphOptions:
             raise ValueError(f"graph.max_mib must be a number above 0, or null for no cap, not {self.max_mib!r}")
         if self.executables is not None:
             _whole("executables", self.executables)
-        if type(self.lead) is not int or self.lead < 0:
-            raise ValueError(f"graph.lead must be a whole number of layers from 0 on, not {self.lead!r}")
-        if self.lead and self.executables is not None:
-            raise ValueError(
-                "graph.lead makes two graphs of a bucket, graph.executables one: set lead=0, or executables=null"
-            )
         _one_of("capture", self.capture, CAPTURES)
         _one_of("beyond", self.beyond, BEYOND)
         if not isinstance(self.shared_pool, bool):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,8 +13,7 @@ import torch
 from cases.runtime.executables import CudaDriver, Executables, Recorded
 from cases.runtime.graph_pool import Captured, Graph
 
-Work = Callable[..., None]
-"""A forward; what it is called with, if anything, it calls before each layer and at the end."""
+Work = Callable[[], None]
 
 
 class Memory(NamedTuple):
@@ -33,14 +32,12 @@ class CudaCapture:
     a request launches itself use that of its own thread and stream. It is made in a warm run, hence in no graph's pool.
 
     To be called from one thread only, and not while a request launches kernels of the same forward.
-    With `executables` only so many graphs are instantiated at a time; Unsupported where that can't be done. With `lead`
-    the first so many layers are a graph of their own: the GPU begins with it while the rest is submitted.
+    With `executables` only so many graphs are instantiated at a time; Unsupported where that can't be done.
     """
 
-    def __init__(self, *, shared: bool = True, executables: int | None = None, lead: int = 0) -> None:
-        self.shared, self._lead = shared, lead
+    def __init__(self, *, shared: bool = True, executables: int | None = None) -> None:
+        self.shared = shared
         self.name = "CUDA graphs" if executables is None else f"CUDA graphs, {executables} instantiated at a time"
-        self.name += f", the first {lead} layers in one of their own" if lead else ""
         self._executables = None if executables is None else Executables(executables, CudaDriver())
         self._device = torch.cuda.current_device()
         self._stream = torch.cuda.Stream()
@@ -84,7 +81,7 @@ class CudaCapture:
         """A graph of one tiny kernel, in no memory pool that others share."""
         torch.cuda.set_device(self._device)
         with torch.cuda.stream(self._stream):
-            return self._record(self._touch, torch.cuda.graph_pool_handle())[0]
+            return self._record(self._touch, torch.cuda.graph_pool_handle())
 
     def trim(self, emptied: bool) -> None:
         """Hand back to the device what graphs that were reset held; all of the shared pool once it is `emptied`."""
@@ -114,7 +111,7 @@ class CudaCapture:
             return torch.cuda.graph_pool_handle()
         if self._handle is None:
             handle = torch.cuda.graph_pool_handle()
-            self._anchors += self._record(self._touch, handle)
+            self._anchors.append(self._record(self._touch, handle))
             self._handle = handle
         return self._handle
 
@@ -123,35 +120,23 @@ class CudaCapture:
 
     def _graph(self, work: Work, handle: Any) -> Graph:
         """A graph that is ready to be replayed."""
-        if self._executables is not None:
-            return Recorded(self._record(work, handle, kept=True)[0], self._executables)
-        if not self._lead:
-            return self._record(work, handle)[0]
-        parts = self._record(work, handle, self._lead)
-        if len(parts) == 1:
-            parts[0].reset()
-            raise RuntimeError(f"the forward has no {self._lead} layers with another behind them to be captured apart")
-        return InTurn(parts)
+        if self._executables is None:
+            return self._record(work, handle)
+        return Recorded(self._record(work, handle, kept=True), self._executables)
 
-    def _record(self, work: Work, handle: Any, lead: int = 0, *, kept: bool = False) -> list[torch.cuda.CUDAGraph]:
-        """Record, in two parts behind `lead` layers; and instantiate unless `kept` to be instantiated elsewhere."""
-        parts = [_begun(handle, kept)]
-
-        def split() -> None:
-            parts[-1].capture_end()
-            parts.append(_begun(handle, kept))
-
+    def _record(self, work: Work, handle: Any, *, kept: bool = False) -> torch.cuda.CUDAGraph:
+        """Record, and instantiate unless the graph is `kept` to be instantiated elsewhere."""
+        graph = torch.cuda.CUDAGraph(keep_graph=kept)
+        graph.capture_begin(pool=handle, capture_error_mode="thread_local")
         done = False
         try:
-            work(*([Nth(lead, split)] if lead else []))
-            parts[-1].capture_end()
+            work()
+            graph.capture_end()
             done = True
         finally:
             if not done:
-                self._abandon(parts.pop(), handle)
-                for part in parts:
-                    part.reset()
-        return parts
+                self._abandon(graph, handle)
+        return graph
 
     def _abandon(self, graph: torch.cuda.CUDAGraph, handle: Any) -> None:
         """End what is left of a capture that failed: the stream's state, the routes of allocations, the graph.
@@ -170,43 +155,6 @@ class CudaCapture:
                 torch._C._cuda_endAllocateToPool(self._device, handle)
                 torch._C._cuda_releasePool(self._device, handle)
         graph.reset()
-
-
-def _begun(handle: Any, kept: bool) -> torch.cuda.CUDAGraph:
-    """A graph that records from now on."""
-    graph = torch.cuda.CUDAGraph(keep_graph=kept)
-    graph.capture_begin(pool=handle, capture_error_mode="thread_local")
-    return graph
-
-
-class Nth:
-    """Calls `then` once: when it has been called `count` times before."""
-
-    def __init__(self, count: int, then: Callable[[], None]) -> None:
-        self._left, self._then = count, then
-
-    def __call__(self) -> None:
-        """One more time."""
-        if self._left == 0:
-            self._then()
-        self._left -= 1
-
-
-class InTurn:
-    """Graphs replayed one behind the other as if they were one."""
-
-    def __init__(self, parts: Sequence[Graph]) -> None:
-        self._parts = tuple(parts)
-
-    def replay(self) -> None:
-        """Launch all of them; the GPU begins with the first meanwhile."""
-        for part in self._parts:
-            part.replay()
-
-    def reset(self) -> None:
-        """Give all of them back."""
-        for part in self._parts:
-            part.reset()
 
 
 def _press() -> None:
@@ -243,7 +191,7 @@ class EagerCapture:
 
     name = "no graphs on a CPU: replayed eagerly"
 
-    def __init__(self, *, shared: bool = True, executables: int | None = None, lead: int = 0) -> None:
+    def __init__(self, *, shared: bool = True, executables: int | None = None) -> None:
         self.shared = shared
 
     def warm(self, work: Work) -> None:

@@ -213,15 +213,9 @@ class GraphRunner:
         """Amid requests: no warm run, and layer by layer when none is in flight."""
         return self._capture(self._work(bucket), partial(self._forward_politely, bucket), alone=bucket == DECODE)
 
-    def _forward_politely(self, bucket: int, between: Callable[[], None] | None = None) -> None:
+    def _forward_politely(self, bucket: int) -> None:
         with self.gate.turn() as give_way:
-
-            def both() -> None:
-                if between is not None:
-                    between()
-                give_way()
-
-            self._forward(bucket, both)
+            self._forward(bucket, give_way)
 
     def _work(self, bucket: int) -> Work:
         return partial(self._forward, bucket)

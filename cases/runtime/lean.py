@@ -214,8 +214,6 @@ def check_model_code(options: Mapping[str, Any]) -> None:
             "model_code=transformers keeps no KV cache here: set decode=recompute with it, or model_code=lean and "
             "logits=last with decode=kv_cache (of all cases: protocol.decode, protocol.model_code, protocol.logits)"
         )
-    if options.get("graph", {}).get("lead"):
-        raise ValueError("model_code=transformers shows no layers to capture apart: set graph.lead=0 with it")
     if options.get("graph", {}).get("beyond", "ungraphed") != "ungraphed":
         raise ValueError("model_code=transformers runs no prompt in chunks: set graph.beyond=ungraphed with it")
 

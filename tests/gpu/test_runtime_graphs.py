@@ -50,7 +50,7 @@ class Bench:
         blocks = TritonBlocks(shape, torch.float16) if triton else PlainBlocks(shape)
         self.model = Llama(shape, weights, self.state, blocks)
         self.ops = PlainOps(Sampling(), "cuda", shape.vocab_size)
-        self.capture = CudaCapture(lead=graph.get("lead", 0))
+        self.capture = CudaCapture()
         self.runner = GraphRunner(self.model, GraphOptions.read({"graph": GRAPH | graph}), self.capture)
         self.runner.capture()
 
@@ -67,10 +67,9 @@ class Bench:
         return self.state.logits.clone(), self.state.keys.clone(), self.state.values.clone()
 
 
-@pytest.fixture(scope="module", params=[(False, 0), (True, 0), (True, 1)], ids=["plain", "triton", "in two graphs"])
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "triton"])
 def bench(folder, request) -> Iterator[Bench]:
-    triton, lead = request.param
-    made = Bench(folder, triton, capture="blocking", lead=lead)
+    made = Bench(folder, request.param, capture="blocking")
     yield made
     made.runner.close()
 

@@ -153,18 +153,6 @@ def test_executables_are_a_whole_number_or_null(value):
     assert options(executables=16).executables == 16
 
 
-@pytest.mark.parametrize("value", ["1", None, -1, 1.5, True])
-def test_layers_in_a_graph_of_their_own_are_a_whole_number(value):
-    with pytest.raises(ValueError, match=r"^graph\.lead must be a whole number of layers from 0 on, not "):
-        options(lead=value)
-    assert options(lead=1).lead == 1
-
-
-def test_two_graphs_a_bucket_are_not_instantiated_in_turns():
-    with pytest.raises(ValueError, match=r"^graph\.lead makes two graphs of a bucket, graph\.executables one"):
-        options(lead=1, executables=4)
-
-
 @pytest.mark.parametrize("value", ["steps", "", "STEP"])
 def test_unknown_policies_are_refused(value):
     with pytest.raises(ValueError, match=rf"must be step, pow2, exact, adaptive or a list of lengths, not {value!r}$"):
