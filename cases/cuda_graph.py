@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cases.runtime.buckets import GraphOptions
 from cases.runtime.decoding import decoding_of
 from cases.runtime.lean import LeanCase
-from cases.runtime.shape import read_shape
-from harness.contract import Plan, SetUp
 
 if TYPE_CHECKING:
     from cases.runtime.dynamic_ops import DynamicOps
     from cases.runtime.llama import Model
     from cases.runtime.runner import Runner
+    from harness.contract import Plan
 
 
 class CudaGraph(LeanCase):
@@ -28,13 +26,6 @@ class CudaGraph(LeanCase):
         """See harness.contract.Case."""
         super().check_options(options)
         GraphOptions.read(options)
-
-    def prepare(self, plan: Plan) -> SetUp:
-        """See harness.contract.Case."""
-        layers, lead = read_shape(Path(plan.checkpoint)).num_hidden_layers, GraphOptions.read(plan.options).lead
-        if lead >= layers:
-            raise ValueError(f"graph.lead={lead} must be below the model's {layers} layers")
-        return super().prepare(plan)
 
     def make_runner(self, plan: Plan, model: Model, ops: DynamicOps) -> Runner:
         """The rolling pool."""

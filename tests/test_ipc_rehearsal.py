@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from harness.contract import REHEARSE_NS, Plan, Sampling
 from harness.ipc import messages as m
-from harness.ipc.channel import Asking, Spin
+from harness.ipc.channel import Channel, Spin, Taking
 from harness.ipc.client import RemoteCase
 from harness.ipc.connection import OWNED, Connection
 from harness.ipc.rehearsal import ANSWER, REQUEST, TO_NOBODY, Serving
@@ -57,6 +58,7 @@ def test_a_server_rehearses_with_the_work_in_the_middle_and_gives_its_sockets_ba
     serving = Serving(to, work)
     for part in serving.parts * 3:
         part()
+        serving.reply()  # an engine may work whatever was played last
     assert worked == [REQUEST, before + 2] * 3
     serving.close()
     serving.close()
@@ -65,12 +67,12 @@ def test_a_server_rehearses_with_the_work_in_the_middle_and_gives_its_sockets_ba
 
 def test_a_client_rehearses_and_gives_its_sockets_back():
     before = descriptors()
-    asking = Asking()
-    for part in asking.parts * 3:
+    taking = Taking()
+    for part in taking.parts * 3:
         part()
     assert descriptors() == before + 2
-    asking.close()
-    asking.close()
+    taking.close()
+    taking.close()
     assert descriptors() == before
 
 
@@ -153,6 +155,46 @@ def test_a_server_for_all_plays_nobodys_requests(bench):
     assert (told.kind, told.message) == ("unsupported", "this server does not answer Rehearse")
 
 
+class Working(FakeCase):
+    """Polls for its token as a GPU's case does: for five rehearsals' time, however often it is interrupted."""
+
+    def prefill(self, prompt, new_tokens=1):
+        began = time.perf_counter_ns()
+        while (now := time.perf_counter_ns()) < began + 5 * REHEARSE_NS:
+            self.meanwhile(now)
+        return super().prefill(prompt, new_tokens)
+
+
+@pytest.mark.parametrize(
+    ("spin_us", "rehearse", "played"), [(1000, True, True), (1000, False, False), (0, True, False)]
+)
+def test_while_an_engine_works_a_polling_server_keeps_the_tokens_way_out_warm(monkeypatch, spin_us, rehearse, played):
+    replies, reply = [], Serving.reply
+    monkeypatch.setattr(Serving, "reply", lambda serving: replies.append(reply(serving)))
+    service = Service("tests.test_ipc_rehearsal.Working", None, OWNED, spin_us, rehearse=rehearse)
+    ours, theirs = socket.socketpair()
+    service.adopt(theirs)
+    channel, told = Channel(ours, 0, lambda: None), []
+    for request, last in ((m.Prepare(PLAN), m.Ready), (m.Prefill([1, 2, 3], 2), m.Counted), (m.Decode(), m.Counted)):
+        channel.send(request)
+        while not select.select([ours], [], [], 0)[0]:
+            service.turn()
+        told.append(channel.receive())
+        while type(told[-1]) is not last:
+            told.append(channel.receive())
+    assert tokens(told) == answer([1, 2, 3], 2), "what is played changes no token"
+    assert bool(replies) is played
+    if service._serving is not None:
+        service._serving.close()
+    service.clients.close()
+    channel.close()
+
+
+def test_a_case_that_was_prepared_before_its_server_is_kept_warm_too(bench):
+    bench.service._answers.keep_warm(heard := lambda now: None)
+    assert bench.case.meanwhile is heard
+
+
 class Unwilling(FakeCase):
     """Fails to rehearse, each time; `misses` counts how often it was asked."""
 
@@ -214,7 +256,7 @@ def test_an_understudy_answers_as_the_server_does_and_nobody_is_served_by_it(ben
     assert tokens(peer.received()) == answer([1, 2], 2), "the sequence of a client is where it was"
 
 
-@pytest.mark.parametrize("part", [Asking, lambda: Serving(lambda *_: [], lambda: None)], ids=["client", "server"])
+@pytest.mark.parametrize("part", [Taking, lambda: Serving(lambda *_: [], lambda: None)], ids=["client", "server"])
 def test_where_there_is_no_socket_left_who_wants_rehearsals_is_told(monkeypatch, part):
     def none_left() -> None:
         raise OSError(errno.EMFILE, "Too many open files")

@@ -60,6 +60,11 @@ class GraphRunner:
         if options.buckets == "adaptive":
             self.name += " to begin with, then by the lengths seen"
 
+    @property
+    def capturing(self) -> bool:
+        """See Runner."""
+        return self._thread.busy
+
     def capture(self) -> None:
         """See Runner. A failed bucket is counted and its requests fall back; a failed decode graph is an error.
 
@@ -102,7 +107,7 @@ class GraphRunner:
 
     def blank(self) -> Graph | None:
         """See Runner."""
-        return None if self._thread.busy else self._blank
+        return None if self.capturing else self._blank
 
     def stats(self) -> Stats:
         """See Runner. Counters alone: no memory is asked for, nothing waits."""

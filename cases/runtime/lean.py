@@ -133,11 +133,11 @@ class LeanCase(Case):
 
     def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
         """See harness.contract.Case."""
-        return self._open().prefill(prompt, new_tokens)
+        return self._open().prefill(prompt, new_tokens, self.meanwhile)
 
     def decode(self) -> int:
         """See harness.contract.Case."""
-        return self._open().decode()
+        return self._open().decode(self.meanwhile)
 
     def stats(self) -> Stats:
         """See harness.contract.Case."""

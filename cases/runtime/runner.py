@@ -35,6 +35,10 @@ class Runner(Protocol):
     """Whether `capture` captures anything."""
     gate: Gate
 
+    @property
+    def capturing(self) -> bool:
+        """Whether a capture goes on, or is asked for."""
+
     def capture(self) -> None:
         """Make ready before the first request; timed as set-up."""
 
@@ -69,7 +73,7 @@ class Runner(Protocol):
 class DirectRunner:
     """Every forward launched kernel by kernel, at its exact length."""
 
-    name, graphs = "no graphs", False
+    name, graphs, capturing = "no graphs", False, False
 
     def __init__(self, model: Model, pull: Pull = nothing) -> None:
         self._model, self._pull = model, pull

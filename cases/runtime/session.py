@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -11,7 +12,10 @@ from cases.runtime.decoding import make_decoding
 from cases.runtime.dynamic_ops import DynamicOps
 from cases.runtime.llama import Model
 from cases.runtime.runner import Runner
-from harness.contract import Sampling, Stats
+from harness.contract import Sampling, Stats, idle
+
+Meanwhile = Callable[[int], None]
+"""See harness.contract.Case.meanwhile."""
 
 
 class GpuTimer:
@@ -31,11 +35,19 @@ class GpuTimer:
             self._collect()
             self._start.record()
 
-    def finish(self) -> None:
-        """Mark the end of the work and wait for it."""
+    def finish(self, meanwhile: Meanwhile | None) -> None:
+        """Mark the end of the work and poll for it; `meanwhile` is called between two looks. Without it, wait for it.
+
+        Behind milliseconds of waiting in the driver this process would find its own code cold when the token has come.
+        """
         if self._on:
             self._end.record()
-            self._end.synchronize()
+            if meanwhile is None:
+                self._end.synchronize()
+            else:
+                ended, clock = self._end.query, time.perf_counter_ns
+                while not ended():
+                    meanwhile(clock())
             self._pending = True
 
     def total_ns(self) -> int:
@@ -58,9 +70,11 @@ class Session:
         self._gate = runner.gate
         self._timer, self._rehearsal = GpuTimer(device), GpuTimer(device)
         self._length = self._token = 0
+        # NumPy's reading of the same memory: PyTorch's goes through its dispatcher, which is cold by then.
+        self._arrived = ops.host_token.numpy().item
         self._launched = False
 
-    def prefill(self, prompt: Sequence[int], new_tokens: int) -> int:
+    def prefill(self, prompt: Sequence[int], new_tokens: int, meanwhile: Meanwhile = idle) -> int:
         """See harness.contract.Case. Raises ValueError for a prompt that the KV cache can't hold."""
         capacity = self._state.capacity
         if not 1 <= len(prompt) <= capacity - new_tokens + 1:
@@ -74,11 +88,11 @@ class Session:
             self._ops.reseed()
             self._timer.start()
             self._decoding.begin(prompt)
-            return self._finish()
+            return self._finish(meanwhile)
         finally:
             gate.leave()
 
-    def decode(self) -> int:
+    def decode(self, meanwhile: Meanwhile = idle) -> int:
         """See harness.contract.Case. Raises ValueError before the first prefill and when the KV cache is full."""
         if not 0 < self._length < self._state.capacity:
             raise ValueError(f"no room for another token after {self._length} of {self._state.capacity}")
@@ -88,7 +102,7 @@ class Session:
         try:
             self._timer.start()
             self._decoding.step(self._token)
-            return self._finish()
+            return self._finish(meanwhile)
         finally:
             gate.leave()
 
@@ -121,17 +135,18 @@ class Session:
             self._launched = True
         else:
             self._launched = False
-            self._rehearsal.finish()
-            self._ops.host_token.item()
+            self._rehearsal.finish(None)
+            self._arrived(0)
 
     def stats(self) -> Stats:
         """Counters so far."""
         return self._runner.stats()._replace(gpu_ns=self._timer.total_ns())
 
-    def _finish(self) -> int:
+    def _finish(self, meanwhile: Meanwhile) -> int:
         self._ops.choose(self._state)
-        self._timer.finish()
-        self._token = int(self._ops.host_token.item())
+        # A thread that captures needs the interpreter, which a loop here would keep from it.
+        self._timer.finish(None if self._runner.capturing else meanwhile)
+        self._token = int(self._arrived(0))
         return self._token
 
     def _logits(self) -> array[float]:

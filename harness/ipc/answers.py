@@ -55,6 +55,7 @@ class Answers:
         self._server_ns = 0
         self._owed = False
         self._fault = ""
+        self._meanwhile = Case.meanwhile
         self._double: Answers | None = None
         self.handlers: dict[type, Callable[[Connection, Any], list[m.Message]]] = {
             m.Prefill: self._prefill,
@@ -138,6 +139,12 @@ class Answers:
             traceback.print_exc()
             self._fault = f"the case failed to rehearse: {type(error).__name__}: {error}"
 
+    def keep_warm(self, meanwhile: Callable[[int], None]) -> None:
+        """What the case is to call while it polls for its GPU: this one, or the one that will be prepared."""
+        self._meanwhile = meanwhile
+        if self._case is not None:
+            self._case.meanwhile = meanwhile
+
     def understudy(self) -> Callable[[Connection, m.Prefill], list[bytes]]:
         """What answers a Prefill by this code, with rehearsals in the engine's place, and nobody's turn or count."""
         stand_in = self._stand_in()
@@ -170,6 +177,7 @@ class Answers:
         if self._case is not None:
             raise RuntimeError("prepare was called twice")
         self._case = load_case(self._target)()
+        self._case.meanwhile = self._meanwhile
         with heard(self._case, partial(tell, connection)):
             self._setup = self._case.prepare(request.plan)
         self._default = self._sampling = request.plan.sampling

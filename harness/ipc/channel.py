@@ -17,7 +17,7 @@ from typing import NamedTuple
 from harness.ipc.fields import WireError
 from harness.ipc.frames import Frames
 from harness.ipc.messages import Message
-from harness.ipc.rehearsal import ANSWER, REQUEST, Part, Rehearsal
+from harness.ipc.rehearsal import ANSWER, Part, Rehearsal
 from harness.ipc.wire import decode, encode
 
 IDLE_S = 1
@@ -68,8 +68,8 @@ class Channel:
         self._spin_ns = spin_us * 1000
         self.on_idle = on_idle
         self._frames = Frames()
-        self._asking = Asking() if rehearse else None
-        self._rehearsal = Rehearsal(self._asking.parts if self._asking else ())
+        self._taking = Taking() if rehearse else None
+        self._rehearsal = Rehearsal(self._taking.parts if self._taking else ())
 
     def send(self, message: Message) -> None:
         """Send one message. Raises WireError when it can't be sent, OSError when nobody is there to take it."""
@@ -99,8 +99,8 @@ class Channel:
     def close(self) -> None:
         """Close the socket. Idempotent."""
         self._connection.close()
-        if self._asking is not None:
-            self._asking.close()
+        if self._taking is not None:
+            self._taking.close()
 
     def _read(self, room: memoryview) -> int:
         """Wait for bytes; how many came, 0 at the end of the stream."""
@@ -120,28 +120,23 @@ class Channel:
                 self.on_idle()
 
 
-class Asking:
-    """The client's side of a rehearsal, on a connection of its own: a request sent, an answer read.
+class Taking:
+    """What a client that waits for its token does next, on a connection of its own: an answer read.
 
     Raises OSError where the system has no socket left.
     """
 
     def __init__(self) -> None:
         self._answer = encode(ANSWER)
-        self._taken = bytearray(len(encode(REQUEST)))
         client, self._server = socket.socketpair()
         self._channel = Channel(client, 0, lambda: None)
-        self.parts: tuple[Part, ...] = (self._ask, self._receive)
+        self.parts: tuple[Part, ...] = (self._take,)
 
     def close(self) -> None:
         """Close both ends. Idempotent."""
         self._channel.close()
         self._server.close()
 
-    def _ask(self) -> None:
-        self._channel.send(REQUEST)
-        self._server.recv_into(self._taken)
-
-    def _receive(self) -> None:
+    def _take(self) -> None:
         self._server.send(self._answer)
         self._channel.receive()

@@ -2,8 +2,9 @@
 
 A process that polls a socket for milliseconds runs a few lines again and again; meanwhile the caches of its processor
 lose the rest, and the next message pays for that. So a client that rests plays a whole request to nobody from time to
-time, over its own connection. Who waits for somebody else's message, a client for its token or a server for a client
-that plays nothing, plays its own side, a short part at a time: whatever comes meanwhile waits for the end of that part.
+time, over its own connection. Who waits for somebody else plays what comes next on its own side, a short part at a
+time: a server whose client plays nothing a whole answer, one whose engine works the way of the token out, and the
+client that waits for that the way in. Whatever comes meanwhile waits for the end of that part.
 What it gave is in cases/runtime/kernels/NOTES.md.
 """
 
@@ -74,6 +75,11 @@ class Serving:
         """Close both ends. Idempotent."""
         self._client.close()
         self._connection.close()
+
+    def reply(self) -> None:
+        """Some token alone packed and sent: what comes next while an engine works."""
+        self._connection.send_frame(encode(ANSWER))
+        self._client.recv_into(self._taken)
 
     def _read(self) -> None:
         self._client.send(self._frame)

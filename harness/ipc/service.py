@@ -62,6 +62,8 @@ class Service:
         self._stopping = self._drowsy = self._prompted = False
         self._serving = Serving(self._answers.understudy(), self._answers.rehearse) if rehearse and spin_us else None
         self._rehearsal = Rehearsal(self._serving.parts if self._serving else ())
+        if self._serving is not None:
+            self._answers.keep_warm(Rehearsal((self._serving.reply,)).due)
         self._spins = self._collected = 0
 
     def listen(self, listener: socket.socket) -> None:

@@ -123,6 +123,8 @@ def test_float32_and_bfloat16_too(folder, exact, kind):
 def test_every_request_has_a_gpu_time_and_a_counter(folder):
     vocabulary = read_shape(folder).vocab_size
     with prepared(JitCudaGraph, folder) as case:
+        looks: list[int] = []
+        case.meanwhile = looks.append
         seen = [case.stats()]
         case.prefill(prompt(20, vocabulary), 4)
         seen.append(case.stats())
@@ -130,6 +132,8 @@ def test_every_request_has_a_gpu_time_and_a_counter(folder):
             case.decode()
             seen.append(case.stats())
         assert all(after.gpu_ns > before.gpu_ns for before, after in itertools.pairwise(seen))
+        assert looks
+        assert looks == sorted(looks), "the wait for each token is polled, and what keeps a path warm called"
         assert [stats.replays - seen[0].replays for stats in seen] == [0, 1, 2, 3, 4]
         assert {stats.captures for stats in seen} == {9}
         assert case.footprint().graphs == 9
