@@ -134,6 +134,9 @@ class DynamicOps(ABC):
         """What of `load_prompt` has to happen on the host: all of it, where `pull` does nothing."""
         self.load_prompt(prompt, count, state, start)
 
+    def rehearse(self) -> None:  # noqa: B027  only what leaves the state as it is can be rehearsed
+        """Do what `stage` does, on nothing, so that its code stays warm: no sequence sees it."""
+
     def pull(self, count: int, state: State) -> None:  # noqa: B027  most ops have no such part
         """The rest, on the device, behind `stage`: the same for every prompt of a bucket, so it may be captured."""
 

@@ -26,6 +26,8 @@ class GpuTimer:
         self._pending = False
         self._total_ns = 0
         if self._on:
+            # Asked for once: `record` by itself asks for it each time, in many steps of Python.
+            self._stream = torch.cuda.current_stream()
             self._start = torch.cuda.Event(enable_timing=True)
             self._end = torch.cuda.Event(enable_timing=True)
 
@@ -33,7 +35,7 @@ class GpuTimer:
         """Mark the beginning of the work in the stream."""
         if self._on:
             self._collect()
-            self._start.record()
+            self._start.record(self._stream)
 
     def finish(self, meanwhile: Meanwhile | None) -> None:
         """Mark the end of the work and poll for it; `meanwhile` is called between two looks. Without it, wait for it.
@@ -41,7 +43,7 @@ class GpuTimer:
         Behind milliseconds of waiting in the driver this process would find its own code cold when the token has come.
         """
         if self._on:
-            self._end.record()
+            self._end.record(self._stream)
             if meanwhile is None:
                 self._end.synchronize()
             else:
@@ -122,7 +124,7 @@ class Session:
         self._ops.use(sampling, self._state)
 
     def rehearse(self) -> None:
-        """Launch a graph that does nothing, and with the next call wait for it, as a request does with its own.
+        """Stage a prompt for nobody and launch a graph that does nothing; with the next call wait for it.
 
         A launch behind milliseconds of polling takes 0.02 ms, and up to 0.2 where the driver's code has gone cold.
         """
@@ -131,6 +133,7 @@ class Session:
             self._launched = False
         elif not self._launched:
             self._rehearsal.start()
+            self._ops.rehearse()
             blank.replay()
             self._launched = True
         else:

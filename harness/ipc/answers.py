@@ -53,7 +53,7 @@ class Answers:
         self._owner: Connection | None = None
         self._default = self._sampling = served.sampling if served else Sampling()
         self._server_ns = 0
-        self._owed = False
+        self._count: tuple[Callable[[int], None], int] | None = None
         self._fault = ""
         self._meanwhile = Case.meanwhile
         self._double: Answers | None = None
@@ -70,34 +70,26 @@ class Answers:
 
     def to(self, connection: Connection, request: Any) -> list[bytes]:
         """Frames ready to send: what a case gives that can't be sent is a failure of the case too."""
-        handler = self.handlers[type(request)]
-        return self.guarded(lambda: [encode(answer) for answer in handler(connection, request)], connection)
+        try:
+            return [encode(answer) for answer in self.handlers[type(request)](connection, request)]
+        except Exception as error:  # noqa: BLE001  the border of the process: whatever it was, the client is told
+            return self._told(error, connection)
 
     def afterwards(self, connection: Connection) -> list[bytes]:
-        """Frames to send behind the last answer, for which that did not wait: the counters behind a token."""
-        if not self._owed:
+        """What the last answer did not wait for: to count it, and the frames of the counters behind a token."""
+        if self._count is None:
             return []
-        self._owed = False
+        count, took_ns = self._count
+        self._count = None
+        count(took_ns)
         return self.guarded(lambda: [encode(m.Counted(self.stats()))], connection)
 
     def guarded(self, call: Callable[[], list[bytes]], connection: Connection) -> list[bytes]:
         """What `call` gives, or the frame of a Failure; then the hold of its client is over."""
         try:
             return call()
-        except Unavailable as error:
-            told = failure("unavailable", str(error))
-        except Unsupported as error:
-            told = failure("unsupported", str(error))
-        except WireError as error:
-            told = failure("failed", f"WireError: {error}")
-        except ValueError as error:
-            told = failure("invalid", str(error))
-        except Exception as error:  # noqa: BLE001  the border of the process: whatever it was, the client is told
-            traceback.print_exc()
-            told = failure("failed", f"{type(error).__name__}: {error}")
-        self._turns.release(connection)
-        self.tally.failed += 1
-        return [told]
+        except Exception as error:  # noqa: BLE001  as above
+            return self._told(error, connection)
 
     def engine(self) -> Case:
         """The case. Raises RuntimeError before it is prepared, and where a benchmark's case failed to rehearse."""
@@ -106,6 +98,24 @@ class Answers:
         if self._fault and self._served is None:
             raise RuntimeError(self._fault)
         return self._case
+
+    def _told(self, error: Exception, connection: Connection) -> list[bytes]:
+        """The frame of the Failure, of the kind that the client raises again."""
+        if isinstance(error, Unavailable):
+            told = failure("unavailable", str(error))
+        elif isinstance(error, Unsupported):
+            told = failure("unsupported", str(error))
+        elif isinstance(error, WireError):
+            told = failure("failed", f"WireError: {error}")
+        elif isinstance(error, ValueError):
+            told = failure("invalid", str(error))
+        else:
+            traceback.print_exception(error)
+            told = failure("failed", f"{type(error).__name__}: {error}")
+        self._turns.release(connection)
+        self.tally.failed += 1
+        self._count = None
+        return [told]
 
     def begin(self, request: m.Generate) -> Case:
         """The engine, about to read this prompt. Raises ValueError for ids or sampling that it does not have."""
@@ -163,9 +173,10 @@ class Answers:
     def _rehearse(self, connection: Connection, request: m.Rehearse) -> list[m.Message]:
         """A Prefill played to nobody: the engine's rehearsal, both parts of it, in the engine's place."""
         self.engine()
-        told = self._stand_in()._prefill(connection, request)
+        stand_in = self._stand_in()
+        told = stand_in._prefill(connection, request)
         self.rehearse()
-        self._owed = True
+        self._count, stand_in._count = stand_in._count, None
         return told
 
     def close(self) -> None:
@@ -195,9 +206,7 @@ class Answers:
         token = case.prefill(request.prompt, request.new_tokens)
         took = self._clock() - started
         self._server_ns += took
-        self.tally.served += 1
-        self.tally.first(took + max(0, started - came_ns))
-        self._owed = True
+        self._count = self.tally.prefill, took + max(0, started - came_ns)
         return [m.Token(token)]
 
     def _decode(self, connection: Connection, _: m.Decode) -> list[m.Message]:
@@ -211,9 +220,8 @@ class Answers:
         token = case.decode()
         took = self._clock() - started
         self._server_ns += took
-        self.tally.later(took)
+        self._count = self.tally.later, took
         self._turns.taken()
-        self._owed = True
         return [m.Token(token)]
 
     def _check(self, prompt: Sequence[int]) -> None:

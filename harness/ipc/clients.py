@@ -91,7 +91,7 @@ class Clients:
         except OSError:
             self.drop(connection)
             return True
-        if came:
+        if came and (connection.full or connection.ended):
             self.after(connection)
         return came
 

@@ -28,6 +28,11 @@ class Tally:
         self.tokens += 1
         self._firsts.append(took_ns)
 
+    def prefill(self, took_ns: int) -> None:
+        """A Prefill answered: a request by itself, whatever is asked for behind it."""
+        self.served += 1
+        self.first(took_ns)
+
     def later(self, took_ns: int) -> None:
         """Another token of a sequence."""
         self.tokens += 1

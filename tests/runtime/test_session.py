@@ -20,7 +20,8 @@ class FakeEvent:
     def __init__(self, enable_timing: bool = False) -> None:
         self.looks = 0
 
-    def record(self) -> None:
+    def record(self, stream: str) -> None:
+        assert stream == "the requests' stream"
         self.looks = 0
 
     def synchronize(self) -> None:
@@ -38,6 +39,7 @@ class FakeEvent:
 
 def test_the_end_is_polled_for_and_the_time_told_between_two_looks(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "the requests' stream")
     timer, told = GpuTimer("cuda"), []
     began = time.perf_counter_ns()
     for requests in (1, 2):
@@ -58,6 +60,7 @@ def test_an_error_of_the_gpu_ends_the_wait(monkeypatch):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "the requests' stream")
     timer = GpuTimer("cuda")
     monkeypatch.setattr(FakeEvent, "query", broken)
     timer.start()
