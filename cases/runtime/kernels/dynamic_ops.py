@@ -101,7 +101,7 @@ class TritonOps(DynamicOps):
 
         A further part of one prompt waits until the part before it has been read.
         """
-        if TOKENS + state.capacity > len(self._host):
+        if TOKENS + state.capacity > self._places:
             self._resize(TOKENS + state.capacity)
         if start > 0:
             torch.cuda.current_stream().synchronize()
@@ -156,5 +156,6 @@ class TritonOps(DynamicOps):
 
     def _resize(self, places: int) -> None:
         """Pinned host memory for so many ids, and a view of it."""
+        self._places = places
         self._host = torch.zeros(places, dtype=torch.int64, pin_memory=True)
         self._bytes = self._host.numpy().data.cast("B")
