@@ -6,6 +6,8 @@ from typing import Literal
 
 State = Literal["ok", "unsupported", "unavailable", "failed", "timeout"]
 Metric = Literal["ttft", "cold", "decode", "stream", "quiet", "busy"]
+Spent = Literal["rest", "ttft", "decode"]
+"""What joules were spent on: the card at rest, prefills, decode steps."""
 
 UNTHROTTLED = frozenset({"", "none", "idle"})
 """Throttle reasons that slow nothing down."""

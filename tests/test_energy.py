@@ -20,6 +20,7 @@ from harness.output import record
 from harness.schema import ENERGY
 from harness.settings.compose import compose_raw, to_config
 from harness.settings.plan import energy_seconds
+from harness.stored.command import validate
 from tests.fakes import FakeCase
 from tests.quick_run import without_report
 from tests.runs import execute_in, samples, status
@@ -175,6 +176,11 @@ def test_a_run_beside_a_card_has_its_state_and_its_joules(tmp_path, card):
     manifest = record.read_json(tmp_path / "manifest.json")
     assert (manifest["no_energy"], manifest["gpu"]["persistence"]) == ("", True)
     assert manifest["warnings"] == ["GPU 0 is also used by process 1 (2 MiB)"]
+    assert [line for line in validate(tmp_path) if line.state == "FAILED"] == []
+    path = tmp_path / "energy.csv"
+    path.write_text(path.read_text().replace(",rest,", ",cold,"))
+    (said,) = [line.text for line in validate(tmp_path) if line.state == "FAILED" and line.name == "energy.csv"]
+    assert said == "energy.csv row 2: metric is 'cold', not one of rest, ttft, decode"
 
 
 def test_a_hang_in_energy_is_a_row_and_keeps_what_was_timed(tmp_path, card, monkeypatch, fault):

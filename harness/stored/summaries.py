@@ -15,7 +15,7 @@ from harness.stored.check import Check, Sheet, failed, note, ok, read_sheet
 
 LAST_DIGIT = 2e-9
 """Relative: nine digits are printed, and the last may turn with the order in which a library adds."""
-LOGITS = ("tokens_compared", "tokens_equal", "max_relative_logit_error", "passed", "reason")
+LOGITS = ("tokens_compared", "tokens_equal", "first_divergence", "max_relative_logit_error", "passed", "reason")
 """Columns of equivalence.csv that come from the logits in blocks/, which no published run has."""
 Rows = Callable[[], Iterator[Row]]
 

@@ -7,7 +7,7 @@ which later ones it lacks is said.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -65,6 +65,8 @@ FILLED = (
 INFINITE = ("relative_width",)
 """Columns that may be infinite: too few requests promise no interval of P99."""
 WORDS = {"state": get_args(schema.State), "metric": get_args(schema.Metric)}
+WORDS_OF = {"energy.csv": {"metric": get_args(schema.Spent)}}
+"""Of files in which a column has other words."""
 
 
 def read_tables(folder: Path, *, whole: bool = True) -> tuple[dict[str, Sheet], list[Check]]:
@@ -120,22 +122,23 @@ def check_columns(name: str, sheet: Sheet) -> None:
 
 def check_fields(name: str, sheet: Sheet) -> None:
     """Raises ValueError on the first field that is not of its column's type."""
+    words = WORDS | WORDS_OF.get(name, {})
     for column in sheet.columns:
         fields = sheet.column(column)
-        wrong = {text: said for text in set(fields) if (said := fault(column, text))}
+        wrong = {text: said for text in set(fields) if (said := fault(column, text, words))}
         if wrong:
             number, text = next((number, text) for number, text in enumerate(fields, start=2) if text in wrong)
             raise ValueError(f"{name} row {number}: {column} is '{text[:40]}', {wrong[text]}")
 
 
-def fault(column: str, text: str) -> str:
-    """What is wrong with a field, empty when nothing is."""
+def fault(column: str, text: str, words: Mapping[str, Sequence[str]] = WORDS) -> str:
+    """What is wrong with a field, empty when nothing is; `words` are the allowed ones of columns that have such."""
     if text == "":
         return "and it may not be empty" if column in FILLED else ""
     if column in INFINITE and text == "inf":
         return ""
-    if column in WORDS:
-        return "" if text in WORDS[column] else f"not one of {', '.join(WORDS[column])}"
+    if column in words:
+        return "" if text in words[column] else f"not one of {', '.join(words[column])}"
     if column in TRUTH:
         return "" if text in ("True", "False") else "not True or False"
     if column.endswith(COUNTS) and text.startswith("-"):
