@@ -10,11 +10,11 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 
 import hydra
 from omegaconf import OmegaConf
 
+from harness.output.spoken import spoken
 from harness.settings import resume
 from harness.settings.commandline import in_order, parse
 from harness.settings.compose import CONF, Source, compose_raw, expand_sweeps, to_config
@@ -76,7 +76,7 @@ def obey() -> int:
     if sys.argv[1:2] == ["validate"]:
         from harness.stored import command  # loads pandas and NVML: not for a run's --help
 
-        return command.main(sys.argv[2:])
+        return spoken(lambda: command.main(sys.argv[2:]))
     code = go_on(sys.argv[1:])
     if code is not None:
         return code
@@ -86,9 +86,7 @@ def obey() -> int:
         return refuse(error)
     sys.argv[1:] = in_order(sys.argv[1:])
     if text is not None:
-        with suppress(BrokenPipeError):  # whoever reads the help may have seen enough
-            print(text, flush=True)
-        return 0
+        return spoken(lambda: print(text))
     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
     return max(CODES, default=0)
 

@@ -11,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
+from harness.output.spoken import spoken
 from harness.processes.interrupt import PREEMPTION, SIGNALS
 from harness.settings.compose import resolved, to_config
 from harness.settings.config import RunConfig
@@ -38,8 +39,7 @@ def run_composed(composed: DictConfig) -> int:
         config = to_config(composed)
         validate.check(config)
         if config.dry_run:
-            plan.show(config, Console())
-            return 0
+            return spoken(lambda: plan.show(config, Console()))
         from harness import run, start  # loads pandas and NVML: not for a dry run
 
         _place_in_sweep(config)

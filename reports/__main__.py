@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from harness.output.spoken import spoken
 from reports import (
     blocks,
     clocks,
@@ -105,4 +106,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(spoken(lambda: main(sys.argv[1:])))

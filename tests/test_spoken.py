@@ -1,0 +1,61 @@
+"""Commands whose standard output takes nothing: a sentence or silence, and never a trace."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.output.spoken import FAILED, spoken
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = "results/published/h200-2026-11-22-aa"
+COMMANDS = {
+    "help": ["harness", "--help"],
+    "plan": ["harness", "experiment=smoke", "dry_run=true"],
+    "validate": ["harness", "validate", RUN],
+    "report": ["reports", RUN, "--terminal"],
+    "compare": ["reports", "compare", RUN, RUN],
+}
+
+
+def said(command: list[str], output: int) -> tuple[int, str]:
+    """Exit code and what stands on standard error."""
+    call = [sys.executable, "-m", *command]
+    ended = subprocess.run(call, cwd=ROOT, stdout=output, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_full_device_is_told_in_one_sentence(command):
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        code, errors = said(command, full)
+    finally:
+        os.close(full)
+    sentence = "error: standard output does not take what this command prints: No space left on device\n"
+    assert (code, errors) == (FAILED, sentence)
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_who_reads_no_further_is_told_nothing(command):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        assert said(command, theirs) == (FAILED, "")
+    finally:
+        os.close(theirs)
+
+
+def test_other_failures_are_not_mistaken_for_it(capsys):
+    def fails() -> int:
+        raise OSError(28, "No space left on device", "results/x.csv")
+
+    with pytest.raises(OSError, match=r"x\.csv"):
+        spoken(fails)
+    assert spoken(lambda: 3) == 3
+    assert spoken(lambda: None) == 0
+    assert capsys.readouterr().err == ""
