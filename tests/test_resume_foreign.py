@@ -70,12 +70,14 @@ def test_an_earlier_attempt_that_was_taken_away_leaves_room_for_the_next(tmp_pat
     assert (tmp_path / "blocks/fake-0/attempt-3/verdict.json").is_file()
 
 
-@pytest.mark.parametrize("name", ["job.json.part", "manifest.json.part", "samples.csv.part", "run.lock"])
+@pytest.mark.parametrize(
+    "name", ["job.json.part", "manifest.json.part", "samples.csv.part", "telemetry.csv", "run.lock"]
+)
 def test_a_link_under_the_name_of_what_a_run_writes_leads_nowhere(tmp_path, name, fault):
-    tried = fault("Resume", "a link to outside under the name of what a run writes aside, or of its lock")
+    tried = fault("Resume", "a link to outside under the name of what a run writes, or of its lock")
     folder, outside = tmp_path / "run", tmp_path / "outside"
     assert execute_in(folder, *FAILING) == 1
-    outside.write_text("precious")
+    outside.write_text("precious\n")
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(outside)
     if name == "run.lock":
@@ -83,5 +85,6 @@ def test_a_link_under_the_name_of_what_a_run_writes_leads_nowhere(tmp_path, name
             execute_in(folder, *FAILING)
     else:
         assert execute_in(folder, *FAILING) == 1
-    assert outside.read_text() == "precious"
+    assert outside.read_text() == "precious\n"
+    assert name != "telemetry.csv" or not (folder / name).is_symlink()
     tried.happened("the link is replaced, or refused in one sentence; what it named is kept")

@@ -146,10 +146,10 @@ class Telemetry:
             self._append(reading)
 
     def _begin(self) -> None:
-        """The file with its header; what an earlier attempt left of a line is cut off."""
+        """The file with its header; what an earlier attempt left of a line is cut off, and a link becomes a file."""
         stored = self.path.read_bytes().decode("utf-8", "replace") if self.path.exists() else ""
         whole = whole_lines(stored) or line(TELEMETRY)
-        if whole != stored:
+        if whole != stored or self.path.is_symlink():
             write_aside(self.path, whole)
 
     def _append(self, reading: Reading) -> None:
@@ -195,7 +195,7 @@ def append(path: Path, text: str) -> None:
     """Append to a file that is there, all of it or nothing. Raises OSError with the path."""
     data = text.encode()
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
         try:
             written = os.write(descriptor, data)
             if written < len(data):
