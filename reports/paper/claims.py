@@ -25,8 +25,9 @@ RULE = (
     f"Rule: a claim is a predicate on figures made by the published rules, and {100 * SLACK:.0f} % of the published "
     "effect are allowed for: what is to be large holds from nine tenths of it upwards, what is to be small up to "
     f"eleven tenths. It holds controlled: {REPRODUCED}. It holds under the paper's protocol alone: {ONLY_UNDER}the "
-    "confound that the first step of the attribution run removes at which it stops to hold. It holds again at the "
-    f"controlled end of that run: {UNDECIDED}, for two controlled runs differ. Neither: "
+    "confound that the first step of the attribution run removes at which it stops to hold. Another committed "
+    "controlled run, or the controlled end of the attribution run, says otherwise: "
+    f"{UNDECIDED}, for two controlled runs differ. Neither: "
     f"{NOT_REPRODUCED}. A run or an engine is missing: {NOT_TESTABLE}."
 )
 
@@ -150,6 +151,8 @@ def verdict(claim: Claim, runs: Runs) -> Verdict:
     """The one rule."""
     paper, controlled = outcome(claim, runs, PAPER), outcome(claim, runs, claim.controlled)
     known = known_of(paper, controlled)
+    if why := disagreement(claim, runs, controlled):
+        return Verdict(claim, paper, controlled, UNDECIDED, (why, *known))
     if controlled.holds:
         return Verdict(claim, paper, controlled, REPRODUCED, known)
     if controlled.holds is None or paper.holds is None:
@@ -169,6 +172,18 @@ def known_of(paper: Outcome, controlled: Outcome) -> tuple[str, ...]:
     if paper.known == controlled.known:
         return (paper.known,) if paper.known else ()
     return tuple(f"{NAMES[name]}: {text}" for name, text in said.items() if text)
+
+
+def disagreement(claim: Claim, runs: Runs, controlled: Outcome) -> str:
+    """Which other controlled run says the opposite, empty where none does: hosts differ under one kind of GPU."""
+    if claim.controlled != CONTROLLED or controlled.holds is None:
+        return ""
+    for run in runs.others:
+        found = told(claim.judge, of_run(run))
+        if found.holds is not None and found.holds is not controlled.holds:
+            said = "fails" if controlled.holds else "holds"
+            return f"It {said} in another controlled run, {run.path.name} ({found.text})."
+    return ""
 
 
 def contradiction(judge: Judge, runs: Runs) -> str:

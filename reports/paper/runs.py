@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,12 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Runs:
-    """What was measured; None, or no entry, where a run was not made yet."""
+    """What was measured; None, or no entry, where a run was not made yet. `others`: whole controlled runs beside it."""
 
     paper: Run | None = None
     controlled: Run | None = None
     studies: Mapping[str, Run] = field(default_factory=dict)
+    others: Sequence[Run] = ()
 
     @property
     def both(self) -> dict[str, Run | None]:
@@ -64,21 +65,23 @@ def find(folder: Path = COMMITTED, measured: Path | None = None, controlled: Pat
     Raises:
         ValueError: one sentence on a run that can't be read.
     """
-    newest: dict[str, tuple[bool, str, Path]] = {}
+    ages: dict[str, list[tuple[bool, str, Path]]] = {}
     for path, manifest in manifests(folder):
         # A whole run stands before any that was interrupted, however old it is.
         age = (manifest.get("finished", "") is not None, str(manifest["started"]), path)
-        kind = kind_of(manifest)
-        if kind and (kind not in newest or age[:2] > newest[kind][:2]):
-            newest[kind] = age
-    paths = {kind: path for kind, (*_, path) in newest.items()}
+        if kind := kind_of(manifest):
+            ages.setdefault(kind, []).append(age)
+    for found in ages.values():
+        found.sort(key=lambda age: age[:2], reverse=True)
+    paths = {kind: found[0][-1] for kind, found in ages.items()}
+    others = [] if controlled else [path for whole, _, path in ages.get(CONTROLLED, [])[1:] if whole]
     paths |= {kind: path for kind, path in ((PAPER, measured), (CONTROLLED, controlled)) if path}
     loaded = {kind: load(path) for kind, path in paths.items()}
     for kind in (PAPER, CONTROLLED):
         if kind in loaded:
             refuse_other(kind, loaded[kind])
     studies = {kind: run for kind, run in loaded.items() if kind in STUDIES}
-    return Runs(loaded.get(PAPER), loaded.get(CONTROLLED), studies)
+    return Runs(loaded.get(PAPER), loaded.get(CONTROLLED), studies, tuple(load(path) for path in others))
 
 
 def refuse_other(kind: str, run: Run) -> None:

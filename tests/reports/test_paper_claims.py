@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -113,6 +115,23 @@ def test_two_controlled_runs_that_differ_decide_nothing(paper, made, ratios, way
     assert found.because[0].startswith("It holds at the controlled end of the attribution run (")
     assert way in found.because[0]
     assert (found.paper.holds, found.controlled.holds) == (True, False)
+
+
+@pytest.mark.parametrize(("newest", "other", "says"), [(20.2, 20.1, "fails"), (20.1, 20.2, "holds")])
+def test_another_controlled_run_that_says_otherwise_leaves_it_undecided(
+    paper, made, tmp_path, monkeypatch, newest, other, says
+):
+    found = made(control={"baseline": (newest, 25.0)})
+    beside = under(
+        tmp_path, monkeypatch, "beside", UNDER_CONTROL | {"baseline": (other, 25.0)}, missing=("tensorrt_llm",)
+    )
+    verdicts = judged(paper, replace(found, others=(beside,)))
+    assert verdicts["over_baseline"].text == "undecided"
+    text = f"Baseline {other:.2f} ms / JIT+CUDA 5.00 ms = {other / 5:.3f}×"
+    assert verdicts["over_baseline"].because[0] == f"It {says} in another controlled run, beside ({text})."
+    alike = replace(found, others=(found.controlled,))
+    texts = [{name: one.text for name, one in judged(paper, each).items()} for each in (alike, found)]
+    assert texts[0] == texts[1], "one that agrees changes nothing"
 
 
 @pytest.mark.parametrize(

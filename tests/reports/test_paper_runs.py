@@ -161,6 +161,17 @@ def test_a_whole_run_stands_before_a_newer_one_that_was_interrupted(tmp_path, mo
     assert runs.find(tmp_path).paper.path.name == "new", "where none is whole the newest counts"
 
 
+def test_other_whole_controlled_runs_stand_beside_the_newest(tmp_path, monkeypatch):
+    for name, day in (("old", "2026-01-01"), ("new", "2026-01-03"), ("older", "2025-01-01"), ("broken", "2026-01-02")):
+        invent_run(tmp_path / name, UNDER_CONTROL, monkeypatch, CONTROLLED)
+        ended = None if name == "broken" else f"{day}T01:00:00+00:00"
+        change_manifest(tmp_path / name, started=f"{day}T00:00:00+00:00", finished=ended)
+    found = runs.find(tmp_path)
+    assert found.controlled.path.name == "new"
+    assert [run.path.name for run in found.others] == ["old", "older"]
+    assert runs.find(tmp_path, controlled=tmp_path / "old").others == (), "who names one wants no other"
+
+
 def change_manifest(path, **entries):
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**manifest, **entries}))
