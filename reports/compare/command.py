@@ -15,7 +15,8 @@ from reports import terminal
 from reports.compare.cells import cells_of
 from reports.compare.forest import forest
 from reports.compare.manifests import Difference, differences
-from reports.compare.tables import both_facts, cells_latex, cells_table, counted, runs_table
+from reports.compare.moves import moves_table
+from reports.compare.tables import both_facts, cells_latex, cells_table, counted, forced, runs_table
 from reports.compare.verdict import MARGIN
 from reports.plots import Plot
 from reports.run import Run, load
@@ -51,9 +52,10 @@ def main(argv: Sequence[str]) -> int:
         found = differences(a, b)
         refuse(found, force=options.force)
         cells = cells_of(a, b, margin)
-        tables = [runs_table(a, b, found), cells_table(a, b, cells, found, margin)]
+        moves = moves_table(cells, forced(found), a.smoke or b.smoke)
+        tables = [runs_table(a, b, found), moves, cells_table(a, b, cells, found, margin)]
         if options.to:
-            plot = forest(cells, tables[1].title, both_facts(a, b), a.smoke or b.smoke, margin)
+            plot = forest(cells, tables[-1].title, both_facts(a, b), a.smoke or b.smoke, margin)
             write(options.to, tables, cells_latex(a, b, cells, found, margin), plot)
     except (ValueError, OSError) as error:
         print(f"reports: {error}", file=sys.stderr)

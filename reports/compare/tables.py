@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from reports.compare.cells import Cell, unsupported
-from reports.compare.manifests import Difference
+from reports.compare.manifests import ABSENT, Difference
 from reports.compare.verdict import RULE
 from reports.markup import latex
 from reports.resample import Measured
@@ -32,6 +32,7 @@ def forced(found: Sequence[Difference]) -> str:
 def runs_table(a: Run, b: Run, found: Sequence[Difference]) -> Table:
     """Which runs these are, and everything in which they differ."""
     rows = [[what, *(said(run) for run in (a, b)), ""] for what, said in FACTS.items()]
+    rows += [["a step of the host's Python, us", *(python_us(run) for run in (a, b)), slower_host(a, b)]]
     rows += [[one.what, one.a, one.b, "matters" if one.matters else "said"] for one in found]
     columns = ["what", "a", "b", "difference"]
     facts = (
@@ -42,7 +43,7 @@ def runs_table(a: Run, b: Run, found: Sequence[Difference]) -> Table:
     head = heads("", "A", "B", "Difference", wide=("A", "B"), left=("", "Difference"))
     cells = [[Field(text, bold=row[3] == "matters") for text in row] for row in rows]
     title = f"Compared runs{forced(found)}"
-    rules = frozenset({len(FACTS)} if found else ())
+    rules = frozenset({len(FACTS) + 1} if found else ())
     smoke = a.smoke or b.smoke
     return Table("compare_runs", title, head, cells, Notes(), facts, smoke, pd.DataFrame(rows, columns=columns), rules)
 
@@ -63,6 +64,19 @@ def blocks_of(run: Run) -> str:
     """How many blocks ended how."""
     states = Counter(run.status["state"])
     return ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
+
+
+def python_us(run: Run) -> str:
+    """How long the host took over a fixed loop of Python: cases that launch kernels one by one follow it."""
+    return str(run.manifest.get("loop_overhead_us") or ABSENT)
+
+
+def slower_host(a: Run, b: Run) -> str:
+    """B's over A's, empty where either is not known."""
+    try:
+        return f"B/A {float(python_us(b)) / float(python_us(a)):.2f}"
+    except (ValueError, ZeroDivisionError):
+        return ""
 
 
 FACTS = {

@@ -7,7 +7,7 @@ import pandas as pd
 from reports.__main__ import main
 from tests.synthetic import Spec, invent
 
-WRITTEN = {f"{name}.{end}" for name in ("compare", "compare_runs") for end in ("csv", "md", "tex")}
+WRITTEN = {f"{name}.{end}" for name in ("compare", "compare_runs", "compare_moves") for end in ("csv", "md", "tex")}
 CASES = ("baseline", "jit", "cuda_graph")
 
 

@@ -1,6 +1,7 @@
 """`python -m reports compare A B`: verdicts, what is refused, what is said, and what is written."""
 
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,26 @@ def test_a_run_against_itself_has_no_change(first, tmp_path, capsys):
     }
     assert all(found["TTFT", case, 400] == "same" for case in CASES)
     assert "B against A: 0 faster, 0 slower, " in capsys.readouterr().out
+
+
+def test_how_far_a_case_moved_stands_in_one_line(first, second, tmp_path, capsys):
+    times(second, 1.2, length=400)
+    times(second, 0.75, length=10)
+    before = shutil.copytree(first, tmp_path / "before")
+    manifest(before, loop_overhead_us=0.6)
+    manifest(second, loop_overhead_us=0.9)
+    compare(before, second, "--to", tmp_path / "out")
+    moves = pd.read_csv(tmp_path / "out" / "compare_moves.csv").set_index(["metric", "case"])
+    jit = moves.loc[("TTFT", "jit")]
+    assert (jit["cells"], jit["lowest"], jit["highest"]) == (2, pytest.approx(0.75), pytest.approx(1.2))
+    assert jit["mean"] == pytest.approx((0.75 * 1.2) ** 0.5)
+    assert jit["farthest"] == pytest.approx(1 / 0.75 - 1), "a quarter less is a third away"
+    assert moves.loc[("TTFT", "baseline"), "farthest"] == 0
+    said = capsys.readouterr().out
+    assert re.search(r"a step of the host's Python, us +0\.6 +0\.9 +B/A 1\.50", said)
+    manifest(second, loop_overhead_us=0)
+    compare(before, second)
+    assert re.search(r"a step of the host's Python, us +0\.6 +not stated *\n", capsys.readouterr().out)
 
 
 def test_a_slower_cell_ends_the_gate_with_1(first, second, tmp_path, capsys):
