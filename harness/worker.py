@@ -229,7 +229,12 @@ def prepare(spec: dict[str, Any], events: Events) -> dict[str, Any]:
 
     try:
         found = load(PROVISION)(spec, report)
-        return {"state": "ok", "reason": "", "loop_overhead_us": loop_overhead_us(), **found}
+        return {
+            "state": "ok",
+            "reason": "",
+            "loop_overhead_us": loop_overhead_us(spread=spec["device"] == "cuda"),
+            **found,
+        }
     except Interrupted as error:
         return {"state": "failed", "reason": str(error)}
     except (ValueError, Unavailable) as error:
