@@ -16,7 +16,11 @@ def spoken(command: Callable[[], int | None]) -> int:
     closed standard output itself (`>&-`) wants nothing printed: `command` goes on without.
     """
     try:
-        code = command()
+        try:
+            code = command()
+        except SystemExit:  # argparse ends so when it has printed its help
+            flush()
+            raise
         flush()
     except OSError as error:
         if not deaf():
