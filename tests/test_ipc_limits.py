@@ -89,6 +89,23 @@ def test_what_does_not_fit_the_socket_comes_later_and_whole(bench):
     assert (tokens(found), found[-1].tokens) == (answer([5], 300), answer([5], 300))
 
 
+def test_who_reads_on_is_streamed_to_before_the_answer_has_ended(bench):
+    peer, found, behind = bench.peer(buffer=4608), [], 0
+    peer.send(m.Generate([5], 2000))
+    bench.service.clients.look(0.0)
+    for _ in range(15):
+        for _ in range(100):
+            bench.service.turn()
+            bench.clock.ns += S // 100
+        behind += any(connection.unsent for connection in bench.service.clients.order)
+        found += peer.received()
+        bench.service.clients.check_deadlines()
+        assert bench.service.tally.dropped == 0, "it takes what is there once a second"
+    assert behind, "its socket was full at times"
+    assert len(found) > 100
+    assert tokens(found) == answer([5], 2000)[: len(found)]
+
+
 @pytest.mark.parametrize("data", [b"\xff" * 8, b"\0\0\0\1\xc1", b"\0\0\0\0", b"\0\0\0\5abcde", encode(m.Decode())[:3]])
 def test_what_is_no_message_costs_its_own_connection(bench, data):
     bad, good = bench.peer(), bench.peer()
