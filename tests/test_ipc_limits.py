@@ -23,6 +23,16 @@ def test_more_requests_than_may_wait_stay_in_the_socket(bench):
     assert [found.tokens for found in peer.received()] == [answer([1, number], 1) for number in range(200)]
 
 
+def test_who_has_as_many_as_may_wait_is_not_read_from(bench):
+    peer = bench.peer()
+    peer.send(*[m.Generate([number] * 300, 1, stream=False) for number in range(1, 161)])
+    while bench.service.clients.look(0.0):
+        assert bench.service.clients.order[0].count <= 64
+    assert bench.service.clients.order[0].count == 64
+    bench.settle(turns=1000)
+    assert [found.tokens for found in peer.received()] == [answer([number] * 300, 1) for number in range(1, 161)]
+
+
 def test_a_connection_beyond_the_limit_is_told_and_costs_nobody(tmp_path):
     bench = Bench(clients=1)
     path = str(tmp_path / "s")
