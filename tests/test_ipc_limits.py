@@ -23,6 +23,16 @@ def test_more_requests_than_may_wait_stay_in_the_socket(bench):
     assert [found.tokens for found in peer.received()] == [answer([1, number], 1) for number in range(200)]
 
 
+def test_who_has_as_many_as_may_wait_is_not_read_from(bench):
+    peer = bench.peer()
+    peer.send(*[m.Generate([number] * 300, 1, stream=False) for number in range(1, 161)])
+    while bench.service.clients.look(0.0):
+        assert bench.service.clients.order[0].count <= 64
+    assert bench.service.clients.order[0].count == 64
+    bench.settle(turns=1000)
+    assert [found.tokens for found in peer.received()] == [answer([number] * 300, 1) for number in range(1, 161)]
+
+
 def test_a_connection_beyond_the_limit_is_told_and_costs_nobody(tmp_path):
     bench = Bench(clients=1)
     path = str(tmp_path / "s")
@@ -87,6 +97,23 @@ def test_what_does_not_fit_the_socket_comes_later_and_whole(bench):
         found += peer.received()
         bench.service.clients.look(0.0)
     assert (tokens(found), found[-1].tokens) == (answer([5], 300), answer([5], 300))
+
+
+def test_who_reads_on_is_streamed_to_before_the_answer_has_ended(bench):
+    peer, found, behind = bench.peer(buffer=4608), [], 0
+    peer.send(m.Generate([5], 2000))
+    bench.service.clients.look(0.0)
+    for _ in range(15):
+        for _ in range(100):
+            bench.service.turn()
+            bench.clock.ns += S // 100
+        behind += any(connection.unsent for connection in bench.service.clients.order)
+        found += peer.received()
+        bench.service.clients.check_deadlines()
+        assert bench.service.tally.dropped == 0, "it takes what is there once a second"
+    assert behind, "its socket was full at times"
+    assert len(found) > 100
+    assert tokens(found) == answer([5], 2000)[: len(found)]
 
 
 @pytest.mark.parametrize("data", [b"\xff" * 8, b"\0\0\0\1\xc1", b"\0\0\0\0", b"\0\0\0\5abcde", encode(m.Decode())[:3]])

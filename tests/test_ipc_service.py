@@ -76,6 +76,31 @@ def test_half_closed_clients_get_all_they_asked_for(bench):
     assert (tokens(found), found[-1].tokens, peer.ended) == (answer([5, 6], 3), answer([8], 2), True)
 
 
+def test_a_client_that_asks_nothing_more_is_let_go(bench):
+    peer, other = bench.peer(), bench.peer()
+    peer.send(m.Generate([5], 1, stream=False))
+    bench.settle()
+    peer.socket.shutdown(socket.SHUT_WR)
+    bench.settle()
+    assert [found.tokens for found in peer.received()] == [answer([5], 1)]
+    assert peer.ended
+    assert len(bench.service.clients.order) == 1
+    assert not other.ended
+
+
+def test_a_token_that_cannot_be_sent_is_a_failure_with_no_counters_behind_it(bench):
+    peer = bench.peer()
+    bench.case._next = lambda: -1
+    peer.send(m.Prefill([5], 2), m.Decode(), m.Prefill([5], 1))
+    bench.settle()
+    assert [type(found) for found in peer.received()] == [m.Failure] * 3
+    assert (bench.service.tally.served, bench.service.tally.tokens, bench.service.tally.failed) == (0, 0, 3)
+    del bench.case._next
+    peer.send(m.Prefill([5], 1))
+    bench.settle()
+    assert [type(found) for found in peer.received()] == [m.Token, m.Counted]
+
+
 def test_sampling_belongs_to_the_request(bench):
     hot = Sampling("sample", temperature=0.7, top_k=5, seed=3)
     one, other = bench.peer(), bench.peer()

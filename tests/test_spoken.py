@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RUN = "results/published/h200-2026-11-22-aa"
 COMMANDS = {
     "help": ["harness", "--help"],
+    "help of validate": ["harness", "validate", "--help"],
+    "help of reports": ["reports", "--help"],
     "plan": ["harness", "experiment=smoke", "dry_run=true"],
     "validate": ["harness", "validate", RUN],
     "report": ["reports", RUN, "--terminal"],
@@ -22,10 +24,13 @@ COMMANDS = {
 }
 
 
-def said(command: list[str], output: int) -> tuple[int, str]:
-    """Exit code and what stands on standard error."""
-    call = [sys.executable, "-m", *command]
-    ended = subprocess.run(call, cwd=ROOT, stdout=output, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+def said(command: list[str], output: int, *shell: str) -> tuple[int, str]:
+    """Exit code and what stands on standard error; it prints through a buffer, as by default."""
+    call = [*shell, sys.executable, "-m", *command]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(
+        call, cwd=ROOT, env=buffered, stdout=output, stderr=subprocess.PIPE, text=True, check=False, timeout=120
+    )
     return ended.returncode, ended.stderr
 
 
@@ -48,6 +53,13 @@ def test_who_reads_no_further_is_told_nothing(command):
         assert said(command, theirs) == (FAILED, "")
     finally:
         os.close(theirs)
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_where_standard_output_is_closed_a_command_goes_on_without(command):
+    code, errors = said(command, subprocess.DEVNULL, "sh", "-c", 'exec "$@" >&-', "sh")
+    assert code == 0
+    assert errors == "" or errors.startswith("usage: "), "argparse prints its help to standard error then"
 
 
 def test_other_failures_are_not_mistaken_for_it(capsys):

@@ -157,6 +157,7 @@ class Service:
             before = generation.count
             for frame in self._answers.guarded(generation.step, connection):
                 self.clients.send(connection, frame)
+            self.clients.after(connection)  # what its socket did not take goes out as soon as it does
             if generation.count == before:
                 self._running = self.clients.busy = None
                 self.clients.after(connection)

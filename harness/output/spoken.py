@@ -12,11 +12,16 @@ FAILED = 1
 def spoken(command: Callable[[], int | None]) -> int:
     """The exit code of `command`, 0 for None; FAILED where standard output took not all of what it printed.
 
-    A full device is told in one sentence. A reader who has closed the pipe has seen enough, and is told nothing.
+    A full device is told in one sentence. A reader who has closed the pipe has seen enough, and is told nothing. Who
+    closed standard output itself (`>&-`) wants nothing printed: `command` goes on without.
     """
     try:
-        code = command()
-        sys.stdout.flush()
+        try:
+            code = command()
+        except SystemExit:  # argparse ends so when it has printed its help
+            flush()
+            raise
+        flush()
     except OSError as error:
         if not deaf():
             raise
@@ -24,6 +29,12 @@ def spoken(command: Callable[[], int | None]) -> int:
             print(f"error: standard output does not take what this command prints: {error.strerror}", file=sys.stderr)
         return FAILED
     return code or 0
+
+
+def flush() -> None:
+    """Hand over what is printed. Raises OSError; Python has no standard output at all where that was closed."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def deaf() -> bool:

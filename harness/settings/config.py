@@ -103,7 +103,7 @@ class ProtocolConfig:
     )
     prompt: str = option("random ids, another prompt for each request, or one English sentence, padded, as published")
     rehearse: bool = option(
-        "who waits for the next request keeps its path warm: the loop in process, a polling server and its client"
+        "who waits for a request or its token keeps the path warm: the loop in process, a polling server and its client"
     )
     engine_check: bool = option(
         "every case answers by the engine in its name; false lets one be impersonated, labelled"
