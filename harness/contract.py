@@ -173,10 +173,6 @@ def unheard(phase: Phase) -> None:
     """Nobody listens: the case is used by itself, or does not prepare now."""
 
 
-def idle(now_ns: int) -> None:
-    """Nothing is to be done: nobody serves the case, or nothing is kept warm."""
-
-
 class Case(ABC):
     """One engine, one model, one sequence at a time.
 
@@ -191,10 +187,10 @@ class Case(ABC):
     """Called by the case inside `prepare`, on the thread that called that, when a phase begins; without a call it is
     `load`. A failure or a hang is then told of that phase. Who prepares the case sets it; a case never does."""
 
-    meanwhile: Callable[[int], None] = staticmethod(idle)
+    meanwhile: Callable[[int], None] | None = None
     """Called with the time in nanoseconds (time.perf_counter_ns), again and again, by a case that polls for its GPU
     inside a request: whoever serves the case keeps its own path warm with it, some ten microseconds at a time. Who
-    serves the case sets it; one that waits inside a library never calls it."""
+    serves the case sets it; one that waits inside a library never calls it. None: the case waits as it likes best."""
 
     @classmethod  # noqa: B027  most cases have no options
     def check_options(cls, options: Mapping[str, Any]) -> None:

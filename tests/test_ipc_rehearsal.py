@@ -161,7 +161,8 @@ class Working(FakeCase):
     def prefill(self, prompt, new_tokens=1):
         began = time.perf_counter_ns()
         while (now := time.perf_counter_ns()) < began + 5 * REHEARSE_NS:
-            self.meanwhile(now)
+            if self.meanwhile is not None:
+                self.meanwhile(now)
         return super().prefill(prompt, new_tokens)
 
 

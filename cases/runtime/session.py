@@ -12,9 +12,9 @@ from cases.runtime.decoding import make_decoding
 from cases.runtime.dynamic_ops import DynamicOps
 from cases.runtime.llama import Model
 from cases.runtime.runner import Runner
-from harness.contract import Sampling, Stats, idle
+from harness.contract import Sampling, Stats
 
-Meanwhile = Callable[[int], None]
+Meanwhile = Callable[[int], None] | None
 """See harness.contract.Case.meanwhile."""
 
 
@@ -37,7 +37,7 @@ class GpuTimer:
             self._collect()
             self._start.record(self._stream)
 
-    def finish(self, meanwhile: Meanwhile | None) -> None:
+    def finish(self, meanwhile: Meanwhile) -> None:
         """Mark the end of the work and poll for it; `meanwhile` is called between two looks. Without it, wait for it.
 
         Behind milliseconds of waiting in the driver this process would find its own code cold when the token has come.
@@ -76,7 +76,7 @@ class Session:
         self._arrived = ops.host_token.numpy().item
         self._launched = False
 
-    def prefill(self, prompt: Sequence[int], new_tokens: int, meanwhile: Meanwhile = idle) -> int:
+    def prefill(self, prompt: Sequence[int], new_tokens: int, meanwhile: Meanwhile = None) -> int:
         """See harness.contract.Case. Raises ValueError for a prompt that the KV cache can't hold."""
         capacity = self._state.capacity
         if not 1 <= len(prompt) <= capacity - new_tokens + 1:
@@ -94,7 +94,7 @@ class Session:
         finally:
             gate.leave()
 
-    def decode(self, meanwhile: Meanwhile = idle) -> int:
+    def decode(self, meanwhile: Meanwhile = None) -> int:
         """See harness.contract.Case. Raises ValueError before the first prefill and when the KV cache is full."""
         if not 0 < self._length < self._state.capacity:
             raise ValueError(f"no room for another token after {self._length} of {self._state.capacity}")

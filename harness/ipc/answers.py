@@ -55,7 +55,7 @@ class Answers:
         self._server_ns = 0
         self._count: tuple[Callable[[int], None], int] | None = None
         self._fault = ""
-        self._meanwhile = Case.meanwhile
+        self._meanwhile: Callable[[int], None] | None = None
         self._double: Answers | None = None
         self.handlers: dict[type, Callable[[Connection, Any], list[m.Message]]] = {
             m.Prefill: self._prefill,
