@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from harness.output.spoken import spoken
 from reports.aa import Source, null_rates, sources
 from reports.quantiles import Array, interval_ranks
 from reports.table import DASH, Cell, Notes, Table, heads
@@ -155,4 +156,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(spoken(lambda: main(sys.argv[1:])))

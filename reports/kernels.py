@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.output.spoken import spoken
 from reports import terminal
 from reports.files import load_table, read_object
 from reports.markup import markdown, markdown_escape
@@ -106,4 +107,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(spoken(lambda: main(sys.argv[1:])))

@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": ["harness", "validate", RUN],
     "report": ["reports", RUN, "--terminal"],
     "compare": ["reports", "compare", RUN, RUN],
+    "kernels": ["reports.kernels", "results/kernels/llama2_7b-float16"],
 }
 
 

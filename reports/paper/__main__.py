@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
+from harness.output.spoken import spoken
 from reports import markup, style, terminal
 from reports.paper import audit, claims, figures, pattern, published, runs, tables
 from reports.table import Table
@@ -106,4 +107,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(spoken(lambda: main(sys.argv[1:])))
