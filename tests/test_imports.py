@@ -60,9 +60,15 @@ def test_harness_reaches_cases_through_the_loader_only(path):
 
 
 @pytest.mark.parametrize("path", of("reports"), ids=name)
-def test_reports_know_the_schema_only(path):
+def test_reports_know_the_schema_only_and_how_a_command_speaks(path):
     ours = [found for found in imports(path) if under(found, "harness") or under(found, "cases")]
-    assert [found for found in ours if not under(found, "harness.schema") and found != "harness"] == []
+    shared = ("harness.schema", "harness.output.spoken")
+    assert [found for found in ours if not any(under(found, one) for one in shared) and found != "harness"] == []
+
+
+def test_how_a_command_speaks_needs_nothing_of_ours():
+    found = imports(ROOT / "harness/output/spoken.py")
+    assert {one.split(".")[0] for one in found} <= sys.stdlib_module_names
 
 
 def harness_file(imported: str) -> Path | None:
