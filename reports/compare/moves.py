@@ -4,48 +4,61 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from reports.compare.cells import Cell
+from reports.compare.tables import ORDER
 from reports.table import Cell as Field
 from reports.table import Notes, Table, heads, number
 
-METRICS = ("TTFT", "P99", "Decode", "Cold TTFT", "Stream", "Quiet", "Busy")
 FACTS = (
     "B/A of the medians, of P99 of the 99th percentiles: the geometric mean over a case's cells, the lowest and the "
     "highest of them. Farthest: how far the cell that moved most lies from 1, either way (the larger of B/A and A/B)."
 )
 
 
-def moves_table(cells: Sequence[Cell], forced: str, smoke: bool) -> Table:
-    """A row a metric and case with cells in both runs. `forced`: what the heading says of unlike runs."""
+class Move(NamedTuple):
+    """A row of the .csv; `farthest` is a share."""
+
+    metric: str
+    case: str
+    title: str
+    cells: int
+    mean: float
+    lowest: float
+    highest: float
+    farthest: float
+
+
+def moves_of(cells: Sequence[Cell]) -> list[Move]:
+    """Each metric and case with cells in both runs, in the order of the page."""
     found: dict[tuple[str, str, str], list[float]] = {}
-    for metric in METRICS:
-        for cell in cells:
-            if cell.key.metric == metric and math.isfinite(cell.ratio.value):
-                found.setdefault((metric, cell.key.case, cell.title), []).append(cell.ratio.value)
-    records = [record(*name, np.array(ratios)) for name, ratios in found.items()]
+    for cell in sorted(cells, key=lambda cell: ORDER.index(cell.key.metric)):
+        if math.isfinite(cell.ratio.value):
+            found.setdefault((cell.key.metric, cell.key.case, cell.title), []).append(cell.ratio.value)
+    moves = []
+    for name, ratios in found.items():
+        logs = np.log(ratios)
+        mean, farthest = float(np.exp(logs.mean())), float(np.exp(np.abs(logs).max()) - 1)
+        moves.append(Move(*name, len(ratios), mean, min(ratios), max(ratios), farthest))
+    return moves
+
+
+def moves_table(cells: Sequence[Cell], forced: str, smoke: bool) -> Table:
+    """A row a move. `forced`: what the heading says of unlike runs."""
+    moves = moves_of(cells)
     rows = [
-        [Field(str(one["metric"])), Field(str(one["title"])), Field(str(one["cells"]))]
-        + [Field(number(float(str(one[key])), 3)) for key in ("mean", "lowest", "highest")]
-        + [Field(f"{100 * float(str(one['farthest'])):.1f} %")]
-        for one in records
+        [Field(text) for text in (one.metric, one.title, str(one.cells))]
+        + [Field(number(value, 3)) for value in (one.mean, one.lowest, one.highest)]
+        + [Field(f"{100 * one.farthest:.1f} %")]
+        for one in moves
     ]
-    names = [str(one["metric"]) for one in records]
-    rules = frozenset(place for place in range(1, len(names)) if names[place] != names[place - 1])
+    rules = frozenset(place for place in range(1, len(moves)) if moves[place].metric != moves[place - 1].metric)
     columns = ("Metric", "Case", "Cells", "B/A", "Lowest", "Highest", "Farthest")
     head = heads(*columns, left=("Metric", "Case"))
     title = f"How far B lies from A{forced}"
-    return Table("compare_moves", title, head, rows, Notes(), FACTS, smoke, pd.DataFrame(records), rules)
-
-
-def record(metric: str, case: str, title: str, ratios: np.ndarray) -> dict[str, object]:
-    """The row of the .csv."""
-    logs = np.log(ratios)
-    return {
-        "metric": metric, "case": case, "title": title, "cells": len(ratios), "mean": float(np.exp(logs.mean())),
-        "lowest": float(ratios.min()), "highest": float(ratios.max()),
-        "farthest": float(np.exp(np.abs(logs).max()) - 1),
-    }  # fmt: skip
+    frame = pd.DataFrame(moves, columns=Move._fields)
+    return Table("compare_moves", title, head, rows, Notes(), FACTS, smoke, frame, rules)
