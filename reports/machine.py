@@ -27,6 +27,12 @@ READ = (
     "state. Steady: among samples that nothing slowed down, at their reading or the ones beside it, the lowest SM "
     "clock is within 5 % of the highest. "
 )
+LOOP = (
+    "Host's loop: how long the measuring process took over a fixed loop of Python right behind each sample, median and "
+    "the share above 1.3 times the quickest tenth; cases that launch their kernels one by one follow it. "
+)
+SLOW = 1.3
+"""Times the quickest tenth: a processor shared with a busy neighbour takes some 1.8 times as long."""
 UNREAD = "Nothing was read near {count} of {n} samples: whether they were slowed down is not known."
 ENERGY = (
     "Joules of the whole card, by NVML's counter, over about a second of requests of one length back to back, behind "
@@ -95,17 +101,26 @@ def machine_frame(run: Run) -> pd.DataFrame:
             "with_co_tenants": int((own["co_tenants"] > 0).sum()),
             "co_tenants_unknown": int(own["co_tenants"].isna().sum()),
             "co_tenant_max_mib": own["co_tenant_mib"].max(), "unread": int(unread.sum()),
+            "host_loop_us": own["host_loop_us"].median(), "host_slow": slow_share(own["host_loop_us"]),
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def slow_share(loops: pd.Series) -> float:
+    """The share of a case's samples at which its processor was slow, NaN where its loop was not timed."""
+    known = loops.dropna()
+    return float((known > SLOW * known.quantile(0.1)).mean()) if len(known) else math.nan
 
 
 def machine_table(run: Run) -> Table:
     """One row a case: clock, temperature, power, and how many samples were slowed down or shared the card."""
     notes, frame, rows = Notes(), machine_frame(run), []
+    looped = bool(frame["host_loop_us"].notna().any())
+    more = 8 if looped else 6
     for record in frame.to_dict("records"):
         title, marks = run.cases[str(record["case"])], case_marks(run, str(record["case"]), notes)
         if not record["n"]:
-            rows.append([Cell(title, marks), *[Cell(DASH, (notes.mark(run.missing(str(record["case"]))),))] * 6])
+            rows.append([Cell(title, marks), *[Cell(DASH, (notes.mark(run.missing(str(record["case"]))),))] * more])
             continue
         why = [notes.mark(f"{title}: {record['reasons']}.")] if record["reasons"] else []
         n, unread = int(record["n"]), int(record["unread"])
@@ -119,13 +134,18 @@ def machine_table(run: Run) -> Table:
             Cell(number(float(record["power_median_w"]), 0)),
             Cell(f"{record['throttled']} of {n - unread}" if n > unread else DASH, tuple(why)),
             Cell(DASH if hidden == n else f"{record['with_co_tenants']}", unknown),
+            *(loop_cells(float(record["host_loop_us"]), float(record["host_slow"])) if looped else ()),
         ])  # fmt: skip
-    head = heads(
-        "Case", "SM clock (MHz)", "Steady", "Hottest (°C)", "Power, median (W)", "Samples slowed down",
-        "Samples beside other processes", left=("Case", "Steady"),
-    )  # fmt: skip
-    title = "The card beside the timed samples"
-    return Table("machine", title, head, rows, notes, f"{READ}{run.facts(frame['n'])}", run.smoke, frame)
+    columns = ["Case", "SM clock (MHz)", "Steady", "Hottest (°C)", "Power, median (W)", "Samples slowed down",
+               "Samples beside other processes", *(("Host's loop (us)", "Slow host") if looped else ())]  # fmt: skip
+    head, title = heads(*columns, left=("Case", "Steady")), "The card beside the timed samples"
+    facts = f"{READ}{LOOP if looped else ''}{run.facts(frame['n'])}"
+    return Table("machine", title, head, rows, notes, facts, run.smoke, frame)
+
+
+def loop_cells(median: float, slow: float) -> list[Cell]:
+    """The loop's median and the share of slow ones."""
+    return [Cell(number(median)), Cell(DASH if math.isnan(slow) else f"{100 * slow:.0f} %")]
 
 
 def measured(run: Run) -> bool:

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from statistics import median
@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.contract import Footprint, Stats
 from harness.measure.adaptive import Stop
+from harness.measure.host import host_loop_us
 from harness.measure.loop import Place, Timed, latency_ns
 from harness.measure.proof import Replayed
 from harness.schema import MEMORY, P99_STOPS, SAMPLES
@@ -46,7 +47,15 @@ def set_aside(path: Path) -> None:
 class BlockSink:
     """Appends each sample to the block's samples.csv as soon as its interval is over."""
 
-    def __init__(self, folder: Path, case: str, block: int, events: Events, clock: str = "client") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        case: str,
+        block: int,
+        events: Events,
+        clock: str = "client",
+        host_loop: Callable[[], float] = host_loop_us,
+    ) -> None:
         path = folder / "samples.csv"
         set_aside(path)
         self._file = path.open("x", encoding="utf-8", newline="")
@@ -54,16 +63,17 @@ class BlockSink:
         self._rows.writerow(SAMPLES)
         self._file.flush()
         self._folder, self._case, self._block, self._events = folder, case, block, events
-        self._by_server = clock == "server"
+        self._by_server, self._host_loop = clock == "server", host_loop
         self._recent: dict[tuple[str, int], deque[float]] = defaultdict(lambda: deque(maxlen=MEDIAN_WINDOW))
         self._next_event = 0.0
         self.current_stage = ""
         self.replayed = Replayed()
 
     def keep(self, samples: Sequence[tuple[Place, Timed]]) -> None:
-        """Write samples, one line each, and hand them to the operating system."""
+        """Write samples, one line each with the processor's speed now, and hand them to the operating system."""
+        beside = f"{self._host_loop():.3f}"
         for place, timed in samples:
-            self._rows.writerow(self._row(place, timed))
+            self._rows.writerow([*self._row(place, timed), beside])
             self._count(timed)
             self._recent[place.metric, place.prompt_length].append(self._latency_ms(timed))
         self._file.flush()

@@ -54,8 +54,8 @@ NUMBERS = (
 )  # fmt: skip
 COUNTS = ("compared", "equal", "divergence")
 """How the names of other columns with whole numbers end."""
-UNITS = ("seconds", "_ms", "_s", "_gib", "_mib", "_mhz", "_w", "_c", "_j", "_mj", "ratio_to_floor", "_error", "_width",
-         "joules", "_per_request", "_per_token")  # fmt: skip
+UNITS = ("seconds", "_ms", "_us", "_s", "_gib", "_mib", "_mhz", "_w", "_c", "_j", "_mj", "ratio_to_floor", "_error",
+         "_width", "joules", "_per_request", "_per_token")  # fmt: skip
 """How the names of columns with real numbers end."""
 FILLED = (
     "case", "block", "metric", "prompt_length", "context_length", "iteration", "started_ns", "host_ms", "latency_ms",

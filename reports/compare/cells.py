@@ -41,7 +41,8 @@ class Key(NamedTuple):
 class Cell:
     """One comparison; `a` and `b` are None where a run has no such samples, and `why` then says so.
 
-    `p` is Holm's over the page; `alone` is the verdict without that correction.
+    `p` is Holm's over the page; `alone` is the verdict without that correction. `host` is B/A of the host's loop beside
+    these samples (medians), NaN where it was not timed.
     """
 
     key: Key
@@ -53,6 +54,7 @@ class Cell:
     p: float = NAN
     verdict: Verdict | None = None
     alone: Verdict | None = None
+    host: float = NAN
 
 
 def cells_of(a: Run, b: Run, margin: float) -> list[Cell]:
@@ -114,7 +116,13 @@ def cell_of(key: Key, title: str, a: pd.DataFrame, b: pd.DataFrame) -> Cell:
     ratio = ratio_of(ours, theirs)
     few = [name for name, one in (("A", ours), ("B", theirs)) if one.blocks < 2]
     why = f"One block in {' and '.join(few)}: how far blocks lie apart is not known, so there is no interval."
-    return Cell(key, title, ours, theirs, why=why if few else "", ratio=ratio)
+    return Cell(key, title, ours, theirs, why=why if few else "", ratio=ratio, host=host_ratio(a, b))
+
+
+def host_ratio(a: pd.DataFrame, b: pd.DataFrame) -> float:
+    """B/A of the host's loop beside these samples, of the medians; NaN where it was not timed."""
+    mine, theirs = (float(frame["host_loop_us"].median()) for frame in (a, b))
+    return theirs / mine if mine > 0 < theirs else NAN
 
 
 def keys_of(a: Run, b: Run, case: str, mine: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[Key]:

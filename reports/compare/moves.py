@@ -11,17 +11,25 @@ import pandas as pd
 
 from reports.compare.cells import Cell
 from reports.compare.tables import ORDER
+from reports.table import DASH, Notes, Table, heads, number
 from reports.table import Cell as Field
-from reports.table import Notes, Table, heads, number
 
 FACTS = (
     "B/A of the medians, of P99 of the 99th percentiles: the geometric mean over a case's cells, the lowest and the "
     "highest of them. Farthest: how far the cell that moved most lies from 1, either way (the larger of B/A and A/B)."
 )
+HOST = (
+    " Host: B/A of a fixed loop of Python, timed by the measuring process right behind these samples (medians). Beyond "
+    "it: the cell that lies farthest from 1 once its B/A is divided by that; what is left of a case that launches its "
+    "kernels one by one, and nothing to divide by where a graph does."
+)
+
+
+BEYOND = ("Host", "Beyond it")
 
 
 class Move(NamedTuple):
-    """A row of the .csv; `farthest` is a share."""
+    """A row of the .csv; `farthest` and `beyond` are shares, NaN with `host` where the host's loop was not timed."""
 
     metric: str
     case: str
@@ -31,34 +39,48 @@ class Move(NamedTuple):
     lowest: float
     highest: float
     farthest: float
+    host: float
+    beyond: float
 
 
 def moves_of(cells: Sequence[Cell]) -> list[Move]:
     """Each metric and case with cells in both runs, in the order of the page."""
-    found: dict[tuple[str, str, str], list[float]] = {}
+    found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for cell in sorted(cells, key=lambda cell: ORDER.index(cell.key.metric)):
         if math.isfinite(cell.ratio.value):
-            found.setdefault((cell.key.metric, cell.key.case, cell.title), []).append(cell.ratio.value)
+            found.setdefault((cell.key.metric, cell.key.case, cell.title), []).append((cell.ratio.value, cell.host))
     moves = []
-    for name, ratios in found.items():
-        logs = np.log(ratios)
-        mean, farthest = float(np.exp(logs.mean())), float(np.exp(np.abs(logs).max()) - 1)
-        moves.append(Move(*name, len(ratios), mean, min(ratios), max(ratios), farthest))
+    for name, pairs in found.items():
+        logs, hosts = np.log(np.array(pairs, dtype=float)).T
+        mean, low, high, host = (float(np.exp(value)) for value in (logs.mean(), logs.min(), logs.max(), hosts.mean()))
+        moves.append(Move(*name, len(pairs), mean, low, high, farthest(logs), host, farthest(logs - hosts)))
     return moves
+
+
+def farthest(logs: np.ndarray) -> float:
+    """How far the ratio that is farthest from 1 lies from it, either way, by their logarithms."""
+    return float(np.exp(np.abs(logs).max()) - 1)
 
 
 def moves_table(cells: Sequence[Cell], forced: str, smoke: bool) -> Table:
     """A row a move. `forced`: what the heading says of unlike runs."""
     moves = moves_of(cells)
+    looped = any(math.isfinite(one.host) for one in moves)
     rows = [
         [Field(text) for text in (one.metric, one.title, str(one.cells))]
         + [Field(number(value, 3)) for value in (one.mean, one.lowest, one.highest)]
-        + [Field(f"{100 * one.farthest:.1f} %")]
+        + [Field(percent(one.farthest))]
+        + ([Field(number(one.host, 3)), Field(percent(one.beyond))] if looped else [])
         for one in moves
     ]
     rules = frozenset(place for place in range(1, len(moves)) if moves[place].metric != moves[place - 1].metric)
-    columns = ("Metric", "Case", "Cells", "B/A", "Lowest", "Highest", "Farthest")
+    columns = ("Metric", "Case", "Cells", "B/A", "Lowest", "Highest", "Farthest", *(BEYOND if looped else ()))
     head = heads(*columns, left=("Metric", "Case"))
     title = f"How far B lies from A{forced}"
     frame = pd.DataFrame(moves, columns=Move._fields)
-    return Table("compare_moves", title, head, rows, Notes(), FACTS, smoke, frame, rules)
+    return Table("compare_moves", title, head, rows, Notes(), f"{FACTS}{HOST if looped else ''}", smoke, frame, rules)
+
+
+def percent(share: float) -> str:
+    """A share with one decimal, a dash for NaN."""
+    return DASH if math.isnan(share) else f"{number(100 * share, 1)} %"

@@ -32,7 +32,10 @@ def forced(found: Sequence[Difference]) -> str:
 def runs_table(a: Run, b: Run, found: Sequence[Difference]) -> Table:
     """Which runs these are, and everything in which they differ."""
     rows = [[what, *(said(run) for run in (a, b)), ""] for what, said in FACTS.items()]
-    rows += [["a step of the host's Python, us", *(python_us(run) for run in (a, b)), slower_host(a, b)]]
+    rows += [["a step of the host's Python, us", *(python_us(run) for run in (a, b)), over(python_us(a), python_us(b))]]
+    loops = [loop_us(run) for run in (a, b)]
+    rows += [["the host's loop beside the samples, us", *loops, over(*loops)]] if loops != [ABSENT, ABSENT] else []
+    about = len(rows)
     rows += [[one.what, one.a, one.b, "matters" if one.matters else "said"] for one in found]
     columns = ["what", "a", "b", "difference"]
     facts = (
@@ -43,7 +46,7 @@ def runs_table(a: Run, b: Run, found: Sequence[Difference]) -> Table:
     head = heads("", "A", "B", "Difference", wide=("A", "B"), left=("", "Difference"))
     cells = [[Field(text, bold=row[3] == "matters") for text in row] for row in rows]
     title = f"Compared runs{forced(found)}"
-    rules = frozenset({len(FACTS) + 1} if found else ())
+    rules = frozenset({about} if found else ())
     smoke = a.smoke or b.smoke
     return Table("compare_runs", title, head, cells, Notes(), facts, smoke, pd.DataFrame(rows, columns=columns), rules)
 
@@ -67,14 +70,20 @@ def blocks_of(run: Run) -> str:
 
 
 def python_us(run: Run) -> str:
-    """How long the host took over a fixed loop of Python: cases that launch kernels one by one follow it."""
+    """How long the host took over a step of the measuring loop, at a glance before the first block."""
     return str(run.manifest.get("loop_overhead_us") or ABSENT)
 
 
-def slower_host(a: Run, b: Run) -> str:
+def loop_us(run: Run) -> str:
+    """How long a fixed loop took beside a sample, median: cases that launch their kernels one by one follow it."""
+    median = float(run.samples["host_loop_us"].median())
+    return ABSENT if math.isnan(median) else f"{median:.2f}"
+
+
+def over(a: str, b: str) -> str:
     """B's over A's, empty where either is not known."""
     try:
-        return f"B/A {float(python_us(b)) / float(python_us(a)):.2f}"
+        return f"B/A {float(b) / float(a):.2f}"
     except (ValueError, ZeroDivisionError):
         return ""
 
@@ -197,4 +206,5 @@ def record(cell: Cell) -> dict[str, object]:
         "metric": cell.key.metric, "case": cell.key.case, "title": cell.title, "tokens_from": cell.key.first,
         "tokens_to": cell.key.last, **sides, "ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high,
         "p": ratio.p, "p_holm": cell.p, "verdict": cell.verdict, "verdict_alone": cell.alone, "why": cell.why,
+        "host_ratio": cell.host,
     }  # fmt: skip

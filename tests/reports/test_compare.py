@@ -70,6 +70,34 @@ def test_how_far_a_case_moved_stands_in_one_line(first, second, tmp_path, capsys
     assert re.search(r"a step of the host's Python, us +0\.6 +not stated *\n", capsys.readouterr().out)
 
 
+def test_how_far_the_hosts_loop_moved_stands_beside_a_case_and_what_is_left_of_it(first, second, tmp_path, capsys):
+    times(second, 1.8, length=10)
+    times(second, 1.2, length=400)
+    before = shutil.copytree(first, tmp_path / "before")
+    for folder, each in ((before, 4.0), (second, 6.0)):
+        samples = pd.read_csv(folder / "samples.csv")
+        samples.assign(host_loop_us=samples["case"].map({"jit": each})).to_csv(folder / "samples.csv", index=False)
+    compare(before, second, "--to", tmp_path / "out")
+    moves = pd.read_csv(tmp_path / "out" / "compare_moves.csv").set_index(["metric", "case"])
+    jit = moves.loc[("TTFT", "jit")]
+    assert (jit["host"], jit["beyond"]) == (pytest.approx(1.5), pytest.approx(1.5 / 1.2 - 1))
+    assert moves.loc[("TTFT", "baseline"), ["host", "beyond"]].isna().all(), "its loop was not timed"
+    cells = pd.read_csv(tmp_path / "out" / "compare.csv")
+    assert set(cells.loc[cells["case"] == "jit", "host_ratio"]) == {1.5}
+    said = capsys.readouterr().out
+    assert re.search(r"TTFT +JIT-Only +2 +1\.470 +1\.200 +1\.800 +80\.0 % +1\.500 +25\.0 %", said)
+    assert re.search(r"TTFT +Baseline +2 +1\.000 +1\.000 +1\.000 +0\.0 % +– +–", said)
+    assert re.search(r"the host's loop beside the samples, us +4\.00 +6\.00 +B/A 1\.50", said)
+
+
+def test_runs_without_the_hosts_loop_have_no_column_of_it(first, second, tmp_path, capsys):
+    compare(first, second)
+    said = capsys.readouterr().out
+    assert "Farthest" in said
+    assert "Beyond it" not in said
+    assert "loop beside the samples" not in said
+
+
 def test_a_slower_cell_ends_the_gate_with_1(first, second, tmp_path, capsys):
     times(second, 1.2, length=400)
     assert compare(first, second, "--to", tmp_path / "out") == 1
