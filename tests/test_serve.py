@@ -21,7 +21,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from cases.jit_cuda_graph import JitCudaGraph
-from cases.runtime.serve.__main__ import main
+from cases.runtime.serve.__main__ import main, parse
 from cases.runtime.serve.text import Text
 from cases.runtime.serve.where import claim, default_socket
 from harness.contract import Plan, Sampling
@@ -246,6 +246,21 @@ def test_a_server_that_can_not_be_is_refused_in_one_sentence(capsys, tmp_path, m
         err = capsys.readouterr().err.strip().splitlines()
     assert (code, err[-1].startswith("error: ")) == (2, True)
     assert says in err[-1]
+
+
+def test_overrides_may_stand_before_between_and_behind_the_options():
+    found = parse(["serve", "model=tiny", "--socket", "/run/s", "device=cpu", "--context", "9", "seed=3"])
+    assert (found.overrides, str(found.socket), found.context) == (["model=tiny", "device=cpu", "seed=3"], "/run/s", 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["serve", "model=tiny", "--sockt", "x"], "--sockt"), (["status", "model=tiny"], "model=tiny")],
+)
+def test_what_is_no_option_and_no_override_is_refused(capsys, arguments, says):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        parse(arguments)
+    assert f"unrecognized arguments: {says}" in capsys.readouterr().err
 
 
 def test_nobody_listens(capsys, tmp_path):
