@@ -21,7 +21,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from cases.jit_cuda_graph import JitCudaGraph
-from cases.runtime.serve.__main__ import main
+from cases.runtime.serve.__main__ import main, parse
 from cases.runtime.serve.text import Text
 from cases.runtime.serve.where import claim, default_socket
 from harness.contract import Plan, Sampling
@@ -248,9 +248,25 @@ def test_a_server_that_can_not_be_is_refused_in_one_sentence(capsys, tmp_path, m
     assert says in err[-1]
 
 
-def test_nobody_listens(capsys, tmp_path):
-    code, _, err = ask(capsys, tmp_path / "s", "status")
-    assert (code, "no server listens" in err, "cases.runtime.serve --socket" in err) == (2, True, True)
+def test_overrides_may_stand_before_between_and_behind_the_options():
+    found = parse(["serve", "model=tiny", "--socket", "/s", "device=cpu", "--context", "9", "seed=3"])
+    assert (found.overrides, str(found.socket), found.context) == (["model=tiny", "device=cpu", "seed=3"], "/s", 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["serve", "model=tiny", "--sockt", "x"], "--sockt"), (["status", "model=tiny"], "model=tiny")],
+)
+def test_what_is_no_option_and_no_override_is_refused(capsys, arguments, says):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        parse(arguments)
+    assert f"unrecognized arguments: {says}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "why"), [("s", "No such file"), ("s" * 200, "too long")])
+def test_nobody_listens(capsys, tmp_path, name, why):
+    code, _, err = ask(capsys, tmp_path / name, "status")
+    assert (code, *(part in err for part in ("no server listens", "serve --socket", why))) == (2, True, True, True)
 
 
 def test_what_an_ended_server_left_is_replaced_and_anything_else_is_not(tmp_path):

@@ -87,6 +87,29 @@ def test_requests_are_served_while_a_capture_is_held_up_and_by_it_afterwards(fol
     case.close()
 
 
+def test_a_forward_that_a_request_launches_itself_holds_the_launch_and_a_replay_does_not(folder, monkeypatch):
+    """A capture beside it would meet the switches of PyTorch that the forward turns; see Gate."""
+    case, _ = held_case(folder, monkeypatch, capture="blocking")
+    runner: Any = case._runner
+    forward, held = runner._model.forward, []
+
+    def seen(count: int, between: Any = None) -> None:
+        held.append(runner.gate.launching.locked())
+        forward(count, between)
+
+    monkeypatch.setattr(runner._model, "forward", seen)
+    runner.prefill(16)
+    held.clear()
+    runner.prefill(16)
+    assert held == [False], "replayed"
+    monkeypatch.setattr(runner._pool, "get", lambda bucket: None)
+    monkeypatch.setattr(runner._pool, "peek", lambda bucket: None)
+    held.clear()
+    runner.prefill(16)
+    assert held == [True], "without a graph"
+    case.close()
+
+
 def test_a_failed_capture_is_counted_with_its_reason_and_given_up(folder, expected, monkeypatch):
     case, capture = held_case(folder, monkeypatch, capture_attempts=2)
     capture.failing = True

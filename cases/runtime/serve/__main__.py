@@ -51,10 +51,22 @@ def parser() -> argparse.ArgumentParser:
 COMMANDS = ("serve", "generate", "status", "stop")
 
 
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line, overrides wherever they stand: argparse takes none behind an option in their middle."""
+    whole = parser()
+    args, more = whole.parse_known_args(arguments)
+    strange = [one for one in more if args.command != "serve" or one.startswith("-")]
+    if strange:
+        whole.error(f"unrecognized arguments: {' '.join(strange)}")
+    if more:
+        args.overrides += more
+    return args
+
+
 def main(arguments: Sequence[str]) -> int:
     """0 when all went well, 1: the server failed, 2: a user's mistake, 130: interrupted, 141: the pipe was closed."""
     named = arguments if arguments and arguments[0] in (*COMMANDS, "-h", "--help") else ["serve", *arguments]
-    args = parser().parse_args(named)
+    args = parse(named)
     try:
         args.socket = args.socket or default_socket()
         if args.command == "serve":

@@ -70,7 +70,8 @@ def connected(path: Path) -> Iterator[Server]:
         connection = connect(path)
     except OSError as error:
         start = "python -m cases.runtime.serve" + ("" if path == default_socket() else f" --socket {path}")
-        raise ValueError(f"no server listens at {path} ({error.strerror}): start one with {start}") from error
+        why = error.strerror or error  # a path that is too long has no number of the system's
+        raise ValueError(f"no server listens at {path} ({why}): start one with {start}") from error
     with connection:
         yield Server(Channel(connection, spin_here().client_us, lambda: None))
 
