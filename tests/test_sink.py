@@ -33,7 +33,8 @@ def events(tmp_path):
 
 @pytest.fixture
 def sink(tmp_path, events):
-    made = BlockSink(tmp_path, "fake", 2, events[0], host_loop=lambda: 4.5678)
+    made = BlockSink(tmp_path, "fake", 2, events[0])
+    made.host_loop = lambda: 4.5678
     yield made
     made.close()
 

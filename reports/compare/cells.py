@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from reports.blockwise import holm
@@ -42,7 +43,8 @@ class Cell:
     """One comparison; `a` and `b` are None where a run has no such samples, and `why` then says so.
 
     `p` is Holm's over the page; `alone` is the verdict without that correction. `host` is B/A of the host's loop beside
-    these samples (medians), NaN where it was not timed.
+    these samples (medians), `scaled` that of the same quantile of each sample's latency over the loop beside it; both
+    are NaN where the loop was not timed.
     """
 
     key: Key
@@ -55,6 +57,7 @@ class Cell:
     verdict: Verdict | None = None
     alone: Verdict | None = None
     host: float = NAN
+    scaled: float = NAN
 
 
 def cells_of(a: Run, b: Run, margin: float) -> list[Cell]:
@@ -116,13 +119,34 @@ def cell_of(key: Key, title: str, a: pd.DataFrame, b: pd.DataFrame) -> Cell:
     ratio = ratio_of(ours, theirs)
     few = [name for name, one in (("A", ours), ("B", theirs)) if one.blocks < 2]
     why = f"One block in {' and '.join(few)}: how far blocks lie apart is not known, so there is no interval."
-    return Cell(key, title, ours, theirs, why=why if few else "", ratio=ratio, host=host_ratio(a, b))
+    return Cell(
+        key,
+        title,
+        ours,
+        theirs,
+        why=why if few else "",
+        ratio=ratio,
+        host=host_ratio(a, b),
+        scaled=scaled_ratio(a, b, p),
+    )
 
 
 def host_ratio(a: pd.DataFrame, b: pd.DataFrame) -> float:
     """B/A of the host's loop beside these samples, of the medians; NaN where it was not timed."""
     mine, theirs = (float(frame["host_loop_us"].median()) for frame in (a, b))
     return theirs / mine if mine > 0 < theirs else NAN
+
+
+def scaled_ratio(a: pd.DataFrame, b: pd.DataFrame, p: float) -> float:
+    """B/A of a quantile of latencies in units of the loop beside each: what the host's speed does not explain."""
+    found = []
+    for frame in (a, b):
+        loops = frame["host_loop_us"]
+        scaled = (frame["latency_ms"] / loops)[loops > 0].to_numpy()
+        if not len(scaled):
+            return NAN
+        found.append(float(np.quantile(scaled, p, method="inverted_cdf")))
+    return found[1] / found[0]
 
 
 def keys_of(a: Run, b: Run, case: str, mine: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[Key]:

@@ -19,17 +19,17 @@ FACTS = (
     "highest of them. Farthest: how far the cell that moved most lies from 1, either way (the larger of B/A and A/B)."
 )
 HOST = (
-    " Host: B/A of a fixed loop of Python, timed by the measuring process right behind these samples (medians). Beyond "
-    "it: the cell that lies farthest from 1 once its B/A is divided by that; what is left of a case that launches its "
-    "kernels one by one, and nothing to divide by where a graph does."
+    " Host: B/A of the host's loop, a fixed one of Python timed right behind each of these samples (medians). In "
+    "loops: B/A of latencies each divided by its loop, and the farthest cell of that: what the host's speed does not "
+    "explain where kernels are launched one by one; where a graph launches them, the host explains nothing."
 )
 
 
-BEYOND = ("Host", "Beyond it")
+LOOPS = ("Host", "In loops", "Farthest in loops")
 
 
 class Move(NamedTuple):
-    """A row of the .csv; `farthest` and `beyond` are shares, NaN with `host` where the host's loop was not timed."""
+    """A row of the .csv. `farthest` and `scaled_farthest` are shares; without a loop the last three are NaN."""
 
     metric: str
     case: str
@@ -40,20 +40,24 @@ class Move(NamedTuple):
     highest: float
     farthest: float
     host: float
-    beyond: float
+    scaled: float
+    scaled_farthest: float
 
 
 def moves_of(cells: Sequence[Cell]) -> list[Move]:
     """Each metric and case with cells in both runs, in the order of the page."""
-    found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, str, str], list[tuple[float, float, float]]] = {}
     for cell in sorted(cells, key=lambda cell: ORDER.index(cell.key.metric)):
         if math.isfinite(cell.ratio.value):
-            found.setdefault((cell.key.metric, cell.key.case, cell.title), []).append((cell.ratio.value, cell.host))
+            found.setdefault((cell.key.metric, cell.key.case, cell.title), []).append(
+                (cell.ratio.value, cell.host, cell.scaled)
+            )
     moves = []
-    for name, pairs in found.items():
-        logs, hosts = np.log(np.array(pairs, dtype=float)).T
-        mean, low, high, host = (float(np.exp(value)) for value in (logs.mean(), logs.min(), logs.max(), hosts.mean()))
-        moves.append(Move(*name, len(pairs), mean, low, high, farthest(logs), host, farthest(logs - hosts)))
+    for name, ratios in found.items():
+        logs, hosts, scaled = np.log(np.array(ratios, dtype=float)).T
+        mean, low, high = (float(np.exp(value)) for value in (logs.mean(), logs.min(), logs.max()))
+        beside = float(np.exp(hosts.mean())), float(np.exp(scaled.mean())), farthest(scaled)
+        moves.append(Move(*name, len(ratios), mean, low, high, farthest(logs), *beside))
     return moves
 
 
@@ -70,11 +74,15 @@ def moves_table(cells: Sequence[Cell], forced: str, smoke: bool) -> Table:
         [Field(text) for text in (one.metric, one.title, str(one.cells))]
         + [Field(number(value, 3)) for value in (one.mean, one.lowest, one.highest)]
         + [Field(percent(one.farthest))]
-        + ([Field(number(one.host, 3)), Field(percent(one.beyond))] if looped else [])
+        + (
+            [Field(number(value, 3)) for value in (one.host, one.scaled)] + [Field(percent(one.scaled_farthest))]
+            if looped
+            else []
+        )
         for one in moves
     ]
     rules = frozenset(place for place in range(1, len(moves)) if moves[place].metric != moves[place - 1].metric)
-    columns = ("Metric", "Case", "Cells", "B/A", "Lowest", "Highest", "Farthest", *(BEYOND if looped else ()))
+    columns = ("Metric", "Case", "Cells", "B/A", "Lowest", "Highest", "Farthest", *(LOOPS if looped else ()))
     head = heads(*columns, left=("Metric", "Case"))
     title = f"How far B lies from A{forced}"
     frame = pd.DataFrame(moves, columns=Move._fields)
