@@ -58,8 +58,13 @@ DEFINITIONS = {
     "Identity": "behind everything timed a profiler records the kernels of one prefill and two decode steps and the "
     "CUDA graphs launched; they must be those that the case's code says, and every timed sample of a case with graphs "
     "must count a replay. What an engine hides is called not proven.",
-    "Machine state": "SM clock, reasons to slow down, temperature, power and other processes on the GPU, by the "
-    "reading nearest to the sample; flagged samples are counted and kept.",
+    "SM clock; steady; hottest; power, median": "the card's state by the reading nearest to each sample: lowest and "
+    "highest clock, whether that stays within 5 % where nothing slows it, the highest temperature, the median power.",
+    "Samples slowed down, samples beside other processes": "those with a reason of the driver to lower the clock, and "
+    "those during which somebody else computed on the GPU; they are counted and kept.",
+    "Host's loop, slow host": "a fixed loop of Python timed right behind each sample by the thread that launched its "
+    "kernels, median, and the share of samples at which it took more than 1.3 times its quickest tenth: a processor "
+    "shared with a busy neighbour takes nearly twice as long, and so does a case that waits for it.",
     "Energy": "joules of the whole card by NVML's counter over requests of one length back to back, over their number; "
     "the counter is too slow for one request, and nothing is subtracted.",
     "Speed-up": "latency of the other case over that of this one: geometric mean over prompt lengths, or the ratio of "
