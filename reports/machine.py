@@ -28,8 +28,9 @@ READ = (
     "clock is within 5 % of the highest. "
 )
 LOOP = (
-    "Host's loop: how long the measuring process took over a fixed loop of Python right behind each sample, median and "
-    "the share above 1.3 times the quickest tenth; cases that launch their kernels one by one follow it. "
+    "Host's loop: how long a fixed loop of Python took right behind each sample, on the thread that launched its "
+    "kernels (over a socket the client's), median, and the share above 1.3 times its quickest tenth; cases that launch "
+    "their kernels one by one follow it. "
 )
 SLOW = 1.3
 """Times the quickest tenth: a processor shared with a busy neighbour takes some 1.8 times as long."""
@@ -138,9 +139,9 @@ def machine_table(run: Run) -> Table:
         ])  # fmt: skip
     columns = ["Case", "SM clock (MHz)", "Steady", "Hottest (°C)", "Power, median (W)", "Samples slowed down",
                "Samples beside other processes", *(("Host's loop (us)", "Slow host") if looped else ())]  # fmt: skip
-    head, title = heads(*columns, left=("Case", "Steady")), "The card beside the timed samples"
+    head, host = heads(*columns, left=("Case", "Steady")), " and the host" if looped else ""
     facts = f"{READ}{LOOP if looped else ''}{run.facts(frame['n'])}"
-    return Table("machine", title, head, rows, notes, facts, run.smoke, frame)
+    return Table("machine", f"The card{host} beside the timed samples", head, rows, notes, facts, run.smoke, frame)
 
 
 def loop_cells(median: float, slow: float) -> list[Cell]:
