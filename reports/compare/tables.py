@@ -32,10 +32,7 @@ def forced(found: Sequence[Difference]) -> str:
 def runs_table(a: Run, b: Run, found: Sequence[Difference]) -> Table:
     """Which runs these are, and everything in which they differ."""
     rows = [[what, *(said(run) for run in (a, b)), ""] for what, said in FACTS.items()]
-    rows += [["a step of the host's Python, us", *(python_us(run) for run in (a, b)), over(python_us(a), python_us(b))]]
-    loops = [loop_us(run) for run in (a, b)]
-    rows += [["the host's loop beside the samples, us", *loops, over(*loops)]] if loops != [ABSENT, ABSENT] else []
-    about = len(rows)
+    rows += [host_row(a, b)]
     rows += [[one.what, one.a, one.b, "matters" if one.matters else "said"] for one in found]
     columns = ["what", "a", "b", "difference"]
     facts = (
@@ -46,7 +43,7 @@ def runs_table(a: Run, b: Run, found: Sequence[Difference]) -> Table:
     head = heads("", "A", "B", "Difference", wide=("A", "B"), left=("", "Difference"))
     cells = [[Field(text, bold=row[3] == "matters") for text in row] for row in rows]
     title = f"Compared runs{forced(found)}"
-    rules = frozenset({about} if found else ())
+    rules = frozenset({len(FACTS) + 1} if found else ())
     smoke = a.smoke or b.smoke
     return Table("compare_runs", title, head, cells, Notes(), facts, smoke, pd.DataFrame(rows, columns=columns), rules)
 
@@ -67,6 +64,14 @@ def blocks_of(run: Run) -> str:
     """How many blocks ended how."""
     states = Counter(run.status["state"])
     return ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
+
+
+def host_row(a: Run, b: Run) -> list[str]:
+    """How fast the hosts were: beside the samples, or where a run lacks that, by the glance."""
+    what, found = "the host's loop beside the samples, us", [loop_us(run) for run in (a, b)]
+    if ABSENT in found:
+        what, found = "a step of the host's Python, us", [python_us(run) for run in (a, b)]
+    return [what, *found, over(*found)]
 
 
 def python_us(run: Run) -> str:
