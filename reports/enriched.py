@@ -104,6 +104,23 @@ def _p99(run: Run) -> pd.DataFrame:
     return found.assign(floor_ms=found["prompt_length"].map(floors), p99_relative_width=width)
 
 
+def width_reached(run: Run, frame: pd.DataFrame) -> str:
+    """Of a run that measured until P99 was known: in how many cells it is known as well as asked; else nothing.
+
+    A block stops by what it expects of all blocks together, or when its budget is used up: so the pooled interval may
+    be wider than asked.
+    """
+    asked = run.sweep.get("p99_width")
+    if run.sweep.get("p99_iterations") != "auto" or asked is None:
+        return ""
+    widths = frame["p99_relative_width"]
+    widest = "" if widths.isna().all() else f", the widest has {widths.max():.1%}"
+    return (
+        f" Requests went on until the interval of P99 was expected within {100 * asked:g}% of it, or the budget of a "
+        f"block was used up: it is in {(widths <= asked).sum()} of {len(widths)} cells{widest}."
+    )
+
+
 def decode(run: Run) -> pd.DataFrame:
     """decode.csv with intervals of mean, P50, P90 and P99 over blocks, the bandwidth's use and the launch gap.
 

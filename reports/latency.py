@@ -100,8 +100,9 @@ def p99_grid(run: Run) -> Grid:
     """P99 of TTFT by prompt length and case."""
     title = "99th percentile (P99) of the time to first token, in ms"
     words = f"Average: mean over lengths of each length's P99. {INDEPENDENT} They are in the .csv, at 95 %. {WINNER}"
-    rows, frame, shown = lengths(run), by_length(enriched.p99(run)), readable(run)
-    return Grid("p99", title, "Prompt tokens", rows, frame, "p99_ms", True, True, "P99", words, shown)
+    frame, shown = by_length(enriched.p99(run)), readable(run)
+    words += enriched.width_reached(run, frame)
+    return Grid("p99", title, "Prompt tokens", lengths(run), frame, "p99_ms", True, True, "P99", words, shown)
 
 
 def decode_grid(run: Run) -> Grid:

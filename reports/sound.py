@@ -50,6 +50,7 @@ KINDS: dict[str, type] = {
     "config.sweep.prompt_lengths": list,
     "config.sweep.ttft_iterations": int,
     "config.sweep.p99_iterations": int,
+    "config.sweep.p99_width": float,
     "config.sweep.decode": dict,
     "config.sweep.decode.prompt_length": int,
     "config.sweep.decode.context": int,

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from reports import aa, coverage, significance
+from reports import aa, coverage, enriched, significance
 from reports.__main__ import tables_of
 from reports.blocks import components
 from reports.blockwise import by_block, clustered, contrast, holm, p99_samples, t_test
+from reports.latency import p99_table
 from reports.overview import speedup_frame
 from reports.run import load
 from tests import synthetic
@@ -129,6 +130,23 @@ def test_p99_of_an_open_number_of_requests_takes_them_all(full):
     sweep = {**full.sweep, "ttft_iterations": 5, "p99_iterations": "auto"}
     run = replace(full, manifest={**full.manifest, "config": {**full.manifest["config"], "sweep": sweep}})
     assert len(p99_samples(run)) == (full.samples["metric"] == "ttft").sum()
+
+
+def test_a_run_that_did_not_reach_the_width_of_p99_that_was_asked_for_says_so(full):
+    """A block stops by its own expectation or by its budget: the table says what came of it."""
+
+    def facts(width, count="auto"):
+        sweep = {**full.sweep, "p99_iterations": count, "p99_width": width}
+        config = {**full.manifest["config"], "sweep": sweep}
+        return p99_table(replace(full, manifest={**full.manifest, "config": config})).facts
+
+    widths = enriched.p99(full)["p99_relative_width"]
+    widest = f"the widest has {widths.max():.1%}."
+    none = facts(1e-6)
+    assert "within 0.0001% of it, or the budget of a block was used up" in none
+    assert f"it is in 0 of {len(widths)} cells, {widest}" in none
+    assert f"it is in {(widths <= widths.median()).sum()} of {len(widths)} cells, {widest}" in facts(widths.median())
+    assert "the widest" not in facts(0.02, count=125)
 
 
 def source(rng):
