@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from reports.blockwise import holm
@@ -43,8 +42,8 @@ class Cell:
     """One comparison; `a` and `b` are None where a run has no such samples, and `why` then says so.
 
     `p` is Holm's over the page; `alone` is the verdict without that correction. `host` is B/A of the host's loop beside
-    these samples (medians), `scaled` that of the same quantile of each sample's latency over the loop beside it; both
-    are NaN where the loop was not timed.
+    these samples (medians), `scaled` that of the same quantile of each sample's latency over the loop beside it, with
+    its interval; both are NaN where the loop was not timed.
     """
 
     key: Key
@@ -57,7 +56,7 @@ class Cell:
     verdict: Verdict | None = None
     alone: Verdict | None = None
     host: float = NAN
-    scaled: float = NAN
+    scaled: Ratio = UNTOLD
 
 
 def cells_of(a: Run, b: Run, margin: float) -> list[Cell]:
@@ -137,16 +136,16 @@ def host_ratio(a: pd.DataFrame, b: pd.DataFrame) -> float:
     return theirs / mine if mine > 0 < theirs else NAN
 
 
-def scaled_ratio(a: pd.DataFrame, b: pd.DataFrame, p: float) -> float:
+def scaled_ratio(a: pd.DataFrame, b: pd.DataFrame, p: float) -> Ratio:
     """B/A of a quantile of latencies in units of the loop beside each: what the host's speed does not explain."""
     found = []
     for frame in (a, b):
-        loops = frame["host_loop_us"]
-        scaled = (frame["latency_ms"] / loops)[loops > 0].to_numpy()
-        if not len(scaled):
-            return NAN
-        found.append(float(np.quantile(scaled, p, method="inverted_cdf")))
-    return found[1] / found[0]
+        timed = frame[frame["host_loop_us"] > 0]
+        if timed.empty:
+            return UNTOLD
+        scaled = timed["latency_ms"] / timed["host_loop_us"]
+        found.append(measured(scaled.to_numpy(), timed["block"].to_numpy(), p))
+    return ratio_of(*found)
 
 
 def keys_of(a: Run, b: Run, case: str, mine: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[Key]:

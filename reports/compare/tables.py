@@ -211,5 +211,6 @@ def record(cell: Cell) -> dict[str, object]:
         "metric": cell.key.metric, "case": cell.key.case, "title": cell.title, "tokens_from": cell.key.first,
         "tokens_to": cell.key.last, **sides, "ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high,
         "p": ratio.p, "p_holm": cell.p, "verdict": cell.verdict, "verdict_alone": cell.alone, "why": cell.why,
-        "host_ratio": cell.host, "scaled_ratio": cell.scaled,
+        "host_ratio": cell.host, "scaled_ratio": cell.scaled.value,
+        "scaled_low": cell.scaled.low, "scaled_high": cell.scaled.high,
     }  # fmt: skip

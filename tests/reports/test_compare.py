@@ -92,6 +92,10 @@ def test_how_far_the_hosts_loop_moved_stands_beside_a_case_and_what_is_left_of_i
     cells = pd.read_csv(tmp_path / "out" / "compare.csv").set_index(["metric", "case", "tokens_from"])
     assert cells.loc[("TTFT", "jit", 400), "scaled_ratio"] == pytest.approx(1.2)
     assert cells.loc[("P99", "jit", 10), "scaled_ratio"] == pytest.approx(1)
+    low, middle, high = (cells.loc[("TTFT", "jit", 400), f"scaled_{name}"] for name in ("low", "ratio", "high"))
+    assert low < middle < high < 1.4, "known over blocks, and better than the latency itself"
+    assert cells.loc[("TTFT", "jit", 400), "ratio_high"] > high
+    assert cells.loc[("TTFT", "baseline", 10), ["scaled_low", "scaled_high"]].isna().all()
     said = capsys.readouterr().out
     assert re.search(r"TTFT +JIT-Only +2 .* 1\.095 +20\.0 %", said)
     assert re.search(r"TTFT +Baseline +2 .* – +– +–", said)
