@@ -1,28 +1,75 @@
 """The committed reports: every table is what the run's files give today, so that none is edited by hand or left old."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from reports import markup
+from reports import markup, readme
 from reports.__main__ import tables_of
+from reports.compare import command
 from reports.experiments import section
 from reports.run import load
 
 ROOT = Path(__file__).resolve().parents[2]
-PUBLISHED = sorted(path.parent for path in (ROOT / "results" / "published").glob("*/manifest.json"))
+RUNS = ROOT / "results" / "published"
+PUBLISHED = sorted(path.parent for path in RUNS.glob("*/manifest.json"))
+COMPARED = {
+    "again": ("h200-2026-11-22-default", "h200-2026-11-22-default-2"),
+    "again/hosts": ("h200-2026-11-22-host_a", "h200-2026-11-22-host_b"),
+    "two_gpus/compare": ("h200x2-2026-11-22-alone", "h200x2-2026-11-22-beside_llama2_7b"),
+}
+WRITTEN = ("csv", "md", "tex")
+
+
+def texts(folder, suffix):
+    """What stands in the files of a folder that end so, by name."""
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.glob(f"*.{suffix}")}
+
+
+def unlike(made, stored):
+    """The names under which two folders have other texts."""
+    return sorted(name for name in made.keys() | stored.keys() if made.get(name) != stored.get(name))
 
 
 def differing(folder):
-    """The Markdown tables of a run's report that its files do not give."""
+    """The tables of a run's report that its files do not give."""
     run = load(folder)
     study = section(run)
     tables = [*(study.tables if study else []), *tables_of(run)]
-    made = {f"{table.name}.md": markup.markdown(table) for table in tables if table.shown}
-    stored = {path.name: path.read_text(encoding="utf-8") for path in (folder / "report").glob("*.md")}
-    return sorted(name for name in made.keys() | stored.keys() if made.get(name) != stored.get(name))
+    shown = [table for table in tables if table.shown]
+    made = {f"{table.name}.csv": table.csv() for table in tables}
+    made |= {f"{table.name}.md": markup.markdown(table) for table in shown}
+    made |= {f"{table.name}.tex": markup.latex(table) for table in shown}
+    stored = {name: text for suffix in WRITTEN for name, text in texts(folder / "report", suffix).items()}
+    stored.pop("tables.tex", None)
+    return unlike(made, stored)
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
 def test_the_committed_tables_are_those_of_the_runs_files(folder):
     assert differing(folder) == []
+
+
+def test_an_edited_table_is_seen_whatever_its_format(tmp_path):
+    folder = shutil.copytree(RUNS / "h200-2026-11-22-host_a", tmp_path / "run")
+    for suffix in WRITTEN:
+        path = folder / "report" / f"ttft.{suffix}"
+        path.write_text(path.read_text().replace("2", "1", 1))
+    assert differing(folder) == ["ttft.csv", "ttft.md", "ttft.tex"]
+
+
+def test_the_front_page_quotes_the_run_that_it_names():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    stored = text.split(readme.BEGIN)[1].split(readme.END)[0].strip()
+    folder = RUNS / stored.split("`")[1]
+    run = load(folder)
+    assert stored == readme.results(run, tables_of(run), ROOT, section(run)).strip()
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_the_committed_comparisons_are_those_of_their_runs(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "write_figure", lambda plot, folder: b"")
+    command.main([*(str(RUNS / run) for run in COMPARED[name]), "--to", str(tmp_path)])
+    for suffix in WRITTEN:
+        assert unlike(texts(tmp_path, suffix), texts(ROOT / "results" / name, suffix)) == []
