@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from reports.blockwise import holm
 from reports.compare.verdict import Ratio, Verdict, ratio_of, verdict
+from reports.quantiles import at
 from reports.resample import Measured, measured
 from reports.run import Run
 
@@ -44,7 +44,7 @@ class Cell:
 
     `p` is Holm's over the page; `alone` is the verdict without that correction. `host` is B/A of the host's loop beside
     these samples (medians), `scaled` that of the same quantile of each sample's latency over the loop beside it; both
-    are NaN where the loop was not timed.
+    are NaN where the loop was not timed beside each of the cell's samples.
     """
 
     key: Key
@@ -117,6 +117,7 @@ def cell_of(key: Key, title: str, a: pd.DataFrame, b: pd.DataFrame) -> Cell:
     if ours is None or theirs is None:
         return Cell(key, title, ours, theirs, why=f"{'A' if ours is None else 'B'} has no such samples.")
     ratio = ratio_of(ours, theirs)
+    looped = all(frame["host_loop_us"].gt(0).all() for frame in (a, b))
     few = [name for name, one in (("A", ours), ("B", theirs)) if one.blocks < 2]
     why = f"One block in {' and '.join(few)}: how far blocks lie apart is not known, so there is no interval."
     return Cell(
@@ -126,27 +127,21 @@ def cell_of(key: Key, title: str, a: pd.DataFrame, b: pd.DataFrame) -> Cell:
         theirs,
         why=why if few else "",
         ratio=ratio,
-        host=host_ratio(a, b),
-        scaled=scaled_ratio(a, b, p),
+        host=host_ratio(a, b) if looped else NAN,
+        scaled=scaled_ratio(a, b, p) if looped else NAN,
     )
 
 
 def host_ratio(a: pd.DataFrame, b: pd.DataFrame) -> float:
-    """B/A of the host's loop beside these samples, of the medians; NaN where it was not timed."""
+    """B/A of the host's loop beside these samples, of the medians."""
     mine, theirs = (float(frame["host_loop_us"].median()) for frame in (a, b))
-    return theirs / mine if mine > 0 < theirs else NAN
+    return theirs / mine
 
 
 def scaled_ratio(a: pd.DataFrame, b: pd.DataFrame, p: float) -> float:
     """B/A of a quantile of latencies in units of the loop beside each: what the host's speed does not explain."""
-    found = []
-    for frame in (a, b):
-        loops = frame["host_loop_us"]
-        scaled = (frame["latency_ms"] / loops)[loops > 0].to_numpy()
-        if not len(scaled):
-            return NAN
-        found.append(float(np.quantile(scaled, p, method="inverted_cdf")))
-    return found[1] / found[0]
+    mine, theirs = (float(at((frame["latency_ms"] / frame["host_loop_us"]).to_numpy(), p)) for frame in (a, b))
+    return theirs / mine
 
 
 def keys_of(a: Run, b: Run, case: str, mine: pd.DataFrame, theirs: pd.DataFrame) -> Iterator[Key]:
