@@ -95,7 +95,17 @@ def test_how_far_the_hosts_loop_moved_stands_beside_a_case_and_what_is_left_of_i
     said = capsys.readouterr().out
     assert re.search(r"TTFT +JIT-Only +2 .* 1\.095 +20\.0 %", said)
     assert re.search(r"TTFT +Baseline +2 .* – +– +–", said)
-    assert re.search(r"the host's loop beside the samples, us +4\.00 +[468]\.00 +B/A", said)
+    assert re.search(r"the host's loop beside the samples, us +4\.00 +4\.00 +B/A 1\.00", said)
+
+
+def test_the_hosts_loops_of_two_runs_are_those_of_the_cases_that_both_timed(first, second, tmp_path, capsys):
+    """Over all of them the quick loops of cases that A did not time would pass for a quicker host."""
+    before = shutil.copytree(first, tmp_path / "before")
+    for folder, loops in ((before, {"jit": 4.0}), (second, {"jit": 5.0, "baseline": 2.0, "cuda_graph": 2.0})):
+        samples = pd.read_csv(folder / "samples.csv")
+        samples.assign(host_loop_us=samples["case"].map(loops)).to_csv(folder / "samples.csv", index=False)
+    compare(before, second)
+    assert re.search(r"the host's loop beside the samples, us +4\.00 +5\.00 +B/A 1\.25", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("left", ["", "0.000"])
