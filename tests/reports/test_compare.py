@@ -108,20 +108,27 @@ def test_the_hosts_loops_of_two_runs_are_those_of_the_cases_that_both_timed(firs
     assert re.search(r"the host's loop beside the samples, us +4\.00 +5\.00 +B/A 1\.25", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("left", ["", "0.000"])
-def test_a_cell_whose_loop_is_known_beside_some_samples_only_has_none(first, second, tmp_path, left):
+def test_a_cell_whose_loop_is_known_beside_some_samples_only_has_none(first, second, tmp_path):
     """What is left of it would be of other samples than its own ratio."""
     samples = pd.read_csv(second / "samples.csv").assign(host_loop_us=4.0)
     samples.to_csv(second / "samples.csv", index=False)
     before = shutil.copytree(second, tmp_path / "before")
     some = (samples["case"] == "jit") & (samples["prompt_length"] == 400) & (samples["iteration"] == 3)
-    samples.astype({"host_loop_us": str}).assign(
-        host_loop_us=lambda frame: frame["host_loop_us"].mask(some, left)
-    ).to_csv(second / "samples.csv", index=False)
+    samples.assign(host_loop_us=samples["host_loop_us"].mask(some)).to_csv(second / "samples.csv", index=False)
     compare(before, second, "--to", tmp_path / "out")
     cells = pd.read_csv(tmp_path / "out" / "compare.csv").set_index(["metric", "case", "tokens_from"])
     assert cells.loc[("TTFT", "jit", 400), ["host_ratio", "scaled_ratio"]].isna().all()
     assert list(cells.loc[("TTFT", "jit", 10), ["host_ratio", "scaled_ratio"]]) == [1, 1]
+
+
+@pytest.mark.parametrize("loop", ["0.000", "-2.5"])
+def test_a_loop_that_took_no_time_is_refused(first, second, capsys, loop):
+    samples = pd.read_csv(second / "samples.csv", keep_default_na=False).assign(host_loop_us="2.5")
+    samples.loc[1, "host_loop_us"] = loop
+    samples.to_csv(second / "samples.csv", index=False)
+    assert compare(first, second) == 2
+    said = f"reports: {second / 'samples.csv'} line 3: host_loop_us is '{loop}', not a positive number\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_p99_in_loops_is_the_p99_of_latencies_each_over_its_loop(first, second, tmp_path):
