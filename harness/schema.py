@@ -38,8 +38,8 @@ SAMPLES_STATE = ("sm_clock_mhz", "throttle", "temperature_c", "power_w", "co_ten
 """The machine at a sample, by the nearest reading within a second; empty where nothing was read. `co_tenants` are the
 processes that compute on the GPU and are not of this run, and `co_tenant_mib` what they hold."""
 SAMPLES_BESIDE = (*SAMPLES_STATE, "host_loop_us")
-"""What stands beside a sample and is no part of it. `host_loop_us`, by the thread that measures and right behind the
-sample: how long a fixed loop of Python took, see harness/measure/host.py."""
+"""What stands beside a sample and is no part of it. `host_loop_us`, right behind the sample and by the thread that
+launched its kernels where that is one of the worker's: how long a fixed loop of Python took, see Case.beside."""
 TTFT = (
     "case", "prompt_length", "n", "cold_ms", "mean_ms", "std_ms", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms",
     "gpu_p50_ms", "server_p50_ms", "floor_ms", "ratio_to_floor",

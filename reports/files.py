@@ -196,7 +196,7 @@ def numbers(column: pd.Series, path: Path) -> pd.Series:
     faults = [(found.isna() & ~column.str.lower().isin(["", "nan"]), "not a number")]
     most = LARGEST_MS if name.endswith("_ms") else LARGEST
     faults += [(found.abs() > most, f"beyond {most:g}, the largest that is read")]
-    if name.endswith("_ms"):
+    if name.endswith("_ms") or name == "host_loop_us":
         faults += [(found < 0 if name.startswith(MAY_BE_0) else found <= 0, "not a positive number")]
     if name in WHOLE:
         faults += [((found < 0) | (found % 1 > 0), "not a whole number from 0 on")]

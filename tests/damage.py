@@ -76,6 +76,7 @@ DAMAGE: dict[str, tuple[Spoil, str]] = {
         both(put(SAMPLES, 2, "host_ms", "-1"), put(SAMPLES, 2, "latency_ms", "-1")),
         "row 3: a latency is not",
     ),
+    "no time for a loop": (put(SAMPLES, 2, "host_loop_us", "0.000"), "row 3: host_loop_us is '0.000', not above 0"),
     "another clock": (put(SAMPLES, 2, "latency_ms", "0.5"), "whose clock counts"),
     "before its time": (put(SAMPLES, 3, "started_ns", "1"), "row 4 starts before the one above"),
     "blocks that overlap": (

@@ -76,6 +76,14 @@ def test_a_good_block_ends_with_its_verdict_and_leaves_samples_and_scores(make_j
     assert len(scores) == 3 * (job.sweep.forced_tokens + 1) * VOCABULARY
 
 
+def test_the_hosts_loop_beside_each_sample_is_timed_by_the_case(make_job):
+    """It knows which thread launches its kernels."""
+    job = make_job(options={"beside": 1234.5})
+    run_block(job)
+    found = rows(job.block_dir("fake", 0) / "samples.csv")
+    assert {row["host_loop_us"] for row in found} == {"1234.500"}
+
+
 def test_scores_are_of_the_first_timed_prompts(make_job):
     """So that the parent can hold the timed tokens against them."""
     job = make_job(decode_sequences=1)

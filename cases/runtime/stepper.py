@@ -32,7 +32,7 @@ class Stepper:
         self._wanted = Semaphore(0)
         self._idle = Semaphore(1)
         self._aside: Callable[[], float] | None = None
-        self._found: SimpleQueue[float] = SimpleQueue()
+        self._found: SimpleQueue[float | Exception] = SimpleQueue()
         self._abandon = self._prompt_seen = self._running = False
         self._thread = Thread(target=self._run, name="generate", daemon=True)
         self._thread.start()
@@ -55,21 +55,28 @@ class Stepper:
         return token
 
     def beside(self, work: Callable[[], float]) -> float:
-        """Run `work` on the thread of `generate` while that waits behind a token, here where it has ended."""
+        """Run `work` on the thread of `generate` while that waits behind a token, here where it has ended.
+
+        What it raises is raised here; the sequence goes on.
+        """
         if not self._running:
             return work()
         self._aside = work
         self._wanted.release()
-        return self._found.get()
+        found = self._found.get()
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def abandon(self) -> None:
         """End the sequence at its next token and wait for that."""
         self._abandon = True
+        self._aside = None  # a signal may have come between it and its permit
         self._wanted.release()
         self._idle.acquire()
         self._idle.release()
         self._wanted = Semaphore(0)
-        self._tokens = SimpleQueue()
+        self._tokens, self._found = SimpleQueue(), SimpleQueue()
 
     def run(self, work: Callable[[], Result]) -> Result:
         """Do something else on the same thread and return what it gives; what it raises is raised here."""
@@ -110,8 +117,15 @@ class Stepper:
         self._wanted.acquire()
         while (work := self._aside) is not None:
             self._aside = None
-            self._found.put(work())
+            self._found.put(self._done(work))
             self._wanted.acquire()
+
+    def _done(self, work: Callable[[], float]) -> float | Exception:
+        """What `work` gives, or what it raised, for the caller's thread to raise."""
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001  handed to the caller's thread, which raises it
+            return error
 
     def end(self) -> None:
         """Called by `generate` behind the last token."""

@@ -62,6 +62,8 @@ FILLED = (
     "token_id", "n", "p50_ms", "context_from", "context_to", "time_ns", "order", "bucket", "request",
 )  # fmt: skip
 """Columns without an empty field; others are empty where a case or machine does not give the value."""
+POSITIVE = ("host_loop_us",)
+"""Columns that others are divided by."""
 INFINITE = ("relative_width",)
 """Columns that may be infinite: too few requests promise no interval of P99."""
 WORDS = {"state": get_args(schema.State), "metric": get_args(schema.Metric)}
@@ -147,9 +149,10 @@ def fault(column: str, text: str, words: Mapping[str, Sequence[str]] = WORDS) ->
         return "" if WHOLE.fullmatch(text) else "not a whole number"
     if column.endswith(UNITS):
         try:
-            real(text)
+            value = real(text)
         except ValueError:
             return "not a finite number"
+        return "not above 0" if column in POSITIVE and value <= 0 else ""
     return ""
 
 

@@ -43,7 +43,7 @@ class Cell:
 
     `p` is Holm's over the page; `alone` is the verdict without that correction. `host` is B/A of the host's loop beside
     these samples (medians), `scaled` that of the same quantile of each sample's latency over the loop beside it, with
-    its interval; both are NaN where the loop was not timed.
+    its interval; both are NaN where the loop was not timed beside each of the cell's samples.
     """
 
     key: Key
@@ -116,6 +116,7 @@ def cell_of(key: Key, title: str, a: pd.DataFrame, b: pd.DataFrame) -> Cell:
     if ours is None or theirs is None:
         return Cell(key, title, ours, theirs, why=f"{'A' if ours is None else 'B'} has no such samples.")
     ratio = ratio_of(ours, theirs)
+    looped = all(frame["host_loop_us"].gt(0).all() for frame in (a, b))
     few = [name for name, one in (("A", ours), ("B", theirs)) if one.blocks < 2]
     why = f"One block in {' and '.join(few)}: how far blocks lie apart is not known, so there is no interval."
     return Cell(
@@ -125,26 +126,23 @@ def cell_of(key: Key, title: str, a: pd.DataFrame, b: pd.DataFrame) -> Cell:
         theirs,
         why=why if few else "",
         ratio=ratio,
-        host=host_ratio(a, b),
-        scaled=scaled_ratio(a, b, p),
+        host=host_ratio(a, b) if looped else NAN,
+        scaled=scaled_ratio(a, b, p) if looped else UNTOLD,
     )
 
 
 def host_ratio(a: pd.DataFrame, b: pd.DataFrame) -> float:
-    """B/A of the host's loop beside these samples, of the medians; NaN where it was not timed."""
+    """B/A of the host's loop beside these samples, of the medians."""
     mine, theirs = (float(frame["host_loop_us"].median()) for frame in (a, b))
-    return theirs / mine if mine > 0 < theirs else NAN
+    return theirs / mine
 
 
 def scaled_ratio(a: pd.DataFrame, b: pd.DataFrame, p: float) -> Ratio:
     """B/A of a quantile of latencies in units of the loop beside each: what the host's speed does not explain."""
     found = []
     for frame in (a, b):
-        timed = frame[frame["host_loop_us"] > 0]
-        if timed.empty:
-            return UNTOLD
-        scaled = timed["latency_ms"] / timed["host_loop_us"]
-        found.append(measured(scaled.to_numpy(), timed["block"].to_numpy(), p))
+        scaled = frame["latency_ms"] / frame["host_loop_us"]
+        found.append(measured(scaled.to_numpy(), frame["block"].to_numpy(), p))
     return ratio_of(*found)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
@@ -67,9 +67,10 @@ def blocks_of(run: Run) -> str:
 
 
 def host_row(a: Run, b: Run) -> list[str]:
-    """How fast the hosts were: beside the samples, or where a run lacks that, by the glance."""
-    what, found = "the host's loop beside the samples, us", [loop_us(run) for run in (a, b)]
-    if ABSENT in found:
+    """How fast the hosts were: beside the samples of cases in which both timed it, or, with none, by the glance."""
+    cases = looped(a) & looped(b)
+    what, found = "the host's loop beside the samples, us", [loop_us(run, cases) for run in (a, b)]
+    if not cases:
         what, found = "a step of the host's Python, us", [python_us(run) for run in (a, b)]
     return [what, *found, over(*found)]
 
@@ -79,10 +80,14 @@ def python_us(run: Run) -> str:
     return str(run.manifest.get("loop_overhead_us") or ABSENT)
 
 
-def loop_us(run: Run) -> str:
-    """How long a fixed loop took beside a sample, median: cases that launch their kernels one by one follow it."""
-    median = float(run.samples["host_loop_us"].median())
-    return ABSENT if math.isnan(median) else f"{median:.2f}"
+def loop_us(run: Run, cases: Collection[str]) -> str:
+    """How long a fixed loop took beside a sample of these cases, median: cases differ in it, so they are the same."""
+    return f"{run.samples.loc[run.samples['case'].isin(cases), 'host_loop_us'].median():.2f}"
+
+
+def looped(run: Run) -> set[str]:
+    """The cases that have the host's loop beside each sample."""
+    return run.measured - set(run.samples.loc[~run.samples["host_loop_us"].gt(0), "case"])
 
 
 def over(a: str, b: str) -> str:
