@@ -25,7 +25,7 @@ help: ## say what each target does
 	@echo '  overrides: make bench ARGS="run=[baseline,jit] sweep.blocks=1"; all of them: make bench ARGS=--help'
 
 given:
-	@$(PY) -c 'import hydra, pynvml, rich, torch, transformers' || { \
+	@$(PY) -c 'import hydra, jinja2, matplotlib, msgpack, pandas, pynvml, rich, safetensors, scipy, torch, transformers' || { \
 		echo "error: PYTHON=$(PY) lacks what the line above names: install it (make wheels, on a machine with network), or leave PYTHON out" >&2; exit 2; }
 
 setup: $(READY) ## make .venv with the exact versions of constraints.txt, if it is not there
@@ -76,7 +76,7 @@ publish: $(READY) ## a run's shareable files into results/published/: make publi
 		$(PY) -m harness.output.provenance $$to || true; $(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
 
 bench-kernels: $(READY) ## each kernel alone, and the model's errors and replays, on a CUDA GPU: make bench-kernels ARGS="--model llama3_8b"
-	$(PY) -m cases.runtime.kernels.bench $(ARGS) | tee /dev/stderr | sed -n 's/^Kernels: //p' | xargs -r $(PY) -m reports.kernels
+	$(PY) -m cases.runtime.kernels.bench $(ARGS) | awk '{ print | "cat 1>&2" } sub(/^Kernels: /, "")' | xargs -r $(PY) -m reports.kernels
 
 paper: $(READY) ## published tables, figures, audit and claims beside the measured runs, into results/paper/report/
 	$(PY) -m reports.paper $(ARGS)

@@ -121,6 +121,13 @@ def width_reached(run: Run, frame: pd.DataFrame) -> str:
     )
 
 
+def beaten(frame: pd.DataFrame) -> str:
+    """What must stand under a floor that a case lies below, which the calibration then did not reach; else nothing."""
+    if "ratio_to_floor" not in frame or not (frame["ratio_to_floor"] < 1).any():
+        return ""
+    return " A case lies below the floor: the calibration did not reach this machine's rates, so it is no floor here."
+
+
 def decode(run: Run) -> pd.DataFrame:
     """decode.csv with intervals of mean, P50, P90 and P99 over blocks, the bandwidth's use and the launch gap.
 

@@ -163,7 +163,7 @@ def winner_cell(run: Run, standing: Standing | None, notes: Notes) -> Cell:
 
 
 def build(run: Run, grid: Grid) -> Table:
-    """Rows, an average where asked for, the floor, and the winner, or those who tie, in bold."""
+    """Rows, an average where asked for, the floor, and the winner, in bold, or those who tie."""
     notes = Notes()
     values = grid.pivot(run)
     if grid.average:
@@ -185,7 +185,7 @@ def build(run: Run, grid: Grid) -> Table:
         columns=columns,
         rows=rows,
         notes=notes,
-        facts=f"{grid.words} {run.facts(grid.frame['n'])}".strip(),
+        facts=f"{grid.words}{enriched.beaten(grid.frame)} {run.facts(grid.frame['n'])}".strip(),
         smoke=run.smoke,
         frame=long_frame(run, grid, values, best),
         rules=frozenset({len(rows) - 1} - {0}),  # above the average, or the whole range
@@ -242,7 +242,7 @@ def value_cell(
     """A figure; or the maximum where n can't support the quantile; or a dash with the reason."""
     value = at(values, row, case)
     if not math.isnan(value):
-        return Cell(number(value), bold=row in best and case in best[row].leaders)
+        return Cell(number(value), bold=row in best and case in best[row].winner)
     found = grid.frame[(grid.frame["case"] == case) & (grid.frame["row"] == row)]
     if found.empty and (row != AVERAGE or case not in set(grid.frame["case"])):
         return Cell(DASH, (notes.mark(run.missing(case)),))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from reports.blockwise import MIN_BLOCKS, average_interval, by_block, range_labe
 from reports.latency import case_marks
 from reports.quantiles import Estimate
 from reports.run import Run
+from reports.significance import Standing
 from reports.table import DASH, Cell, Column, Notes, Table, heads, number
 
 METRICS = significance.POOLED
 SUMMED = {"TTFT": "ttft", "P99": "p99", "Decode": "decode"}
+HEADS = {"ttft_ms": "Avg TTFT", "p99_ms": "Avg P99", "decode_ms": "Decode"}
 OVER_BLOCKS = "In brackets: 95 % intervals over blocks (Student's t on logarithms)."
 NO_BLOCKS = f"No intervals: they rest on blocks, {MIN_BLOCKS} or more of a case."
 
@@ -95,15 +97,26 @@ def counted(run: Run) -> str:
     return f"n = {', '.join(parts)}." if parts else ""
 
 
-def leaders(run: Run, frame: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+def standings(run: Run, frame: pd.DataFrame) -> dict[str, Standing]:
     """Who wins or ties, by column of the summary."""
     tests, found = significance.overall(run), {}
     for metric, name in SUMMED.items():
         column = f"{name}_ms"
         values = frame.set_index("case")[column].astype(float)
         lead = significance.standing(run, values, tests[tests["metric"] == metric])
-        found[column] = lead.leaders if lead else ()
+        if lead is not None:
+            found[column] = lead
     return found
+
+
+def ties(run: Run, found: Mapping[str, Standing]) -> str:
+    """Who ties where no case wins, as a sentence: the summary has no column for it."""
+    parts = [
+        f"{HEADS[column]}: {', '.join(run.cases[case] for case in standing.leaders)}"
+        for column, standing in found.items()
+        if standing.leaders and not standing.won
+    ]
+    return f" In bold: winners. Ties: {'; '.join(parts)}." if parts else ""
 
 
 def floors(run: Run) -> str:
@@ -121,10 +134,10 @@ def bracketed(value: float, low: float, high: float, digits: int = 2, unit: str 
 
 
 def summary_table(run: Run) -> Table:
-    """One row a case; in bold who wins a latency by the tests over blocks, or who ties."""
+    """One row a case; in bold who wins a latency by the tests over blocks, and below it who ties."""
     notes, frame = Notes(), summary_frame(run)
     digits = {"ttft_ms": 2, "p99_ms": 2, "decode_ms": 2, "cold_ms": 1, "set_up_s": 1, "peak_memory_gib": 1}
-    first = leaders(run, frame)
+    first = standings(run, frame)
     rows = []
     for record in frame.to_dict("records"):
         case = str(record["case"])
@@ -135,7 +148,9 @@ def summary_table(run: Run) -> Table:
             name = column.removesuffix("_ms")
             low, high = (float(record.get(f"{name}_{end}_ms", math.nan)) for end in ("low", "high"))
             why = () if not math.isnan(value) else (notes.mark(why_dash(run, column, case)),)
-            cells.append(Cell(bracketed(value, low, high, places), why, case in first.get(column, ())))
+            cells.append(
+                Cell(bracketed(value, low, high, places), why, column in first and case in first[column].winner)
+            )
         rows.append([Cell(run.cases[case], marks), *cells])
     head = heads(
         "Case", "Avg TTFT (ms)", "Avg P99 (ms)", "Decode (ms/token)", "Cold TTFT (ms)", "Set-up (s)",
@@ -144,7 +159,7 @@ def summary_table(run: Run) -> Table:
     title = "Summary: averages over prompt lengths, decode over the whole range"
     means = "Avg TTFT: mean over lengths of the medians. Avg P99: mean over lengths of each length's P99."
     brackets = OVER_BLOCKS if frame["ttft_low_ms"].notna().any() else NO_BLOCKS
-    facts = f"{means} {brackets}{floors(run)} {counted(run)} {run.facts()}"
+    facts = f"{means} {brackets}{ties(run, first)}{floors(run)} {counted(run)} {run.facts()}"
     return Table("summary", title, head, rows, notes, facts, run.smoke, frame)
 
 

@@ -34,6 +34,11 @@ class Standing(NamedTuple):
         return not self.ties and not self.untested
 
     @property
+    def winner(self) -> tuple[str, ...]:
+        """The winner alone; nobody where cases tie or a test is missing."""
+        return (self.best,) if self.won else ()
+
+    @property
     def leaders(self) -> tuple[str, ...]:
         """The winner, or those who tie; nobody where a test is missing."""
         return () if self.untested else (self.best, *self.ties)

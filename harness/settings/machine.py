@@ -114,7 +114,8 @@ def find_gpu(index: int | None) -> Gpu:
     if not gpus:
         raise ValueError(
             f"device=cuda, but this machine has no usable GPU ({why}): "
-            "run the CPU demonstration with experiment=smoke (or `make smoke`)"
+            "run the CPU demonstration with experiment=smoke (or `make smoke`), or a small model with device=cpu "
+            "model.dtype=float32"
         )
     if index is None:
         return _first_visible(gpus)

@@ -26,7 +26,8 @@ USERS_MISTAKE = 2
 def validate(folder: Path) -> list[Check]:
     """Every check of one run. Raises ValueError with one sentence when the folder holds no run."""
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: name the folder of a run, such as results/<run>")
+        there = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+        raise ValueError(f"{there}: name the folder of a run, such as results/<run>")
     if not (folder / "manifest.json").is_file():
         raise ValueError(f"{folder} has no manifest.json: it is no run's folder")
     try:

@@ -1,7 +1,7 @@
 """`python -m reports compare A B`: whether run B is faster or slower than run A, cell by cell.
 
-The exit code is 0 when no cell is slower and B has no case that fails where A's does not; else 1, and 2 for what can't
-be compared.
+The exit code is 0 when no cell is slower (with --strict: none is unclear either) and B has no case that fails where
+A's does not; else 1, and 2 for what can't be compared.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("a", type=Path, metavar="A", help="folder of the run that is compared with, results/<run>")
     parser.add_argument("b", type=Path, metavar="B", help="folder of the run that is compared")
     parser.add_argument("--force", action="store_true", help="compare runs that differ in what matters, and say so")
+    parser.add_argument("--strict", action="store_true", help="end with 1 for an unclear cell too, as for a slower one")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="write tables and figure into this folder")
     parser.add_argument(
         "--margin", type=float, default=100 * MARGIN, metavar="PERCENT", help="what counts as no change (%(default)g)"
@@ -67,7 +68,8 @@ def main(argv: Sequence[str]) -> int:
         [f"B against A: {counted(cells)}", *failing, *([f"Written to {options.to}."] if options.to else [])]
     )
     console.print(last, markup=False, highlight=False, soft_wrap=True)
-    return WORSE if failing or any(cell.verdict == "slower" for cell in cells) else 0
+    bad = {"slower", "unclear"} if options.strict else {"slower"}
+    return WORSE if failing or any(cell.verdict in bad for cell in cells) else 0
 
 
 def fails_in(a: Run, b: Run) -> list[str]:

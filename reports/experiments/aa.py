@@ -80,7 +80,7 @@ def places(column: pd.Series) -> pd.Series:
 def corrected(own: pd.DataFrame) -> pd.DataFrame:
     """With `holm_p` over all of these cells, and what that makes of each."""
     holm_p = holm(own["p"].to_numpy(dtype=float))
-    verdict = ["not tested" if math.isnan(p) else "differs" if p <= LEVEL else "no difference" for p in holm_p]
+    verdict = ["not tested" if math.isnan(p) else "differs" if p <= LEVEL else "not told apart" for p in holm_p]
     return own.assign(holm_p=holm_p, verdict=verdict)
 
 

@@ -159,6 +159,12 @@ def test_runs_without_the_hosts_loop_have_no_column_of_it(first, second, tmp_pat
     assert "loop beside the samples" not in said
 
 
+def test_a_strict_gate_fails_for_an_unclear_cell(first, second, tmp_path, capsys):
+    assert compare(first, second) == 0
+    assert re.search(r" [1-9]\d* unclear", capsys.readouterr().out)
+    assert compare(first, second, "--strict") == 1
+
+
 def test_a_slower_cell_ends_the_gate_with_1(first, second, tmp_path, capsys):
     times(second, 1.2, length=400)
     assert compare(first, second, "--to", tmp_path / "out") == 1
