@@ -62,12 +62,16 @@ def attribute(path, latency=None, patch=None, without=(), failed=(), **spec):
 
 def samples(case, ms):
     """Constant latencies by the case's clock, a decode step at half of it; by the client's clock they differ."""
-    keep = dict.fromkeys(schema.SAMPLES, 0) | {
-        "case": case,
-        "throttle": "",
-        "latency_ms": ms,
-        "host_ms": ms + 1,
-    }
+    keep = (
+        dict.fromkeys(schema.SAMPLES, 0)
+        | dict.fromkeys(schema.SAMPLES_BESIDE, "")
+        | {
+            "case": case,
+            "throttle": "",
+            "latency_ms": ms,
+            "host_ms": ms + 1,
+        }
+    )
     for length in LENGTHS:
         for i in range(EACH + 1):  # the last iteration is P99's, not TTFT's
             late = {} if i < EACH else {"latency_ms": 1000.0}
