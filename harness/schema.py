@@ -28,18 +28,21 @@ SAMPLES = (
     "ungraphed", "hits", "misses", "evictions", "failures", "capturing",
     "latency_ms", "coalesced",
     "replays", "temperature_c", "power_w", "co_tenants", "co_tenant_mib",
-    "host_loop_us",
+    "host_loop_us", "given_token_id",
 )  # fmt: skip
 SAMPLES_ALWAYS = SAMPLES[:14]
 """Columns that every samples.csv has; those behind them came later, and are 0 where a file lacks them, but for
 `latency_ms`, which is then host_ms: the latency by the clock that the case's procedure names; and for those of
-SAMPLES_BESIDE, which are then unknown."""
+SAMPLES_UNKNOWN, which are then unknown. `given_token_id` is the id that a decode step was given, the one before its
+own, so that the first of a sequence, which has no sample, is known too; it is empty for other metrics."""
 SAMPLES_STATE = ("sm_clock_mhz", "throttle", "temperature_c", "power_w", "co_tenants", "co_tenant_mib")
 """The machine at a sample, by the nearest reading within a second; empty where nothing was read. `co_tenants` are the
 processes that compute on the GPU and are not of this run, and `co_tenant_mib` what they hold."""
 SAMPLES_BESIDE = (*SAMPLES_STATE, "host_loop_us")
 """What stands beside a sample and is no part of it. `host_loop_us`, right behind the sample and by the thread that
 launched its kernels where that is one of the worker's: how long a fixed loop of Python took, see Case.beside."""
+SAMPLES_UNKNOWN = (*SAMPLES_BESIDE, "given_token_id")
+"""Columns of SAMPLES of which an older file does not say what stood there."""
 TTFT = (
     "case", "prompt_length", "n", "cold_ms", "mean_ms", "std_ms", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms",
     "gpu_p50_ms", "server_p50_ms", "floor_ms", "ratio_to_floor",

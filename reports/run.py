@@ -245,7 +245,7 @@ def as_today(frames: dict[str, pd.DataFrame]) -> None:
         samples = samples.assign(latency_ms=samples["host_ms"])
     lacking = [column for column in schema.SAMPLES if column not in samples]
     frames["samples"] = samples.assign(
-        **{column: math.nan if column in schema.SAMPLES_BESIDE else 0.0 for column in lacking}
+        **{column: math.nan if column in schema.SAMPLES_UNKNOWN else 0.0 for column in lacking}
     )
     for name in ("ttft", "decode"):
         frames[name] = frames[name].assign(**{} if "coalesced" in frames[name] else {"coalesced": 0})

@@ -58,7 +58,8 @@ def load_samples(path: Path) -> pd.DataFrame:
         )
     if "latency_ms" not in samples:
         samples = samples.assign(latency_ms=samples["host_ms"])
-    samples = samples.assign(**{column: 0 for column in schema.SAMPLES if column not in samples})
+    lacking = [column for column in schema.SAMPLES if column not in samples]
+    samples = samples.assign(**{column: math.nan if column in schema.SAMPLES_UNKNOWN else 0 for column in lacking})
     samples["throttle"] = samples["throttle"].fillna("")
     return samples
 

@@ -50,7 +50,7 @@ NUMBERS = (
     "block", "prompt_length", "context_length", "iteration", "started_ns", "token_id", "captures", "ungraphed",
     "hits", "misses", "evictions", "failures", "capturing", "n", "throttled", "context_from", "context_to", "graphs",
     "exit_code", "replays", "order", "bucket", "request", "time_ns", "kernels", "graph_launches", "count", "co_tenants",
-    "coalesced", "tokens", "began_ns", "ended_ns",
+    "coalesced", "tokens", "began_ns", "ended_ns", "given_token_id",
 )  # fmt: skip
 COUNTS = ("compared", "equal", "divergence")
 """How the names of other columns with whole numbers end."""
