@@ -59,17 +59,31 @@ DECODE = (
     "captures", "ungraphed", "throttled", "coalesced",
 )  # fmt: skip
 DECODE_ALWAYS = DECODE[:15]
+EQUIVALENCE_JUDGED = (
+    "judged_tokens", "judged_near_ties", "judged_wrong", "decode_judged", "decode_near_ties", "decode_wrong",
+)  # fmt: skip
 EQUIVALENCE = (
     "case", "prompt_length", "tokens_compared", "tokens_equal", "max_relative_logit_error", "passed",
     "timed_tokens_compared", "timed_tokens_equal", "reason",
     "first_divergence", "timed_tokens_uncompared", "timed_first_divergence",
     "decode_tokens_compared", "decode_first_divergence",
+    *EQUIVALENCE_JUDGED,
 )  # fmt: skip
 EQUIVALENCE_ALWAYS = EQUIVALENCE[:9]
 """Columns that every equivalence.csv has. Later came where ids first differ from the baseline's, empty where they never
 do: `first_divergence` by teacher-forced step (0 is behind the prompt), `timed_first_divergence` by timed request of the
 length, counted over blocks, and `decode_first_divergence` by the context length of a timed decode step, the same in
-each row of a case. `timed_tokens_uncompared` are of blocks that the baseline does not have."""
+each row of a case. `timed_tokens_uncompared` are of blocks that the baseline does not have. The last six are from
+referee.csv, and empty where there is none: those of timed requests by length, those of decode the same in each row of
+a case."""
+REFEREE = (
+    "case", "metric", "prompt_length", "judged", "likeliest", "near_ties", "wrong", "first_wrong", "widest_gap",
+)  # fmt: skip
+"""What the baseline says of the ids that a case's timed requests (`ttft`) or decode steps (`decode`) gave, each in the
+case's own text: how many are its likeliest, near-ties of that, or neither. An id that the baseline itself gave to the
+same request is its likeliest. `first_wrong` is a request of the length, counted over blocks from 0, or the context of a
+decode step, and empty where none is wrong. `widest_gap` is the largest gap to the likeliest id's logit, over the gap
+that a near-tie may have."""
 IDENTITY = ("case", "block", "phase", "kernel", "count")
 """What a profiler saw in a prefill and in two decode steps: kernels, or operations on the CPU, most often first."""
 ENERGY = (

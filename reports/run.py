@@ -237,7 +237,10 @@ def load(path: Path) -> Run:
 
 def as_today(frames: dict[str, pd.DataFrame]) -> None:
     """Give tables of older runs the columns that came later, filled with what they would have said."""
-    for name, columns in (("status", schema.STATUS), ("equivalence", schema.EQUIVALENCE)):  # as they are today
+    compared = [
+        column for column in schema.EQUIVALENCE if column not in schema.EQUIVALENCE_JUDGED
+    ]  # these may be absent
+    for name, columns in (("status", schema.STATUS), ("equivalence", compared)):  # as they are today
         new = {column: "" if column in TEXT else math.nan for column in columns if column not in frames[name]}
         frames[name] = frames[name].assign(**new)
     samples = frames["samples"]

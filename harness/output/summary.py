@@ -90,9 +90,10 @@ def summarise(run_dir: Path) -> None:
     write_table(run_dir / "equivalence.csv", schema.EQUIVALENCE, equivalence.rows(run_dir, job, samples))
 
 
-def clear(run_dir: Path) -> None:
-    """Remove what `summarise` wrote: samples that come now would not be in it."""
-    for name in ("ttft", "p99", "decode", "equivalence"):
+def clear(run_dir: Path, judged: bool = True) -> None:
+    """Remove what `summarise` wrote, and unless told otherwise what the referee did: samples that come now would not
+    be in it."""
+    for name in ("ttft", "p99", "decode", "equivalence", *(["referee"] if judged else [])):
         (run_dir / f"{name}.csv").unlink(missing_ok=True)
 
 
