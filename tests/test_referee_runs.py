@@ -214,6 +214,15 @@ def test_a_verdict_that_was_bettered_is_seen(copy):
     assert any("decode_wrong is" in line or "passed is" in line for line in failures(copy))
 
 
+def test_a_published_run_can_not_call_a_liar_right(copy):
+    """Without the logits, which nobody publishes."""
+    shutil.rmtree(copy / "blocks")
+    assert failures(copy) == []
+    (row,) = (number for number, row in enumerate(rows(copy / "equivalence.csv"), 1) if row["case"] == "liar")
+    field(copy / "equivalence.csv", row, "passed", "True")
+    assert failures(copy) == [f"row {row + 1}: passed is not False, and the timed ids alone are enough for that"]
+
+
 def test_a_cut_file_is_one_sentence_and_no_more(copy):
     (copy / judged.TABLE).write_bytes((copy / judged.TABLE).read_bytes()[:-5])
     assert failures(copy) == ["referee.csv ends within a line: it was cut off"]

@@ -53,7 +53,7 @@ def with_ids(row: Row, referee: judged.Referee) -> Row:
     case, length = row["case"], row["prompt_length"]
     if referee.judged(case):
         row = row | referee.counts(case, length)
-        return row | referee.fault(row)
+        return row | referee.verdict(row)
     row = row | timed_fault(row)
     return row | referee.lacking(row)
 

@@ -37,9 +37,9 @@ class Referee:
         found = [(names, row) for names, row in ((TIMED, timed), (DECODE, decode)) if row is not None]
         return {name: int(row[count]) for names, row in found for name, count in zip(names, COUNTS, strict=True)}
 
-    def fault(self, row: Row) -> Row:
-        """What becomes of a row with ids that the reference calls wrong, in the requests of its length or in decode;
-        empty when there are none. What failed before is said first."""
+    def verdict(self, row: Row) -> Row:
+        """What becomes of a judged row: with ids that the reference calls wrong, in the requests of its length or in
+        decode, it has not passed, and what failed before is said first. Without logits, right ids alone are no pass."""
         case, length = row["case"], row["prompt_length"]
         said = [] if row.get("passed") is not False else [row["reason"]]
         words = {("ttft", length): ("timed ids", "in request"), ("decode", self.decode_length): ("decode ids", "at")}
@@ -49,7 +49,9 @@ class Referee:
             for key, (ids, where) in words.items()
             if (found := self.rows.get((case, *key))) and int(found["wrong"])
         ]
-        return {"passed": False, "reason": "; ".join([*said, *faults])} if faults else {}
+        if faults:
+            return {"passed": False, "reason": "; ".join([*said, *faults])}
+        return {} if row.get("passed") is not None else {"reason": f"{row['reason']}; none of its timed ids is wrong"}
 
     def lacking(self, row: Row) -> Row:
         """The reason of a row whose ids should have been judged and were not; `passed` stays what it is."""
