@@ -160,6 +160,15 @@ class Identity:
     unproven: str = ""
 
 
+class Judged(NamedTuple):
+    """What a model's logits at one position say of the id that follows: the likeliest id, by how much its logit lies
+    above that of the id that follows (0 when it is that id), and the root mean square of all logits there."""
+
+    likeliest: int
+    gap: float
+    rms: float
+
+
 class Eviction(NamedTuple):
     """All graphs given back: how many, what they held, and free device memory before and after, in bytes."""
 
@@ -230,6 +239,14 @@ class Case(ABC):
         Returns `len(forced) + 1` float32 arrays of vocabulary size. Not timed.
         """
         raise Unsupported("this engine does not hand out logits")
+
+    def judge(self, prompt: Sequence[int], ids: Sequence[int]) -> list[Judged]:
+        """What the model says of each of `ids` behind the prompt and those before it: `len(ids)` judgements.
+
+        One forward over all of them, by whatever path is quickest; ids are of the vocabulary. It may end the sequence
+        in hand. Not timed. Only a case that others are compared with needs it, and no transport carries it.
+        """
+        raise Unsupported("this engine does not judge ids")
 
     def identity(self, prompt: Sequence[int]) -> Identity:
         """Show which engine, kernels, graphs and sampler answer a prompt. It begins a sequence. Not timed."""

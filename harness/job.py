@@ -11,6 +11,8 @@ from typing import Any, Literal
 from harness.contract import Plan, Sampling
 from harness.disk import write_json
 
+REFERENCE = "baseline"
+"""The case that all others are compared with."""
 MOST_ITERATIONS = 10_000
 """Timed requests a length and block with `auto` has at most."""
 
@@ -118,6 +120,14 @@ class Job:
     def sampling_of(self, case: str) -> Sampling:
         """How a case chooses tokens."""
         return Sampling(**(self.cases[case].sampling or self.sampling))
+
+    def same_requests(self, case: str) -> bool:
+        """Whether a case's timed requests have the reference's prompts and, greedy like it, should have its ids."""
+        if REFERENCE not in self.cases:
+            return False
+        ours, reference = self.cases[case], self.cases[REFERENCE]
+        greedy = all(self.sampling_of(name).strategy == "greedy" for name in (case, REFERENCE))
+        return greedy and (ours.prompt, ours.warmup) == (reference.prompt, reference.warmup)
 
     def blocks_of(self, case: str) -> int:
         """How many blocks a case has."""

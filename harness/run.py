@@ -20,6 +20,7 @@ from harness.folder import (
     check_there,
 )
 from harness.job import Job, read_job, write_job
+from harness.judging import judge
 from harness.machine.telemetry import Telemetry
 from harness.output import manifest, record
 from harness.output.equivalence import unequal
@@ -63,7 +64,8 @@ def _measure(run: Run, interrupts: Interrupts) -> int:
     with interrupts.patient(), watcher(run.console, blocks) as watch, _telemetry(run) as telemetry:
         job = _freeze(run, watch, telemetry)
         _run_blocks(run, job, watch, telemetry)
-    return _close(run, job)
+        unjudged = judge(run, job, watch)
+    return _close(run, job, unjudged)
 
 
 def _telemetry(run: Run) -> Telemetry:
@@ -154,9 +156,9 @@ def _run_blocks(run: Run, job: Job, watch: Watcher, telemetry: Telemetry) -> Non
     """Every block that is not done, whatever became of the others. Summaries of an earlier attempt go first.
 
     The run's tables are made again from the blocks' before anything else: an earlier attempt may have been killed
-    between the two.
+    between the two. What the referee said of samples that are whole and stay stands.
     """
-    clear(run.folder)
+    clear(run.folder, judged=not all_done(run.folder))
     record.rebuild(job)
     for case, block in job.order:
         run.interrupts.check()
@@ -196,8 +198,11 @@ def _run_block(run: Run, job: Job, case: str, block: int, watch: Watcher) -> dic
     return record.verdict_row(case, block, attempt.checked(job, case, block, outcome))
 
 
-def _close(run: Run, job: Job) -> int:
-    """Summaries and the report, which ends with its table and path; then, if anything failed, a line that says what."""
+def _close(run: Run, job: Job, unjudged: str) -> int:
+    """Summaries and the report, which ends with its table and path; then, if anything failed, a line that says what.
+
+    `unjudged`: why the referee failed, "" when it did not.
+    """
     rows = [row for case, block in job.order if (row := record.read_verdict(job, case, block)) is not None]
     for name, row in {row["case"]: row for row in rows if row["state"] in record.NOT_HERE}.items():
         run.say(f"{row['state']}: {name}: {row['reason']}")
@@ -208,6 +213,7 @@ def _close(run: Run, job: Job) -> int:
     reported = subprocess.run(call, cwd=ROOT, check=False, env=marked, process_group=0)  # noqa: S603  ours
     manifest.finish(run.folder / "manifest.json")
     failures = [f"{row['case']} block {row['block']} ({row['reason']})" for row in rows if row["state"] in record.BAD]
+    failures += [f"the referee ({unjudged})"] if unjudged else []
     if reported.returncode != 0:
         failures.append(f"the report ({describe_exit(reported.returncode)})")
     if failures:

@@ -28,18 +28,21 @@ SAMPLES = (
     "ungraphed", "hits", "misses", "evictions", "failures", "capturing",
     "latency_ms", "coalesced",
     "replays", "temperature_c", "power_w", "co_tenants", "co_tenant_mib",
-    "host_loop_us",
+    "host_loop_us", "given_token_id",
 )  # fmt: skip
 SAMPLES_ALWAYS = SAMPLES[:14]
 """Columns that every samples.csv has; those behind them came later, and are 0 where a file lacks them, but for
 `latency_ms`, which is then host_ms: the latency by the clock that the case's procedure names; and for those of
-SAMPLES_BESIDE, which are then unknown."""
+SAMPLES_UNKNOWN, which are then unknown. `given_token_id` is the id that a decode step was given, the one before its
+own, so that the first of a sequence, which has no sample, is known too; it is empty for other metrics."""
 SAMPLES_STATE = ("sm_clock_mhz", "throttle", "temperature_c", "power_w", "co_tenants", "co_tenant_mib")
 """The machine at a sample, by the nearest reading within a second; empty where nothing was read. `co_tenants` are the
 processes that compute on the GPU and are not of this run, and `co_tenant_mib` what they hold."""
 SAMPLES_BESIDE = (*SAMPLES_STATE, "host_loop_us")
 """What stands beside a sample and is no part of it. `host_loop_us`, right behind the sample and by the thread that
 launched its kernels where that is one of the worker's: how long a fixed loop of Python took, see Case.beside."""
+SAMPLES_UNKNOWN = (*SAMPLES_BESIDE, "given_token_id")
+"""Columns of SAMPLES of which an older file does not say what stood there."""
 TTFT = (
     "case", "prompt_length", "n", "cold_ms", "mean_ms", "std_ms", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms",
     "gpu_p50_ms", "server_p50_ms", "floor_ms", "ratio_to_floor",
@@ -56,17 +59,31 @@ DECODE = (
     "captures", "ungraphed", "throttled", "coalesced",
 )  # fmt: skip
 DECODE_ALWAYS = DECODE[:15]
+EQUIVALENCE_JUDGED = (
+    "judged_tokens", "judged_near_ties", "judged_wrong", "decode_judged", "decode_near_ties", "decode_wrong",
+)  # fmt: skip
 EQUIVALENCE = (
     "case", "prompt_length", "tokens_compared", "tokens_equal", "max_relative_logit_error", "passed",
     "timed_tokens_compared", "timed_tokens_equal", "reason",
     "first_divergence", "timed_tokens_uncompared", "timed_first_divergence",
     "decode_tokens_compared", "decode_first_divergence",
+    *EQUIVALENCE_JUDGED,
 )  # fmt: skip
 EQUIVALENCE_ALWAYS = EQUIVALENCE[:9]
 """Columns that every equivalence.csv has. Later came where ids first differ from the baseline's, empty where they never
 do: `first_divergence` by teacher-forced step (0 is behind the prompt), `timed_first_divergence` by timed request of the
 length, counted over blocks, and `decode_first_divergence` by the context length of a timed decode step, the same in
-each row of a case. `timed_tokens_uncompared` are of blocks that the baseline does not have."""
+each row of a case. `timed_tokens_uncompared` are of blocks that the baseline does not have. The last six are from
+referee.csv, and empty where there is none: those of timed requests by length, those of decode the same in each row of
+a case."""
+REFEREE = (
+    "case", "metric", "prompt_length", "judged", "likeliest", "near_ties", "wrong", "first_wrong", "widest_gap",
+)  # fmt: skip
+"""What the baseline says of the ids that a case's timed requests (`ttft`) or decode steps (`decode`) gave, each in the
+case's own text: how many are its likeliest, near-ties of that, or neither. An id that the baseline itself gave to the
+same request is its likeliest. `first_wrong` is a request of the length, counted over blocks from 0, or the context of a
+decode step, and empty where none is wrong. `widest_gap` is the largest gap to the likeliest id's logit, over the gap
+that a near-tie may have."""
 IDENTITY = ("case", "block", "phase", "kernel", "count")
 """What a profiler saw in a prefill and in two decode steps: kernels, or operations on the CPU, most often first."""
 ENERGY = (

@@ -1,4 +1,5 @@
-"""A child of the parent: `prepare` makes checkpoint and calibration, `block` measures one case once.
+"""A child of the parent: `prepare` makes checkpoint and calibration, `block` measures one case once, `judge` is the
+referee behind all blocks.
 
 It runs under whatever interpreter the case needs, so it uses the standard library alone, and speaks to the parent
 through a file descriptor of its own: one verdict, always the last line.
@@ -13,7 +14,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from harness.contract import CaptureRecord, Case, Eviction, SetUp, Stats, Unavai
 from harness.disk import write_aside
 from harness.job import CaseJob, Job, read_job
 from harness.loader import load, load_case
-from harness.measure import energy
+from harness.measure import energy, referee
 from harness.measure.host import host_loop_us
 from harness.measure.overhead import loop_overhead_us
 from harness.measure.preparing import heard
@@ -230,14 +231,14 @@ def prepare(spec: dict[str, Any], events: Events) -> dict[str, Any]:
     def report(stage: str, detail: str) -> None:
         events.send("stage", stage=stage, detail=detail)
 
+    found = load(PROVISION)(spec, report)
+    return {"loop_overhead_us": loop_overhead_us(spread=spec["device"] == "cuda"), **found}
+
+
+def ended(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The verdict on work without samples: what it found, or why it failed."""
     try:
-        found = load(PROVISION)(spec, report)
-        return {
-            "state": "ok",
-            "reason": "",
-            "loop_overhead_us": loop_overhead_us(spread=spec["device"] == "cuda"),
-            **found,
-        }
+        return {"state": "ok", "reason": "", **work()}
     except Interrupted as error:
         return {"state": "failed", "reason": str(error)}
     except (ValueError, Unavailable) as error:
@@ -261,6 +262,8 @@ def arguments() -> argparse.Namespace:
     measuring.add_argument("job", type=Path)
     measuring.add_argument("case")
     measuring.add_argument("block", type=int)
+    judging = modes.add_parser("judge", parents=[common])
+    judging.add_argument("job", type=Path)
     return parser.parse_args()
 
 
@@ -274,7 +277,9 @@ def main() -> int:
     heed = Heed()
     heed.listen()
     if args.mode == "prepare":
-        verdict = prepare(json.loads(args.spec.read_text(encoding="utf-8")), events)
+        verdict = ended(lambda: prepare(json.loads(args.spec.read_text(encoding="utf-8")), events))
+    elif args.mode == "judge":
+        verdict = ended(lambda: referee.judge(read_job(args.job, args.job.parent), events))
     else:
         verdict = measure_block(read_job(args.job), args.case, args.block, events, began, heed)
     events.send("verdict", wall_s=round(time.monotonic() - started, 3), **verdict)

@@ -32,7 +32,7 @@ OF_RUN = {
 WHOLE = {
     "block", "prompt_length", "context_length", "iteration", "started_ns", "token_id", "captures", "ungraphed", "hits",
     "misses", "evictions", "failures", "capturing", "coalesced", "replays", "co_tenants", "context_from", "context_to",
-    "n", "throttled",
+    "n", "throttled", "given_token_id",
 }  # fmt: skip
 """Columns of whole numbers, which may be unknown."""
 TRUE_OR_FALSE = {"smoke", "supported"}

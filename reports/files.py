@@ -34,6 +34,8 @@ TRUTH = {"supported", "passed", "not_above_plain", "cache_equal"}
 WHOLE = {
     "block", "prompt_length", "context_length", "n", "context_from", "context_to", "order", "bucket",
     "request", "tokens_compared", "tokens_equal", "timed_tokens_compared", "timed_tokens_equal",
+    "judged_tokens", "judged_near_ties", "judged_wrong", "decode_judged", "decode_near_ties", "decode_wrong",
+    "judged", "likeliest", "near_ties", "wrong",
 }  # fmt: skip
 """Columns of counts, which are whole and not below 0."""
 KEYS = {
@@ -46,6 +48,7 @@ KEYS = {
     "eviction.csv": ["case", "block"],
     "memory.csv": ["case", "block", "request"],
     "energy.csv": ["case", "block", "metric", "prompt_length"],
+    "referee.csv": ["case", "metric", "prompt_length"],
 }
 
 

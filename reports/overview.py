@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports import enriched, significance
+from reports import enriched, proofs, significance
 from reports.blockwise import MIN_BLOCKS, average_interval, by_block, range_label
 from reports.latency import case_marks
 from reports.quantiles import Estimate
@@ -236,25 +236,28 @@ def speedup_cell(run: Run, found: dict[Hashable, Any], notes: Notes) -> Cell:
 def equivalence_table(run: Run) -> Table:
     """One row a case: tokens that agree with the baseline, the worst logit error, the verdict. The csv has lengths."""
     notes, rows = Notes(), []
+    judged = proofs.JUDGED if proofs.judged(run) else ()
     for case, title in run.cases.items():
         found = run.equivalence[run.equivalence["case"] == case]
         if case == "baseline":
-            rows.append([Cell(title, case_marks(run, case, notes)), Cell("reference"), *[Cell("")] * 3])
+            blank = [Cell("")] * (3 + len(judged))
+            rows.append([Cell(title, case_marks(run, case, notes)), Cell("reference"), *blank])
         elif found.empty:
             marks = case_marks(run, case, notes)
-            rows.append(
-                [Cell(title, marks), Cell("not compared"), *[Cell(DASH, (notes.mark(lacking(run, case)),))] * 3]
-            )
+            dash = Cell(DASH, (notes.mark(lacking(run, case)),))
+            rows.append([Cell(title, marks), Cell("not compared"), *[dash] * (3 + len(judged))])
         else:
-            rows.append([Cell(title, case_marks(run, case, notes)), *equivalence_cells(found)])
+            counted = proofs.judged_cells(found) if judged else []
+            rows.append([Cell(title, case_marks(run, case, notes)), *equivalence_cells(found), *counted])
     head = heads(
         "Case", "Verdict", "Largest relative logit error", "Teacher-forced tokens equal", "Timed tokens equal",
-        left=("Case", "Verdict"),
+        *judged, left=("Case", "Verdict"),
     )  # fmt: skip
     tolerance = run.sweep.get("equivalence", {}).get("tolerance")
     limit = f", at most {tolerance:g} passes" if tolerance is not None else ""
     title = f"Equivalence with the baseline{limit}"
-    return Table("equivalence", title, head, rows, notes, run.facts(), run.smoke, run.equivalence)
+    facts = f"{proofs.not_judged(run)}{run.facts()}"
+    return Table("equivalence", title, head, rows, notes, facts, run.smoke, run.equivalence)
 
 
 def lacking(run: Run, case: str) -> str:

@@ -84,6 +84,9 @@ DEFINITIONS = {
     "over the norm of the baseline's.",
     "Teacher-forced tokens equal, timed tokens equal": "how many of the likeliest tokens are the baseline's: of those "
     "compared under teacher forcing, and of the first tokens of the timed requests.",
+    "Timed ids judged, near-ties, wrong": "behind all blocks the baseline is given the very text that a case wrote. Of "
+    "each timed id, of requests and of decode steps, it says whether that is its likeliest there, a near-tie (so close "
+    "that an error within the tolerance may swap the two), or wrong: then the case has not passed.",
     "Teacher-forced: first step with another id, timed: first request with another id, decode: context at the first "
     "other id": "where the likeliest token is first not the baseline's: by step behind the prompt, by timed request of "
     "a length, by the length of a decode step's context.",

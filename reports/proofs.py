@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from harness import schema
 from reports.latency import case_marks
 from reports.run import REFERENCE, Run
 from reports.table import DASH, Cell, Notes, Table, heads, number
@@ -15,6 +16,9 @@ PROOF = (
     "Behind everything timed, a profiler records one prefill and two decode steps of each process, and what it shows "
     "is held against what the case's code says of itself: a contradiction fails the block. "
 )
+
+
+JUDGED = ("Timed ids judged", "Near-ties", "Wrong")
 
 
 def known(run: Run) -> bool:
@@ -117,6 +121,28 @@ def divergence_table(run: Run) -> Table:
     )
     title = "Where greedy ids leave the baseline's"
     return Table("divergence", title, head, rows, notes, facts, run.smoke, run.equivalence)
+
+
+def judged(run: Run) -> bool:
+    """Whether the baseline judged timed ids; in older runs, and where nothing was to be judged, it did not."""
+    columns = list(schema.EQUIVALENCE_JUDGED)
+    return set(columns) <= set(run.equivalence) and bool(run.equivalence[columns].notna().any(axis=None))
+
+
+def judged_cells(found: pd.DataFrame) -> list[Cell]:
+    """How many timed ids of a case were judged, how many are near-ties, and how many wrong: requests and decode."""
+    timed, decode = schema.EQUIVALENCE_JUDGED[:3], schema.EQUIVALENCE_JUDGED[3:]
+    sums = [
+        pd.concat([found[one], found[other].iloc[:1]]).sum(min_count=1)
+        for one, other in zip(timed, decode, strict=True)
+    ]
+    return [Cell(number(float(total), 0)) for total in sums]
+
+
+def not_judged(run: Run) -> str:
+    """A sentence on a referee that failed, empty where none did."""
+    why = run.manifest.get("not_judged")
+    return f"The timed ids were not judged: {why}. " if why else ""
 
 
 def earliest(own: pd.DataFrame, column: str, counted: str) -> str:

@@ -237,7 +237,10 @@ def load(path: Path) -> Run:
 
 def as_today(frames: dict[str, pd.DataFrame]) -> None:
     """Give tables of older runs the columns that came later, filled with what they would have said."""
-    for name, columns in (("status", schema.STATUS), ("equivalence", schema.EQUIVALENCE)):  # as they are today
+    compared = [
+        column for column in schema.EQUIVALENCE if column not in schema.EQUIVALENCE_JUDGED
+    ]  # these may be absent
+    for name, columns in (("status", schema.STATUS), ("equivalence", compared)):  # as they are today
         new = {column: "" if column in TEXT else math.nan for column in columns if column not in frames[name]}
         frames[name] = frames[name].assign(**new)
     samples = frames["samples"]
@@ -245,7 +248,7 @@ def as_today(frames: dict[str, pd.DataFrame]) -> None:
         samples = samples.assign(latency_ms=samples["host_ms"])
     lacking = [column for column in schema.SAMPLES if column not in samples]
     frames["samples"] = samples.assign(
-        **{column: math.nan if column in schema.SAMPLES_BESIDE else 0.0 for column in lacking}
+        **{column: math.nan if column in schema.SAMPLES_UNKNOWN else 0.0 for column in lacking}
     )
     for name in ("ttft", "decode"):
         frames[name] = frames[name].assign(**{} if "coalesced" in frames[name] else {"coalesced": 0})

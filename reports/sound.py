@@ -23,6 +23,7 @@ KINDS: dict[str, type] = {
     "finished": str,
     "warnings": list,
     "no_energy": str,
+    "not_judged": str,
     "versions": dict,
     "git": dict,
     "gpu": dict,

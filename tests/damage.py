@@ -87,6 +87,13 @@ DAMAGE: dict[str, tuple[Spoil, str]] = {
     "a foreign case": (put(SAMPLES, 2, "case", "intruder"), "intruder"),
     "another metric": (put(SAMPLES, 2, "metric", "speed"), "not one of"),
     "no such token": (put(SAMPLES, 2, "token_id", "1024"), "outside the vocabulary"),
+    "a step given another id": (
+        put(SAMPLES, 8, "given_token_id", "0"),
+        "row 9: given_token_id is '0', and the step before it gave ",
+    ),
+    "a step given nothing": (put(SAMPLES, 5, "given_token_id", ""), "row 6: given_token_id is ''"),
+    "a first id that is none": (put(SAMPLES, 5, "given_token_id", "1024"), "row 6: given_token_id is '1024'"),
+    "a request given an id": (put(SAMPLES, 2, "given_token_id", "7"), "row 3: given_token_id is '7', and only"),
     "another summary": (put("ttft.csv", 1, "p50_ms", "0.001"), "the samples give"),
     "a summary's row lost": (lines("decode.csv", lambda rows: rows[:1]), "0 rows are stored"),
     "a column renamed": (replace("ttft.csv", "p50_ms", "median_ms"), "where 'p50_ms' belongs"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -11,13 +12,24 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from harness.contract import Capabilities, Case, Footprint, Identity, Plan, SetUp, Stats, Unavailable, Unsupported
+from harness.contract import (
+    Capabilities,
+    Case,
+    Footprint,
+    Identity,
+    Judged,
+    Plan,
+    SetUp,
+    Stats,
+    Unavailable,
+    Unsupported,
+)
 
 VOCABULARY = 1024
 DEFAULTS: dict[str, Any] = {
     "vocabulary": VOCABULARY,
     # How and where it fails: see fail(), at one of prepare | compile | capture | prefill | decode | identity | score |
-    # footprint | close.
+    # judge | footprint | close.
     "fail": None,
     "fail_at": "prepare",
     # The failing call of that kind, counted from 0.
@@ -105,6 +117,14 @@ class FakeCase(Case):
     def score(self, prompt: Sequence[int], forced: Sequence[int]) -> list[array[float]]:
         self._maybe_fail("score")
         return [self._logits([*prompt, *forced[:count]]) for count in range(len(forced) + 1)]
+
+    def judge(self, prompt: Sequence[int], ids: Sequence[int]) -> list[Judged]:
+        self._maybe_fail("judge")
+        rows = [self._logits([*prompt, *ids[:count]]) for count in range(len(ids))]
+        return [
+            Judged(row.index(max(row)), max(row) - row[token], math.sqrt(sum(x * x for x in row) / len(row)))
+            for row, token in zip(rows, ids, strict=True)
+        ]
 
     def identity(self, prompt: Sequence[int]) -> Identity:
         self._maybe_fail("identity")

@@ -46,6 +46,7 @@ class Spec:
     seed: int = 1
     gpu: str = "Invented GPU"
     bandwidth: float = 4.66
+    judged: bool = False
     model: str = "Llama-2-7B"
 
 
@@ -59,6 +60,8 @@ def invent(run_dir: Path, spec: Spec) -> Path:
     write(run_dir / "samples.csv", schema.SAMPLES, make_samples(spec, rng))
     write(run_dir / "status.csv", schema.STATUS, make_status(spec))
     make_scores(run_dir, spec, rng)
+    if spec.judged:
+        make_referee(run_dir, spec)
     summarise(run_dir)
     return run_dir
 
@@ -195,6 +198,18 @@ def make_status(spec):
                 }
             rows.append(row)
     return rows
+
+
+def make_referee(run_dir, spec):
+    """Every length has a near-tie, and decode two; who is wrong has one in each."""
+    rows = []
+    for case in (c for c in spec.cases if c not in spec.missing and c != "baseline"):
+        wrong = int(case in spec.wrong)
+        timed = [("ttft", length, spec.blocks * spec.iterations, 1) for length in spec.lengths]
+        for metric, length, n, near in [*timed, ("decode", 10, spec.blocks * (spec.context - 10), 2)]:
+            first = "" if not wrong else 3 if metric == "ttft" else 13
+            rows.append([case, metric, length, n, n - near - wrong, near, wrong, first, 2.5 if wrong else 0.75])
+    write(run_dir / "referee.csv", schema.REFEREE, rows)
 
 
 def make_scores(run_dir, spec, rng):

@@ -165,6 +165,24 @@ def test_scoring_follows_the_forced_tokens_and_leaves_requests_alone(case):
     assert generate(case, prompt(19), 3) == before
 
 
+def test_a_judgement_is_what_the_scores_say(case):
+    if type(case).judge is Case.judge:
+        with pytest.raises(Unsupported):
+            case.judge(prompt(10), [1])
+        return
+    before, ids = generate(case, prompt(19), 3), prompt(FORCED + 1, seed=2)
+    found = case.judge(prompt(19), ids)
+    rows = case.score(prompt(19), ids[:-1])
+    assert [one.likeliest for one in found] == [likeliest(row) for row in rows]
+    for one, row, token in zip(found, rows, ids, strict=True):
+        rms = math.sqrt(sum(value * value for value in row) / len(row))
+        assert (one.gap, one.rms) == pytest.approx((max(row) - row[token], rms), rel=1e-3)
+    tokens = generate(case, prompt(19), FORCED)
+    assert [one[:2] for one in case.judge(prompt(19), tokens)] == [(token, 0.0) for token in tokens]
+    assert case.judge(prompt(19), []) == []
+    assert generate(case, prompt(19), 3) == before
+
+
 def test_counters_of_graphs_add_up(case):
     before = case.stats()
     for length in (4, 17, 33):

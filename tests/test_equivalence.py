@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import run
+from harness import run, schema
 from harness.job import read_job
 from harness.output import equivalence
 from harness.output.summary import load_samples
@@ -39,6 +39,35 @@ def test_right_logits_do_not_excuse_other_ids_in_the_timed_requests(tmp_path, lo
     job = json.loads((tmp_path / "job.json").read_text())
     (tmp_path / "job.json").write_text(json.dumps({**job, "sampling": {**job["sampling"], "strategy": "sample"}}))
     assert not judged(tmp_path, samples)["passed"].eq(False).any(), "sampled ids follow each engine's own generator"
+
+
+def test_where_the_reference_judged_its_word_counts_and_no_share(tmp_path):
+    shutil.copytree(STORED, tmp_path, dirs_exist_ok=True)
+    samples = load_samples(tmp_path / "samples.csv")
+    samples.loc[(samples["case"] == "jit") & (samples["metric"] == "ttft"), "token_id"] = 63
+    lines = [f"jit,ttft,{length},40,10,30,0,,0.9" for length in (10, 100, 400)]
+    head = ",".join(schema.REFEREE)
+
+    def after(*rows: str) -> pd.DataFrame:
+        (tmp_path / "referee.csv").write_text("\n".join([head, *rows, ""]))
+        return judged(tmp_path, samples).set_index("prompt_length")
+
+    found = after(*lines, "jit,decode,10,100,100,0,0,,0")
+    assert found["passed"].eq(True).all(), "thirty near-ties of forty"
+    assert (found["judged_near_ties"] == 30).all()
+    found = after(lines[0], "jit,ttft,100,40,10,28,2,7,3.5", lines[2], "jit,decode,10,100,100,0,0,,0")
+    assert found["passed"].eq(True).to_list() == [True, False, True]
+    said = "2 of 40 timed ids are neither baseline's likeliest nor near-ties of it, the first in request 7"
+    assert found.loc[100, "reason"] == said
+    (tmp_path / "blocks/jit-0/scores.f32").rename(tmp_path / "scores")
+    found = after(*lines, "jit,decode,10,100,100,0,0,,0")
+    assert found["passed"].isna().all(), "no logits, no pass"
+    assert found["reason"].str.endswith("or the block did not get there; none of its timed ids is wrong").all()
+    assert after(*lines, "jit,decode,10,100,99,0,1,42,1.5")["passed"].eq(False).all()
+    (tmp_path / "scores").rename(tmp_path / "blocks/jit-0/scores.f32")
+    found = after(*lines, "jit,decode,10,100,99,0,1,42,1.5")
+    assert found["passed"].eq(False).all(), "a step belongs to no prompt length"
+    assert found["reason"].str.endswith("the first at 42 tokens of context").all()
 
 
 @pytest.mark.parametrize(

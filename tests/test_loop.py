@@ -124,6 +124,7 @@ def test_decode_steps_are_timed_exactly_and_told_how_many_follow():
     assert [timed.after.gpu_ns - timed.before.gpu_ns for timed in found] == [3] * 4
     assert found[0].before.gpu_ns == 3, "the prefill's own work belongs to no decode sample"
     assert all(before.after == after.before for before, after in itertools.pairwise(found))
+    assert [timed.given_id for timed in found] == [2, 7, 7, 7], "the first token has no sample, and is known"
 
 
 def test_every_interval_is_the_engines_time_and_nothing_else(make_job):

@@ -54,7 +54,7 @@ def test_a_sample_is_a_row_with_the_schemas_columns(sink, tmp_path):
     sink.keep([(Place("decode", 10, 11, 4), timed(before, after))])
     assert (tmp_path / "samples.csv").read_text().splitlines() == [
         ",".join(SAMPLES),
-        "fake,2,decode,10,11,4,1000000000000000,1.234567,2.000000,0.750000,77,2,,,1,0,1,2,1,1,1.234567,1,1,,,,,4.568",
+        "fake,2,decode,10,11,4,1000000000000000,1.234567,2.000000,0.750000,77,2,,,1,0,1,2,1,1,1.234567,1,1,,,,,4.568,",
     ]
 
 
@@ -69,6 +69,12 @@ def test_latency_is_by_the_clock_that_counts_and_by_the_clients_without_a_server
     sink.keep([(Place("ttft", 10, 10, 0), timed(Stats(), Stats(server_ns=server_ns)))])
     (row,) = rows(tmp_path / "samples.csv")
     assert (row["host_ms"], row["latency_ms"]) == ("1.234567", latency)
+
+
+def test_a_step_says_which_id_it_was_given(sink, tmp_path):
+    sink.keep([(Place("decode", 10, 10, 0), timed()._replace(given_id=41))])
+    (row,) = rows(tmp_path / "samples.csv")
+    assert (row["given_token_id"], row["token_id"]) == ("41", "77")
 
 
 def test_a_clock_that_does_not_move_leaves_its_column_empty(sink, tmp_path):

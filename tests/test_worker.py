@@ -11,6 +11,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,17 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def run_block(job, block: int = 0) -> tuple[int, list[dict[str, Any]], str]:
+    return run_worker(job, "block", "fake", str(block))
+
+
+def run_worker(job, mode: str, *rest: str) -> tuple[int, list[dict[str, Any]], str]:
     """Run the worker as the parent does: exit code, events, and what it printed."""
     folder = Path(job.run_dir)
     folder.mkdir(exist_ok=True)
     if not (folder / "job.json").exists():
         write_job(job, folder / "job.json")
     reading, writing = os.pipe()
-    call = [sys.executable, "-m", "harness.worker", "block", str(folder / "job.json"), "fake", str(block)]
+    call = [sys.executable, "-m", "harness.worker", mode, str(folder / "job.json"), *rest]
     process = subprocess.Popen(
         [*call, "--events", str(writing)], cwd=ROOT, pass_fds=[writing], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -96,6 +101,44 @@ def test_scores_are_of_the_first_timed_prompts(make_job):
         start = number * (job.sweep.forced_tokens + 1) * VOCABULARY
         logits = scores[start : start + VOCABULARY]
         assert logits.index(max(logits)) == int(first[str(length)]) == next_token(worker.prompt(job, "ttft", length, 0))
+
+
+def judging(make_job, **options: Any):
+    """A job whose reference is the fake, and a sequence of two steps that another case answered."""
+    job = make_job(vocab_size=VOCABULARY)
+    fake = job.cases["fake"]
+    job = replace(job, cases={"baseline": replace(fake, options=options), "fake": fake})
+    folder = Path(job.run_dir)
+    folder.mkdir()
+    lines = ["case,block,metric,prompt_length,context_length,iteration,token_id,given_token_id"]
+    lines += [f"fake,0,decode,4,{context},0,{token},{given}" for context, token, given in ((4, 5, 6), (5, 7, 5))]
+    (folder / "samples.csv").write_text("\n".join([*lines, ""]))
+    return job, folder / "referee.csv"
+
+
+def test_the_referee_writes_its_table_and_says_how_far_it_is(make_job):
+    job, path = judging(make_job)
+    code, events, _ = run_worker(job, "judge")
+    assert (code, events[-1]["state"], events[-1]["texts"]) == (0, "ok", 1)
+    assert [event["stage"] for event in events if event["event"] == "stage"] == ["load", "compile", "capture", "judge"]
+    assert [(event["done"], event["total"]) for event in events if event["event"] == "progress"] == [(1, 1)]
+    (row,) = rows(path)
+    assert (row["case"], row["metric"], row["prompt_length"], row["judged"]) == ("fake", "decode", "4", "2")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"fail": "error", "fail_at": "judge"}, BUG + "judge"),
+        ({"fail": "error", "fail_at": "close"}, BUG + "close"),
+        ({"fail": "unavailable"}, "the fake engine is missing in prepare: pip install it"),
+    ],
+)
+def test_a_referee_that_fails_says_why_and_writes_nothing(make_job, options, reason):
+    job, path = judging(make_job, **options)
+    code, events, _ = run_worker(job, "judge")
+    assert (code, events[-1]["state"], events[-1]["reason"]) == (1, "failed", reason)
+    assert not path.exists()
 
 
 def test_only_the_first_block_scores(make_job):

@@ -30,13 +30,15 @@ Clock = Callable[[], int]
 
 
 class Timed(NamedTuple):
-    """One interval: host nanoseconds at its ends, the token that ended it, the counters around it."""
+    """One interval: host nanoseconds at its ends, the token that ended it, the counters around it; for a decode step
+    the token that it was given, which ended the one before."""
 
     started_ns: int
     ended_ns: int
     token_id: int
     before: Stats
     after: Stats
+    given_id: int | None = None
 
 
 def latency_ns(timed: Timed, by_server: bool) -> int:
@@ -84,15 +86,15 @@ def time_prefill(case: Case, ids: Sequence[int], clock: Clock) -> Timed:
 
 def time_decode(case: Case, ids: Sequence[int], steps: int, clock: Clock) -> Iterator[Timed]:
     """One interval a new token after the first, `steps` of them."""
-    case.prefill(ids, steps + 1)
+    token = case.prefill(ids, steps + 1)
     after = case.stats()
     for _ in range(steps):
-        before = after
+        before, given = after, token
         started = clock()
         token = case.decode()
         ended = clock()
         after = case.stats()
-        yield Timed(started, ended, token, before, after)
+        yield Timed(started, ended, token, before, after, given)
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class BlockSink:
         """Write samples, one line each with the processor's speed now, and hand them to the operating system."""
         beside = f"{self.host_loop():.3f}"
         for place, timed in samples:
-            self._rows.writerow([*self._row(place, timed), beside])
+            self._rows.writerow([*self._row(place, timed), beside, timed.given_id])
             self._count(timed)
             self._recent[place.metric, place.prompt_length].append(self._latency_ms(timed))
         self._file.flush()

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.job import Job
+from harness.job import REFERENCE, Job
+from harness.output import judged
 
-REFERENCE = "baseline"
 TIMED_SHARE = 0.5
-"""Part of the timed greedy ids that must be the reference's. Rounding swaps the near-ties, a few in a hundred where
-weights are random; another computation agrees in hardly any."""
+"""Part of the timed greedy ids that must be the reference's, where it did not judge them. Rounding swaps the near-ties,
+a few in a hundred where weights are random; another computation agrees in hardly any."""
 Logits = npt.NDArray[np.float32]
 Row = dict[str, Any]
 
@@ -26,15 +26,17 @@ def rows(run_dir: Path, job: Job, samples: pd.DataFrame) -> Iterator[Row]:
     """Rows of equivalence.csv: one a case other than the reference and prompt length.
 
     A row's `passed` is None, and its reason says why, where there are no logits to compare. Whatever the logits say,
-    a case whose timed requests gave other greedy ids than the reference's has not passed.
+    a case has not passed when the reference, asked about its timed ids, calls one wrong (harness/measure/referee.py),
+    or, where it was not asked, when too few of them are the reference's own.
     """
     timed = samples[samples["metric"] == "ttft"]
     reference, reference_fault = load_scores(run_dir, job, REFERENCE)
+    referee = judged.load(run_dir, job)
     for case in job.cases:
         if case == REFERENCE or case not in set(samples["case"]):
             continue
         scores, fault = load_scores(run_dir, job, case)
-        alike = same_requests(job, case)
+        alike = job.same_requests(case)
         tokens = timed_tokens(timed, case) if alike else {}
         decoded = decode_tokens(samples, case) if alike else {}
         for index, length in enumerate(job.sweep.prompt_lengths):
@@ -43,16 +45,17 @@ def rows(run_dir: Path, job: Job, samples: pd.DataFrame) -> Iterator[Row]:
                 row |= {"reason": fault if scores is None else reference_fault}
             else:
                 row |= compare(scores[index], reference[index], job.sweep.tolerance)
-            yield row | (timed_fault(row) if alike else {})
+            yield with_ids(row, referee) if alike else row
 
 
-def same_requests(job: Job, case: str) -> bool:
-    """Whether a case's timed requests have the reference's prompts and, greedy like it, should have its ids."""
-    if REFERENCE not in job.cases:
-        return False
-    ours, reference = job.cases[case], job.cases[REFERENCE]
-    greedy = all(job.sampling_of(name).strategy == "greedy" for name in (case, REFERENCE))
-    return greedy and (ours.prompt, ours.warmup) == (reference.prompt, reference.warmup)
+def with_ids(row: Row, referee: judged.Referee) -> Row:
+    """The row, with what is known of the timed ids of a case that has the reference's requests."""
+    case, length = row["case"], row["prompt_length"]
+    if referee.judged(case):
+        row = row | referee.counts(case, length)
+        return row | referee.verdict(row)
+    row = row | timed_fault(row)
+    return row | referee.lacking(row)
 
 
 def load_scores(run_dir: Path, job: Job, case: str) -> tuple[Logits | None, str]:

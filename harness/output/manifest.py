@@ -31,6 +31,8 @@ PLACING = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 REVISION = re.compile("[0-9a-f]{40}")
 NO_SETTING = ("output", "dry_run", "resume", "lock")
 """Keys in which two attempts at one run may differ."""
+NOT_JUDGED = "not_judged"
+"""The key that says why a run has no referee.csv, where it should have one."""
 FROM_PREPARE = (
     "read_bandwidth_tb_s", "matmul_tflop_s", "weight_bytes", "flops_per_token", "loop_overhead_us", "sentence_source",
 )  # fmt: skip
@@ -226,6 +228,14 @@ def warned(path: Path, lines: Sequence[str]) -> None:
     """Add what was warned of before the first block, each sentence once."""
     stored = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, {**stored, "warnings": list(dict.fromkeys([*stored.get("warnings", []), *lines]))})
+
+
+def judged(path: Path, why_not: str) -> None:
+    """Note why the referee of this run failed, or that it no longer does."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if stored.get(NOT_JUDGED, "") != why_not:
+        kept = {key: value for key, value in stored.items() if key != NOT_JUDGED}
+        write_json(path, {**kept, NOT_JUDGED: why_not} if why_not else kept)
 
 
 def finish(path: Path) -> None:

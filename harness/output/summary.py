@@ -59,7 +59,7 @@ def load_samples(path: Path) -> pd.DataFrame:
     if "latency_ms" not in samples:
         samples = samples.assign(latency_ms=samples["host_ms"])
     lacking = [column for column in schema.SAMPLES if column not in samples]
-    samples = samples.assign(**{column: math.nan if column in schema.SAMPLES_BESIDE else 0 for column in lacking})
+    samples = samples.assign(**{column: math.nan if column in schema.SAMPLES_UNKNOWN else 0 for column in lacking})
     samples["throttle"] = samples["throttle"].fillna("")
     return samples
 
@@ -90,9 +90,10 @@ def summarise(run_dir: Path) -> None:
     write_table(run_dir / "equivalence.csv", schema.EQUIVALENCE, equivalence.rows(run_dir, job, samples))
 
 
-def clear(run_dir: Path) -> None:
-    """Remove what `summarise` wrote: samples that come now would not be in it."""
-    for name in ("ttft", "p99", "decode", "equivalence"):
+def clear(run_dir: Path, judged: bool = True) -> None:
+    """Remove what `summarise` wrote, and unless told otherwise what the referee did: samples that come now would not
+    be in it."""
+    for name in ("ttft", "p99", "decode", "equivalence", *(["referee"] if judged else [])):
         (run_dir / f"{name}.csv").unlink(missing_ok=True)
 
 

@@ -15,6 +15,7 @@ from harness.job import Job
 from harness.stored.blocks import check_requests, check_status
 from harness.stored.check import Check, Sheet, failed, note, ok, read_object
 from harness.stored.digests import check_code, check_files, check_manifest, check_prompts
+from harness.stored.ids import check_given, check_referee
 from harness.stored.plan import same_plan, stored_job
 from harness.stored.summaries import check_summaries
 from harness.stored.tables import read_tables
@@ -60,6 +61,9 @@ def check_sheets(folder: Path, job: Job, manifest: Mapping[str, Any], sheets: Ma
         timed = samples_of(samples)
         yield check_latencies(job, timed)
         yield check_order(timed, manifest)
+        yield from check_given(job, samples)
+        if (referee := sheets.get("referee.csv")) is not None:
+            yield from check_referee(job, samples, referee)
         if telemetry is not None:
             yield from check_telemetry(timed, telemetry, manifest)
         yield from check_summaries(folder, job, sheets)

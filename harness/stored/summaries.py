@@ -33,6 +33,8 @@ def check_summaries(folder: Path, job: Job, sheets: Mapping[str, Sheet]) -> Iter
         "decode.csv": (schema.DECODE, lambda: decode_rows(job, samples, floor)),
         "equivalence.csv": (schema.EQUIVALENCE, lambda: equivalence.rows(folder, job, samples)),
     }
+    if "referee.csv" not in sheets and (folder / "referee.csv").exists():
+        del makers["equivalence.csv"]  # it is made from that too, which the line on that file says can't be read
     for name, (columns, rows) in makers.items():
         if name in sheets:
             yield compared(folder, name, sheets[name], again(name, columns, rows))
@@ -58,9 +60,17 @@ def compared(folder: Path, name: str, stored: Sheet, made: Sheet) -> Check:
         if wrong := next(((row, old, new) for row, (old, new) in pairs if not alike(old, new)), None):
             row, old, new = wrong
             return failed(title, f"row {row}: {column} is '{old[:40]}', and the samples give '{new[:40]}'")
+    if not scores and (lie := unearned(stored, made)):
+        return failed(title, f"row {lie}: passed is not False, and the timed ids alone are enough for that")
     if scores:
         return ok(title, f"{len(stored.rows)} rows made from the samples are the stored ones to the printed digits")
     return note(title, "the ids of timed requests are those of the samples; logits, in blocks/, were not published")
+
+
+def unearned(stored: Sheet, made: Sheet) -> int | None:
+    """The first row of equivalence.csv that the timed ids alone condemn, and that is not stored so."""
+    pairs = enumerate(zip(stored.column("passed"), made.column("passed"), strict=True), start=2)
+    return next((row for row, (old, new) in pairs if new == "False" != old), None)
 
 
 def alike(old: str, new: str) -> bool:

@@ -28,15 +28,16 @@ TABLES: dict[str, Sequence[str]] = {
     "p99_stops.csv": schema.P99_STOPS,
     "identity.csv": schema.IDENTITY,
     "energy.csv": schema.ENERGY,
+    "referee.csv": schema.REFEREE,
 }
-OPTIONAL = ("captures.csv", "eviction.csv", "memory.csv", "p99_stops.csv", "identity.csv", "energy.csv")
+OPTIONAL = ("captures.csv", "eviction.csv", "memory.csv", "p99_stops.csv", "identity.csv", "energy.csv", "referee.csv")
 """Files of some cases or workloads only."""
 SUMMARIES = ("ttft.csv", "p99.csv", "decode.csv", "equivalence.csv")
 """Files that are made when all blocks are over."""
 FIRST = {
     "status.csv": 16, "samples.csv": 14, "telemetry.csv": 7, "ttft.csv": 17, "p99.csv": 10, "decode.csv": 15,
     "equivalence.csv": 9, "captures.csv": 7, "eviction.csv": 6, "memory.csv": 8, "p99_stops.csv": 6, "identity.csv": 5,
-    "energy.csv": 13,
+    "energy.csv": 13, "referee.csv": 9,
 }  # fmt: skip
 """How many columns the first published version of each file had: none has fewer."""
 
@@ -50,16 +51,18 @@ NUMBERS = (
     "block", "prompt_length", "context_length", "iteration", "started_ns", "token_id", "captures", "ungraphed",
     "hits", "misses", "evictions", "failures", "capturing", "n", "throttled", "context_from", "context_to", "graphs",
     "exit_code", "replays", "order", "bucket", "request", "time_ns", "kernels", "graph_launches", "count", "co_tenants",
-    "coalesced", "tokens", "began_ns", "ended_ns",
+    "coalesced", "tokens", "began_ns", "ended_ns", "given_token_id",
+    "judged", "likeliest", "near_ties", "wrong", "first_wrong", *schema.EQUIVALENCE_JUDGED,
 )  # fmt: skip
 COUNTS = ("compared", "equal", "divergence")
 """How the names of other columns with whole numbers end."""
 UNITS = ("seconds", "_ms", "_us", "_s", "_gib", "_mib", "_mhz", "_w", "_c", "_j", "_mj", "ratio_to_floor", "_error",
-         "_width", "joules", "_per_request", "_per_token")  # fmt: skip
+         "_width", "_gap", "joules", "_per_request", "_per_token")  # fmt: skip
 """How the names of columns with real numbers end."""
 FILLED = (
     "case", "block", "metric", "prompt_length", "context_length", "iteration", "started_ns", "host_ms", "latency_ms",
     "token_id", "n", "p50_ms", "context_from", "context_to", "time_ns", "order", "bucket", "request",
+    "judged", "likeliest", "near_ties", "wrong", "widest_gap",
 )  # fmt: skip
 """Columns without an empty field; others are empty where a case or machine does not give the value."""
 POSITIVE = ("host_loop_us",)
@@ -67,7 +70,7 @@ POSITIVE = ("host_loop_us",)
 INFINITE = ("relative_width",)
 """Columns that may be infinite: too few requests promise no interval of P99."""
 WORDS = {"state": get_args(schema.State), "metric": get_args(schema.Metric)}
-WORDS_OF = {"energy.csv": {"metric": get_args(schema.Spent)}}
+WORDS_OF = {"energy.csv": {"metric": get_args(schema.Spent)}, "referee.csv": {"metric": ("ttft", "decode")}}
 """Of files in which a column has other words."""
 
 

@@ -22,7 +22,7 @@ def stored():
 @pytest.fixture(scope="session")
 def full(tmp_path_factory):
     """Enough samples for a P99, no case missing, none wrong, the machine's state beside each sample."""
-    spec = Spec(cases=("baseline", "cuda_graph", "jit", "jit_cuda_graph"), iterations=125, blocks=3)
+    spec = Spec(cases=("baseline", "cuda_graph", "jit", "jit_cuda_graph"), iterations=125, blocks=3, judged=True)
     path = invent(tmp_path_factory.mktemp("full") / "run", spec)
     state = {"temperature_c": 46, "power_w": 300.5, "co_tenants": 0, "co_tenant_mib": 0, "host_loop_us": 2.25}
     pd.read_csv(path / "samples.csv").assign(**state).to_csv(path / "samples.csv", index=False)

@@ -64,7 +64,7 @@ def samples(case, ms):
     """Constant latencies by the case's clock, a decode step at half of it; by the client's clock they differ."""
     keep = (
         dict.fromkeys(schema.SAMPLES, 0)
-        | dict.fromkeys(schema.SAMPLES_BESIDE, "")
+        | dict.fromkeys(schema.SAMPLES_UNKNOWN, "")
         | {
             "case": case,
             "throttle": "",

@@ -41,7 +41,7 @@ def latency_rows(case, ttft, p99, iterations, none, decode, served):
 
 
 def row(case, metric, length, context, iteration, value, served):
-    return dict.fromkeys(schema.SAMPLES, 0) | dict.fromkeys(schema.SAMPLES_BESIDE, "") | {
+    return dict.fromkeys(schema.SAMPLES, 0) | dict.fromkeys(schema.SAMPLES_UNKNOWN, "") | {
         "case": case, "block": 0, "metric": metric, "prompt_length": length, "context_length": context,
         "iteration": iteration, "started_ns": 0, "host_ms": value + (0.3 if served else 0.0), "gpu_ms": value,
         "server_ms": value if served else None, "token_id": 1, "captures": 0, "sm_clock_mhz": 1980, "throttle": "",

@@ -1,4 +1,5 @@
 import io
+import json
 import math
 
 import numpy as np
@@ -119,6 +120,27 @@ def test_equivalence_counts_and_verdicts(tables):
     assert rows["JIT-Only"][2:] == ["9 / 9", "120 / 120"]
     assert rows["Eager (control)"][0] == "FAILED"
     assert rows["TensorRT-LLM"][0] == "not compared"
+
+
+def test_what_the_baseline_judged_is_counted_where_it_did(tmp_path, tables):
+    heading = ["Timed ids judged", "Near-ties", "Wrong"]
+    assert not set(heading) & {column.head.text for column in tables["equivalence"].columns}
+    found = {table.name: table for table in tables_of(load(invent(tmp_path / "run", Spec(judged=True))))}
+    assert [column.head.text for column in found["equivalence"].columns][-3:] == heading
+    rows = {row[0]: row[1:] for row in texts(found["equivalence"])}
+    assert rows["Baseline"][-3:] == [""] * 3
+    assert rows["JIT-Only"][0] == "passed"
+    assert rows["JIT-Only"][-3:] == [str(3 * 40 + 100), "5", "0"]
+    assert rows["Eager (control)"][0] == "FAILED"
+    assert rows["Eager (control)"][-3:] == [str(3 * 40 + 100), "5", "4"]
+    assert rows["TensorRT-LLM"][-1] == "–"
+
+
+def test_a_referee_that_failed_is_said_under_the_table(run_dir):
+    stored = json.loads((run_dir / "manifest.json").read_text())
+    (run_dir / "manifest.json").write_text(json.dumps({**stored, "not_judged": "no verdict, exit code 3"}))
+    (table,) = [table for table in tables_of(load(run_dir)) if table.name == "equivalence"]
+    assert table.facts.startswith("The timed ids were not judged: no verdict, exit code 3. ")
 
 
 def test_a_case_that_lost_a_block_says_so(run_dir):
