@@ -12,6 +12,7 @@ from harness.output.spoken import spoken
 from reports import (
     blocks,
     clocks,
+    equivalence,
     export,
     headroom,
     latency,
@@ -46,7 +47,7 @@ def tables_of(run: Run) -> list[Table]:
     makers += [latency.decode_table] if run.decodes else []
     makers += [overview.summary_table, overview.speedup_table, verdicts.significance_table, headroom.headroom_table]
     makers += [ablation.effects_table] if run.study != "ablation" and set(ablation.CELLS) <= set(run.cases) else []
-    makers += [blocks.blocks_table, clocks.clocks_table, overview.equivalence_table]
+    makers += [blocks.blocks_table, clocks.clocks_table, equivalence.equivalence_table]
     always = [*([proofs.identity_table] if proofs.known(run) else []), overview.status_table]
     found = [make(run) for make in [*(makers if run.compares else []), *state_tables(run), *always]]
     return [proofs.footnoted(run, table) if table.name == "summary" else table for table in found]
