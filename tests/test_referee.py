@@ -76,6 +76,14 @@ def judged(job: Job, samples: list[Sample]) -> tuple[dict[tuple[str, int], list[
     return {(str(row[1]), int(str(row[2]))): row[3:] for row in rows}, asked
 
 
+@pytest.mark.parametrize(("gap", "counted"), [(0.339, (1, 0)), (0.340, (0, 1))])
+def test_a_near_tie_is_four_deviations_of_a_difference_wide(gap, counted):
+    tally = referee.Tally(0.02)
+    tally.add(referee.Answer("ttft", 10, 7, (5,), ((1,), (5,))), [Judged(likeliest=4, gap=gap, rms=3.0)])
+    assert (tally.near_ties, tally.wrong) == counted
+    assert tally.widest == pytest.approx(gap / (4 * math.sqrt(2) * 0.02 * 3.0))
+
+
 def test_ids_of_the_reference_itself_need_nobody_to_be_asked(job):
     found, asked = judged(job, [*requests(job, REFERENCE), *requests(job, "other")])
     assert found == {("ttft", length): [8, 8, 0, 0, None, "0"] for length in job.sweep.prompt_lengths}

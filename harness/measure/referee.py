@@ -24,6 +24,10 @@ from harness.measure.prompts import prompt_for, timed_index
 from harness.measure.sink import Events
 from harness.schema import REFEREE
 
+NEAR_TIE = 4.0 * math.sqrt(2.0)
+"""The widest gap of a near-tie, in units of the tolerance times the RMS of the logits. Where each logit is off by the
+tolerance times the RMS, the difference of two is off by sqrt(2) of that; four of those, because thousands of ids are
+judged: with errors of half the tolerance and 32,000 normal logits, one id in 20,000 is beyond twice the tolerance."""
 Text = tuple[tuple[int, ...], tuple[int, ...]]
 """A prompt, and the ids behind it that are judged."""
 Judge = Callable[[Sequence[int], Sequence[int]], list[Judged]]
@@ -84,7 +88,7 @@ class Tally:
     def _count(self, place: int, token: int, found: Judged) -> None:
         if not (math.isfinite(found.gap) and math.isfinite(found.rms)):
             raise ValueError(f"the logits of {REFERENCE} hold NaN or infinity")
-        allowed = 2.0 * self._tolerance * found.rms
+        allowed = NEAR_TIE * self._tolerance * found.rms
         if found.gap:
             self.widest = max(self.widest, found.gap / allowed)
         if token == found.likeliest:
