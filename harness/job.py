@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 from harness.contract import Plan, Sampling
 from harness.disk import write_json
+from harness.schema import REFERENCE
 
-REFERENCE = "baseline"
-"""The case that all others are compared with."""
 MOST_ITERATIONS = 10_000
 """Timed requests a length and block with `auto` has at most."""
 

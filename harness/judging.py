@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from harness import attempt
 from harness.folder import check_there
-from harness.job import REFERENCE, Job
+from harness.job import Job
 from harness.measure.referee import judged_cases
 from harness.output import manifest, record
 from harness.output.judged import TABLE
 from harness.processes.launch import command, run_child
 from harness.processes.progress import Watcher
+from harness.schema import REFERENCE
 from harness.start import Run
 
 

@@ -9,6 +9,8 @@ Metric = Literal["ttft", "cold", "decode", "stream", "quiet", "busy"]
 Spent = Literal["rest", "ttft", "decode"]
 """What joules were spent on: the card at rest, prefills, decode steps."""
 
+REFERENCE = "baseline"
+"""The case that all others are compared with."""
 UNTHROTTLED = frozenset({"", "none", "idle"})
 """Throttle reasons that slow nothing down."""
 STATUS = (
@@ -38,11 +40,10 @@ own, so that the first of a sequence, which has no sample, is known too; it is e
 SAMPLES_STATE = ("sm_clock_mhz", "throttle", "temperature_c", "power_w", "co_tenants", "co_tenant_mib")
 """The machine at a sample, by the nearest reading within a second; empty where nothing was read. `co_tenants` are the
 processes that compute on the GPU and are not of this run, and `co_tenant_mib` what they hold."""
-SAMPLES_BESIDE = (*SAMPLES_STATE, "host_loop_us")
-"""What stands beside a sample and is no part of it. `host_loop_us`, right behind the sample and by the thread that
-launched its kernels where that is one of the worker's: how long a fixed loop of Python took, see Case.beside."""
-SAMPLES_UNKNOWN = (*SAMPLES_BESIDE, "given_token_id")
-"""Columns of SAMPLES of which an older file does not say what stood there."""
+SAMPLES_UNKNOWN = (*SAMPLES_STATE, "host_loop_us", "given_token_id")
+"""Columns of SAMPLES of which an older file does not say what stood there. `host_loop_us`, right behind the sample and
+by the thread that launched its kernels where that is one of the worker's: how long a fixed loop of Python took, see
+Case.beside."""
 TTFT = (
     "case", "prompt_length", "n", "cold_ms", "mean_ms", "std_ms", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms",
     "gpu_p50_ms", "server_p50_ms", "floor_ms", "ratio_to_floor",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from reports.blockwise import ttft_samples
-from reports.latency import case_marks
+from reports.marks import case_marks
 from reports.run import Run
 from reports.table import DASH, Cell, Notes, Table, heads, number
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from reports.latency import case_marks
+from reports.marks import case_marks
 from reports.run import Run
 from reports.table import DASH, Cell, Notes, Table, heads, number
 

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from reports import proofs
-from reports.latency import case_marks
+from reports.marks import case_marks
 from reports.run import Run
 from reports.table import DASH, Cell, Notes, Table, heads
 

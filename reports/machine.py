@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.schema import UNTHROTTLED
 from reports.experiments.section import table_file
-from reports.latency import case_marks
+from reports.marks import case_marks
 from reports.run import Run
 from reports.table import DASH, Cell, Column, Notes, Table, heads, number
 

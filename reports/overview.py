@@ -11,7 +11,7 @@ import pandas as pd
 
 from reports import enriched, significance
 from reports.blockwise import MIN_BLOCKS, average_interval, by_block, range_label
-from reports.latency import case_marks
+from reports.marks import case_marks
 from reports.quantiles import Estimate
 from reports.run import Run
 from reports.significance import Standing

@@ -8,16 +8,15 @@ from dataclasses import replace
 import pandas as pd
 
 from harness import schema
-from reports.latency import case_marks
-from reports.run import REFERENCE, Run
+from harness.schema import REFERENCE
+from reports.marks import case_marks
+from reports.run import Run
 from reports.table import DASH, Cell, Notes, Table, heads, number
 
 PROOF = (
     "Behind everything timed, a profiler records one prefill and two decode steps of each process, and what it shows "
     "is held against what the case's code says of itself: a contradiction fails the block. "
 )
-
-
 JUDGED = ("Timed ids judged", "Near-ties", "Wrong")
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from harness import schema
+from harness.schema import REFERENCE
 from reports.files import TEXT, load_table
 from reports.sound import load_manifest
 from reports.style import places
 
-REFERENCE = "baseline"
 SMOKE = "SMOKE RUN, not a measurement"
 STEPPED = {"attribution"}
 """Studies whose cases each follow a procedure of their own."""
@@ -237,9 +237,7 @@ def load(path: Path) -> Run:
 
 def as_today(frames: dict[str, pd.DataFrame]) -> None:
     """Give tables of older runs the columns that came later, filled with what they would have said."""
-    compared = [
-        column for column in schema.EQUIVALENCE if column not in schema.EQUIVALENCE_JUDGED
-    ]  # these may be absent
+    compared = [column for column in schema.EQUIVALENCE if column not in schema.EQUIVALENCE_JUDGED]  # may be absent
     for name, columns in (("status", schema.STATUS), ("equivalence", compared)):  # as they are today
         new = {column: "" if column in TEXT else math.nan for column in columns if column not in frames[name]}
         frames[name] = frames[name].assign(**new)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports import significance
 from reports.blockwise import MIN_BLOCKS
-from reports.latency import case_marks
+from reports.marks import case_marks
 from reports.overview import bracketed
 from reports.run import Run
 from reports.table import DASH, Cell, Notes, Table, heads

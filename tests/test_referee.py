@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 
 from harness.contract import Judged
-from harness.job import REFERENCE, Job
+from harness.job import Job
 from harness.measure import referee
 from harness.measure.prompts import prompt_for, timed_index
 from harness.measure.referee import Sample
+from harness.schema import REFERENCE
 from tests.fakes import VOCABULARY, FakeCase, next_token
 
 FAR, NEAR = 300, 1

@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from harness.contract import Judged
 from harness.disk import write_aside
-from harness.job import REFERENCE, Job
+from harness.job import Job
 from harness.loader import load_case
 from harness.measure.preparing import heard
 from harness.measure.prompts import prompt_for, timed_index
 from harness.measure.sink import Events
-from harness.schema import REFEREE
+from harness.schema import REFEREE, REFERENCE
 
 NEAR_TIE = 4.0 * math.sqrt(2.0)
 """The widest gap of a near-tie, in units of the tolerance times the RMS of the logits. Where each logit is off by the

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.job import REFERENCE, Job
+from harness.job import Job
 from harness.output import judged
+from harness.schema import REFERENCE
 
 TIMED_SHARE = 0.5
 """Part of the timed greedy ids that must be the reference's, where it did not judge them. Rounding swaps the near-ties,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.job import REFERENCE, Job
+from harness.job import Job
 from harness.measure.referee import judged_cases
 from harness.output.manifest import NOT_JUDGED
-from harness.schema import EQUIVALENCE_JUDGED
+from harness.schema import EQUIVALENCE_JUDGED, REFERENCE
 
 Row = dict[str, Any]
 TABLE = "referee.csv"

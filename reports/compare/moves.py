@@ -24,8 +24,6 @@ HOST = (
     "explain where kernels are launched one by one; where a graph launches them, the host explains nothing. How sure "
     "each cell of that is, over blocks, stands in the .csv of the cells (scaled_low, scaled_high)."
 )
-
-
 LOOPS = ("Host", "In loops", "Farthest in loops")
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness import schema
 from reports.files import load_table
-from reports.latency import case_marks
+from reports.marks import case_marks
 from reports.plots import Plot
 from reports.run import Run
 from reports.table import DASH, Cell, Column, Notes, Table, number

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from reports.latency import case_marks
+from reports.marks import case_marks
 from reports.paper.runs import NAMES, Runs, absent, engine, impersonates, why_no_engine
 from reports.run import Run
 from reports.table import DASH, Cell, Notes, Table, heads, number

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from harness.schema import UNTHROTTLED
-from reports.latency import FLAGS
+from reports.marks import FLAGS
 from reports.paper.runs import Missing
 from reports.run import Run
 
