@@ -15,7 +15,7 @@ from reports.blockwise import clustered, t_test, ttft_samples
 from reports.quantiles import Array, at
 from reports.run import load
 
-NAMES, BLOCKS, REQUESTS = 4, 3, 127
+NAMES, BLOCKS, REQUESTS = 4, 5, 77
 BATCH = 250
 NAIVE_DRAWS = 500
 INTERVAL_DRAWS = 1000

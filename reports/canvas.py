@@ -74,7 +74,7 @@ def framed(
 ) -> None:
     """Title above, paragraphs of small print below, a watermark across every panel of a smoke run."""
     height, width = figure.get_figheight(), int(CHARACTERS_PER_INCH * figure.get_figwidth())
-    lines = [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, width)]
+    lines = [line for paragraph in paragraphs for line in textwrap.wrap(unparted(paragraph), width)]
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], "… The rest stands under the tables."]
     bottom = LINE_IN * len(lines) + bottom_in
@@ -85,6 +85,11 @@ def framed(
     if smoke:
         for axes in figure.axes:
             stamp(axes)
+
+
+def unparted(text: str) -> str:
+    """The text with a figure and its per cent sign on one line, however it is wrapped."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def stamp(axes: Axes) -> None:

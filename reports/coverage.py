@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.output.spoken import spoken
-from reports.aa import Source, null_rates, sources
+from reports.aa import BLOCKS, REQUESTS, Source, null_rates, sources
 from reports.quantiles import Array, interval_ranks
 from reports.table import DASH, Cell, Notes, Table, heads
 from reports.write import write_table
@@ -26,7 +26,7 @@ SEED = 20260423
 DRAWS = 10_000
 BATCH = 1000
 NULL_SHARE = 5  # a draw of processes holds 54 comparisons, that of a quantile one
-SIZES = (190, 368, 380, 381, 1191, 1588)
+SIZES = (190, 368, 380, 385, 1191, 1985)
 RATES = ("ttft_cell", "p99_cell", "average", "row", "table", "naive", "interval")
 QUANTILES = {"P50": 0.50, "P90": 0.90, "P99": 0.99}
 DISTRIBUTIONS = {
@@ -35,7 +35,7 @@ DISTRIBUTIONS = {
     "Student's t, 3 degrees of freedom": stats.t(3),
 }
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "published"
-RUNS = ("h200-2026-11-21", "h200-2026-11-21-default")
+RUNS = ("h200-2026-11-21-default", "h200-2026-11-22-default-2")
 
 
 def exact(n: int, p: float) -> float:
@@ -116,13 +116,14 @@ def null_table(frame: pd.DataFrame) -> Table:
         left=("Requests of", "Spread of processes"),
     )  # fmt: skip
     facts = (
-        f"One case under four names, {int(frame['draws'].iloc[0])} times, in 3 blocks of 127 requests at 9 lengths. "
+        f"One case under four names, {int(frame['draws'].iloc[0])} times, in {BLOCKS} blocks of {REQUESTS} requests at 9 "
+        "lengths. "
         "Requests come in runs of neighbours out of the published ones; blocks are shifted at random, as far as those "
         "of the published runs lie apart (standard deviation of log medians). Shares of comparisons with p at most 5 % "
         "(cell, over lengths); of rows with any difference after Holm's correction over their 6 pairs; of "
         "tables with any in their 9 rows. "
         "For contrast: a rank-sum test that takes requests for independent. Last: how often the block-cluster "
-        "bootstrap's interval of a mean holds the true one, of 95 %. Two speeds show the limit of three blocks: with "
+        "bootstrap's interval of a mean holds the true one, of 95 %. Two speeds show the limit of few blocks: with "
         "all of one case fast and all of another slow nothing but more blocks tells processes from cases."
     )
     return Table("false_positives", "Differences found where there are none", head, rows, Notes(), facts, False, frame)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from reports import enriched, style
 from reports.blockwise import ttft_samples
@@ -32,6 +33,8 @@ from reports.run import Run
 from reports.style import Look
 
 MOST_TICKS = 12
+BAR_IN = 0.4
+BACKED = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
 ENDS = ("low", "high")
 
 
@@ -199,40 +202,39 @@ def speedup(run: Run) -> Plot:
     absent = [metric for i, metric in enumerate(METRICS) if i not in metrics]
     caption += f" Not shown, for want of values: {', '.join(absent)}." if absent else ""
     caption += f" {counted(run)}{without_curve(run, [reference, *found], 'bars', 'values')}"
-    figure = Figure(figsize=SIZE)
-    axes = figure.subplots()
-    for position, (case, look) in enumerate(found.items()):
-        shown = table[case].iloc[metrics]
-        speedup_bars(axes, shown, position, len(found), look.colour, label(run, case, wrapped=False))
-    axes.axhline(1.0, color=style.LOOKS[reference].colour, linewidth=1.0)
-    axes.set_xticks(range(len(metrics)), [list(METRICS)[i] for i in metrics])
-    axes.tick_params(axis="x", length=0)
-    axes.set_ylabel(f"Times faster than {run.cases[reference]}")
-    axes.margins(y=0.25 if run.smoke else 0.12)
-    across, down = legend_columns([label(run, case, wrapped=False) for case in found])
-    axes.legend(frameon=False, ncols=across, loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
-    top = 0.78 + LEGEND_IN * (down - 1)
-    frame_of(run, figure, title, caption, pd.Series(dtype=float), right=0.97, top_in=top)
+    figure = Figure(figsize=(SIZE[0], 2.3 + BAR_IN * len(found)))
+    panels = list(figure.subplots(1, len(metrics), sharex=True, sharey=True, squeeze=False).flat)
+    for axes, i in zip(panels, metrics, strict=True):
+        values = pd.DataFrame([table[case].iloc[i] for case in found], index=list(found))
+        speedup_bars(axes, values[["speed_up", *ENDS]].astype(float), [look.colour for look in found.values()])
+        axes.set_title(list(METRICS)[i], fontsize=9.5, fontweight="normal", pad=5)
+    panels[0].set_yticks(range(len(found)), [label(run, case) for case in found], fontsize=8.5, fontweight="bold")
+    for tick, look in zip(panels[0].get_yticklabels(), found.values(), strict=True):
+        tick.set_color(look.colour)
+    panels[0].invert_yaxis()
+    panels[0].set_xlim(0, 1.3 * panels[0].dataLim.union([axes.dataLim for axes in panels]).x1)
+    frame_of(run, figure, title, caption, pd.Series(dtype=float), right=0.97, top_in=0.72)
+    figure.subplots_adjust(left=0.19, wspace=0.08)
+    below = figure.subplotpars.bottom - 0.46 / figure.get_figheight()
+    figure.supxlabel(f"Times faster than {run.cases[reference]}", fontsize=9.5, x=0.58, y=below)
     return Plot("speedup", title, caption, figure)
 
 
-def speedup_bars(axes: Axes, shown: pd.DataFrame, position: int, of: int, colour: str, name: str) -> None:
-    """One case's bars, the `position`-th of `of` beside each other at every metric, with intervals and figures."""
-    width = 0.8 / of
-    x = np.arange(len(shown)) - 0.4 + width * (position + 0.5)
-    heights, ends = shown["speed_up"].to_numpy(dtype=float), shown[list(ENDS)].to_numpy(dtype=float)
-    axes.bar(x, heights, 0.88 * width, color=colour, label=name)
-    known = ~np.isnan(ends).any(axis=1)
-    axes.vlines(x[known], *ends[known].T, color="#333333", linewidth=1, zorder=3)
-    for place, height, top in zip(x, heights, np.fmax(ends[:, 1], heights), strict=True):
-        place_label(axes, place, top if top == top else 0.0, f"{height:.2f}×" if height == height else "–")
-
-
-def place_label(axes: Axes, x: float, top: float, words: str) -> None:
-    """A figure above a bar and the end of its interval."""
-    text = axes.annotate(words, (x, top), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8,
-                         color="#333333", zorder=4)  # fmt: skip
-    text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85})
+def speedup_bars(axes: Axes, values: pd.DataFrame, colours: list[str]) -> None:
+    """One metric's bars, a row a case, with interval and figure behind each."""
+    known = values[list(ENDS)].notna().all(axis=1).to_numpy()
+    rows, ends = np.arange(len(values)), values[list(ENDS)].to_numpy()
+    axes.barh(rows, values["speed_up"], 0.62, color=colours)
+    edged = [withStroke(linewidth=2.5, foreground="white")]  # seen on dark bars too
+    axes.hlines(rows[known], *ends[known].T, color="#333333", linewidth=1, zorder=3, path_effects=edged)
+    axes.axvline(1.0, color=style.LOOKS["baseline"].colour, linewidth=1.0)
+    for row, ratio, end in zip(rows, values["speed_up"], values[["speed_up", "high"]].max(axis=1), strict=True):
+        words, at = ("–", 0.0) if math.isnan(ratio) else (f"{ratio:.2f}×", end)
+        axes.annotate(words, (at, row), (4, 0), textcoords="offset points", va="center", fontsize=8, color="#333333",
+                      zorder=4, bbox=BACKED)  # fmt: skip
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=True, axis="x")
+    axes.grid(visible=False, axis="y")
 
 
 def ecdf(run: Run) -> Plot:
@@ -249,11 +251,12 @@ def ecdf(run: Run) -> Plot:
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(SIZE[0], 1.6 + (1.7 if rows > 1 else 2.4) * rows))
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for axes, length in zip(grid, shown, strict=False):
         panel(run, axes, timed[timed["prompt_length"] == length], f"{length:.0f} tokens")
-    for axes in list(grid)[len(shown) :]:
+    for above, axes in zip(grid[len(shown) - columns :], grid[len(shown) :], strict=False):
         axes.set_visible(False)
+        above.tick_params(labelbottom=True)
     keys = {name: key for axes in figure.axes for key, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     names = [name for case in run.cases if (name := label(run, case, wrapped=False)) in keys]
     handles = [keys[name] for name in names]

@@ -109,7 +109,8 @@ def kind_of(manifest: Manifest) -> str:
         return study if study != "rolling" or len(cases) > 1 else ""
     if protocol == PAPER and not study:
         return PAPER if manifest.get("protocol") == PAPER and list(lengths) == PUBLISHED_LENGTHS else ""
-    return CONTROLLED if protocol == CONTROLLED and not study and set(TITLES) <= set(cases) else ""
+    whole = set(TITLES) <= set(cases) and list(lengths) == PUBLISHED_LENGTHS
+    return CONTROLLED if protocol == CONTROLLED and not study and whole else ""
 
 
 def protocol_of(manifest: Manifest) -> str:

@@ -1,10 +1,12 @@
 import io
+import itertools
 import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from reports import plots
 from reports.__main__ import tables_of
@@ -12,6 +14,17 @@ from reports.blockwise import with_average
 from reports.overview import speed_up
 from reports.run import load, told_apart
 from tests.synthetic import Spec, invent
+
+MANY = {
+    "baseline": "Baseline",
+    "cuda_graph": "CUDA Graph",
+    "jit": "JIT-Only",
+    "jit_cuda_graph": "JIT+CUDA",
+    "vllm": "vLLM",
+    "vllm_covering": "vLLM (lengths captured)",
+    "transformers_compile": "Transformers (compiled)",
+    "eager": "Eager (control)",
+}
 
 
 def texts(table):
@@ -249,7 +262,9 @@ def test_a_case_without_a_good_block_never_wins_nor_counts_in_a_speed_up(three):
     assert math.isnan(speed_up(run, "TTFT", "jit_cuda_graph", "jit"))
     assert math.isnan(speed_up(run, "TTFT", "jit", "jit_cuda_graph"))
     assert speed_up(run, "TTFT", "jit", "baseline") > 1
-    assert "JIT+CUDA" not in [text.get_text() for text in drawn(run)["speedup"].axes[0].get_legend().get_texts()]
+    rows = [text.get_text() for text in drawn(run)["speedup"].axes[0].get_yticklabels()]
+    assert rows[:2] == ["CUDA Graph", "JIT-Only"]
+    assert "JIT+CUDA" not in rows
 
 
 def drawn(run):
@@ -310,6 +325,41 @@ def test_figures_name_the_cases_without_a_curve_and_their_n(stored):
 def test_figures_list_cases_in_the_order_of_the_tables(full):
     names = [text.get_text() for text in drawn(full)["ttft_ecdf"].legends[0].get_texts()]
     assert names == list(full.cases.values())
+
+
+def test_speed_ups_have_a_panel_a_metric_and_a_row_a_case_with_its_figure(full):
+    figure = drawn(full)["speedup"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["TTFT", "P99", "Decode"]
+    others = [case for case in full.cases if case != "baseline"]
+    for axes, metric in zip(figure.axes, ("TTFT", "P99", "Decode"), strict=True):
+        wanted = [speed_up(full, metric, case, "baseline") for case in others]
+        assert [bar.get_width() for bar in axes.patches] == pytest.approx(wanted, nan_ok=True)
+        assert [text.get_text() for text in axes.texts] == [f"{ratio:.2f}×" for ratio in wanted]
+
+
+def test_no_figure_beside_a_bar_of_many_cases_covers_another_or_leaves_the_picture(tmp_path):
+    many = load(invent(tmp_path / "run", Spec(cases=tuple(MANY), titles=MANY, missing=(), wrong=(), blocks=3)))
+    figure = drawn(many)["speedup"]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [text.get_window_extent() for axes in figure.axes for text in (*axes.texts, *axes.get_yticklabels())]
+    boxes = [box for box in boxes if box.width > 0]
+    assert len(boxes) >= 3 * (len(MANY) - 1)
+    assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+    width, height = canvas.get_width_height()
+    assert all(box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height for box in boxes)
+
+
+@pytest.mark.parametrize("lengths", [1, 2, 4, 5, 9, 11])
+def test_panels_of_the_distribution_without_a_length_are_not_drawn(tmp_path, lengths):
+    run = load(invent(tmp_path / "run", Spec(lengths=tuple(range(10, 10 + 10 * lengths, 10)))))
+    axes = drawn(run)["ttft_ecdf"].axes
+    shown = [one for one in axes if one.get_visible()]
+    assert len(shown) == min(lengths, 9)
+    assert all(one.lines for one in shown)
+    lowest = [one for one in shown if not any(other.get_position().y1 < one.get_position().y0 for other in shown
+              if other.get_position().x0 == one.get_position().x0)]  # fmt: skip
+    assert all(any(tick.get_visible() for tick in one.get_xticklabels()) for one in lowest)
 
 
 def test_clock_footnotes_are_not_repeated(tables):
