@@ -6,6 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,22 @@ from reports.blockwise import clustered, t_test, ttft_samples
 from reports.quantiles import Array, at
 from reports.run import load
 
-NAMES, BLOCKS, REQUESTS = 4, 5, 77
+NAMES = 4
 BATCH = 250
 NAIVE_DRAWS = 500
 INTERVAL_DRAWS = 1000
 EFFECTS = ("normal", "two speeds", "heavy tail")
+
+
+class Design(NamedTuple):
+    """Processes a case, and requests a length in each."""
+
+    blocks: int
+    requests: int
+
+
+DESIGNS = (Design(3, 127), Design(5, 77))
+"""As runs were made before, and as they are by default."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +45,12 @@ class Source:
 
 def sources(path: Path) -> list[Source]:
     """The cases of a run with two or more whole blocks. Raises ValueError when the run can't be read."""
-    run = load(path)
+    run, most = load(path), max(design.requests for design in DESIGNS)
     timed, found = ttft_samples(run), []
     for case, title in run.cases.items():
         own = timed[timed["case"] == case].sort_values(["block", "prompt_length", "iteration"])
         sizes = own.groupby(["block", "prompt_length"]).size()
-        if own["block"].nunique() < 2 or sizes.nunique() != 1 or sizes.iloc[0] < REQUESTS:
+        if own["block"].nunique() < 2 or sizes.nunique() != 1 or sizes.iloc[0] < most:
             continue
         shape = (own["block"].nunique(), own["prompt_length"].nunique(), int(sizes.iloc[0]))
         logs = np.log(own["latency_ms"].to_numpy(dtype=float)).reshape(shape)
@@ -57,15 +69,15 @@ def shifts(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array
     return rng.standard_t(3, size=shape) / math.sqrt(3)
 
 
-def requests(source: Source, draws: int, rng: np.random.Generator) -> Array:
+def requests(source: Source, design: Design, draws: int, rng: np.random.Generator) -> Array:
     """Residuals [draws, name, block, length, request]: neighbouring requests of a published block, drawn at random.
 
     All lengths of a block come from the same rounds: what slows neighbours slows them together.
     """
     blocks, _, size = source.residuals.shape
-    which = rng.integers(blocks, size=(draws, NAMES, BLOCKS))
-    starts = rng.integers(size, size=(draws, NAMES, BLOCKS))
-    times = (starts[..., None] + np.arange(REQUESTS)) % size
+    which = rng.integers(blocks, size=(draws, NAMES, design.blocks))
+    starts = rng.integers(size, size=(draws, NAMES, design.blocks))
+    times = (starts[..., None] + np.arange(design.requests)) % size
     return np.moveaxis(source.residuals[which[..., None], :, times], -1, -2)
 
 
@@ -97,15 +109,15 @@ def interval_holds(samples: Array, truth: float) -> float:
     return float(np.mean([found.low <= truth <= found.high for found in held]))
 
 
-def rates(source: Source, kind: str, draws: int, seed: int) -> dict[str, float]:
+def rates(source: Source, design: Design, kind: str, draws: int, seed: int) -> dict[str, float]:
     """False positives of one source under one kind of difference between processes."""
     rng = np.random.default_rng([seed, EFFECTS.index(kind)])
     counts: dict[str, list[float]] = {name: [] for name in ("ttft_cell", "p99_cell", "average", "row", "table")}
     left = draws
     while left:
         batch, left = min(BATCH, left), max(0, left - BATCH)
-        samples = requests(source, batch, rng)
-        samples = samples + source.block_sd * shifts(kind, (batch, NAMES, BLOCKS, 1, 1), rng)
+        samples = requests(source, design, batch, rng)
+        samples = samples + source.block_sd * shifts(kind, (batch, NAMES, design.blocks, 1, 1), rng)
         cells = p_values(samples, 0.5)
         counts["ttft_cell"] += list((cells <= 0.05).mean(axis=(1, 2)))
         counts["p99_cell"] += list((p_values(samples, 0.99) <= 0.05).mean(axis=(1, 2)))
@@ -116,12 +128,12 @@ def rates(source: Source, kind: str, draws: int, seed: int) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in counts.items()}
 
 
-def checks(source: Source, kind: str, draws: int, seed: int) -> dict[str, float]:
+def checks(source: Source, design: Design, kind: str, draws: int, seed: int) -> dict[str, float]:
     """The naive test and the bootstrap of a mean, on fewer draws."""
     rng = np.random.default_rng([seed, 100 + EFFECTS.index(kind)])
     count = min(draws, INTERVAL_DRAWS)
-    samples = requests(source, count, rng)[:, :2]
-    samples = samples + source.block_sd * shifts(kind, (count, 2, BLOCKS, 1, 1), rng)
+    samples = requests(source, design, count, rng)[:, :2]
+    samples = samples + source.block_sd * shifts(kind, (count, 2, design.blocks, 1, 1), rng)
     # The true mean: that of the residuals times that of the shifts, drawn as often as makes it sure.
     factor = np.exp(source.block_sd * shifts(kind, (400_000,), rng)).mean()
     truth = float(np.exp(source.residuals[:, 0]).mean() * factor)
@@ -129,12 +141,14 @@ def checks(source: Source, kind: str, draws: int, seed: int) -> dict[str, float]
 
 
 def null_rates(found: list[Source], draws: int, seed: int) -> pd.DataFrame:
-    """One row a source and kind of process: shares of differences found where there are none."""
+    """One row a design, source and kind of process: shares of differences found where there are none."""
     records = [
-        {"source": source.name, "block_sd": source.block_sd, "effects": kind, "draws": draws}
-        | rates(source, kind, draws, seed)
-        | checks(source, kind, draws, seed)
+        {"blocks": design.blocks, "requests": design.requests, "source": source.name, "block_sd": source.block_sd,
+         "effects": kind, "draws": draws}
+        | rates(source, design, kind, draws, seed)
+        | checks(source, design, kind, draws, seed)
+        for design in DESIGNS
         for source in found
         for kind in EFFECTS
-    ]
+    ]  # fmt: skip
     return pd.DataFrame(records)

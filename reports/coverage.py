@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.output.spoken import spoken
-from reports.aa import BLOCKS, REQUESTS, Source, null_rates, sources
+from reports.aa import Source, null_rates, sources
 from reports.quantiles import Array, interval_ranks
 from reports.table import DASH, Cell, Notes, Table, heads
 from reports.write import write_table
@@ -105,19 +105,18 @@ def null_table(frame: pd.DataFrame) -> Table:
     """False positives by source and kind of process: of a cell, of a whole table after Holm, and of a naive test."""
     rows = [
         [
-            Cell(str(r["source"])), Cell(f"{r['block_sd']:.2%}"), Cell(str(r["effects"])),
-            *(share(r[column]) for column in RATES),
+            Cell(f"{r['blocks']} × {r['requests']}"), Cell(str(r["source"])), Cell(f"{r['block_sd']:.2%}"),
+            Cell(str(r["effects"])), *(share(r[column]) for column in RATES),
         ]
         for r in frame.to_dict("records")
     ]  # fmt: skip
     head = heads(
-        "Requests of", "Between processes", "Spread of processes", "TTFT cell", "P99 cell", "Over lengths",
+        "Blocks", "Requests of", "Between processes", "Spread of processes", "TTFT cell", "P99 cell", "Over lengths",
         "Row after Holm", "Whole table", "Requests as units", "Mean's interval holds",
-        left=("Requests of", "Spread of processes"),
+        left=("Blocks", "Requests of", "Spread of processes"),
     )  # fmt: skip
     facts = (
-        f"One case under four names, {int(frame['draws'].iloc[0])} times, in {BLOCKS} blocks of {REQUESTS} requests at 9 "
-        "lengths. "
+        f"One case under four names, {int(frame['draws'].iloc[0])} times, at 9 lengths; blocks × requests a length. "
         "Requests come in runs of neighbours out of the published ones; blocks are shifted at random, as far as those "
         "of the published runs lie apart (standard deviation of log medians). Shares of comparisons with p at most 5 % "
         "(cell, over lengths); of rows with any difference after Holm's correction over their 6 pairs; of "
@@ -126,7 +125,8 @@ def null_table(frame: pd.DataFrame) -> Table:
         "bootstrap's interval of a mean holds the true one, of 95 %. Two speeds show the limit of few blocks: with "
         "all of one case fast and all of another slow nothing but more blocks tells processes from cases."
     )
-    return Table("false_positives", "Differences found where there are none", head, rows, Notes(), facts, False, frame)
+    title, rules = "Differences found where there are none", np.flatnonzero(frame["blocks"].diff().fillna(0)).tolist()
+    return Table("false_positives", title, head, rows, Notes(), facts, False, frame, frozenset(rules))
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:

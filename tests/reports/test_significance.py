@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy import stats
 
 from reports import aa, coverage, enriched, significance
@@ -159,15 +160,16 @@ def source(rng):
     return aa.Source("invented", 0.02 * (slow + rng.standard_t(4, slow.shape)), block_sd=0.05)
 
 
+@pytest.mark.parametrize("design", aa.DESIGNS)
 @pytest.mark.parametrize("kind", aa.EFFECTS)
-def test_what_does_not_differ_is_rarely_found_to_differ(kind):
-    rates = aa.rates(source(np.random.default_rng(1)), kind, 250, seed=2)
+def test_what_does_not_differ_is_rarely_found_to_differ(kind, design):
+    rates = aa.rates(source(np.random.default_rng(1)), design, kind, 250, seed=2)
     assert max(rates["ttft_cell"], rates["p99_cell"], rates["average"]) <= 0.05 + 0.025
     assert rates["ttft_cell"] > 0.005, "a test that never finds anything would pass too"
 
 
 def test_taking_requests_for_independent_would_find_differences_everywhere():
-    assert aa.checks(source(np.random.default_rng(1)), "normal", 200, seed=2)["naive"] > 0.5
+    assert aa.checks(source(np.random.default_rng(1)), aa.DESIGNS[-1], "normal", 200, seed=2)["naive"] > 0.5
 
 
 def test_intervals_by_rank_hold_the_quantile_as_often_as_they_say():
@@ -184,6 +186,9 @@ def test_the_committed_coverage_is_within_its_bar():
     assert frame["coverage"].dropna().between(0.94, 0.97).all()
     found = pd.read_csv(coverage.PUBLISHED.parent / "coverage" / "false_positives.csv")
     assert (found[["ttft_cell", "p99_cell", "average"]] <= 0.05).all(axis=None)
+    sweep = yaml.safe_load((coverage.PUBLISHED.parents[1] / "conf/sweep/default.yaml").read_text(encoding="utf-8"))
+    assert (sweep["blocks"], sweep["ttft_iterations"]) in set(zip(found["blocks"], found["requests"], strict=True))
+    assert frame["n"].isin([sweep["blocks"] * sweep["ttft_iterations"]]).any()
 
 
 def test_the_command_writes_both_tables(tmp_path, monkeypatch):
