@@ -49,6 +49,16 @@ def test_dry_run_prints_the_plan_and_creates_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("cases", "judged"),
+    [("[baseline,jit]", True), ("[jit,eager]", False), ("[baseline]", False)],
+)
+def test_the_plan_holds_the_referee_where_there_is_one(tmp_path, cases, judged):
+    done = harness("experiment=smoke", f"run={cases}", "dry_run=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ("Referee" in done.stdout) == judged
+
+
 def test_cfg_job_prints_the_configuration():
     done = harness("--cfg", "job", *FAKE, "seed=5")
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,8 @@ from rich.table import Table
 
 from harness.job import CaseJob, Job, SweepJob
 from harness.measure.energy import LEAD_S, TAIL_S, few
+from harness.measure.referee import judged_cases
+from harness.schema import REFERENCE
 from harness.settings.compose import ROOT
 from harness.settings.config import CaseConfig, RunConfig, SweepConfig
 
@@ -107,6 +109,13 @@ def is_auto(sweep: SweepConfig) -> bool:
     return sweep.workload == "latency" and sweep.p99_iterations == "auto"
 
 
+def refereed(config: RunConfig) -> bool:
+    """Whether the reference judges the timed ids behind all blocks, which takes it little more than its set-up."""
+    unknown = {"checkpoint": "", "vocab_size": 1}
+    job = build_job(config, Path(), unknown, longest(config.sweep))
+    return config.sweep.workload == "latency" and bool(judged_cases(job))
+
+
 def show(config: RunConfig, console: Console) -> None:
     """Print the plan as a table."""
     table = Table(title=f"Plan: {config.model.name}, {config.model.dtype}, {config.device}, {config.protocol.name}")
@@ -118,6 +127,10 @@ def show(config: RunConfig, console: Console) -> None:
         total += seconds
         count = f"{requests(config.cases[name], config.sweep, block)}{'+' if is_auto(config.sweep) else ''}"
         table.add_row(str(number), config.cases[name].title, name, str(block), count, f"{seconds:.0f}")
+    if refereed(config):
+        seconds = config.cases[REFERENCE].expected.setup_s
+        total += seconds
+        table.add_row("", "Referee", REFERENCE, "", "", f"{seconds:.0f}")
     about = f"at most about {total / 60:.1f} min (+: until P99 is known)" if is_auto(config.sweep) else ""
     about = about or f"about {total / 60:.1f} min"
     table.caption = f"{about}; seconds are estimates from cases.*.expected, nothing was run"
