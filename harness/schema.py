@@ -23,7 +23,8 @@ STATUS_ALWAYS = STATUS[:16]
 """Columns that every status.csv has. Later came `ready_s`, seconds from a worker's start until its case was ready, and
 what proves the engine: `identity` is `proven: ...` or `not proven: ...` with the reason, `modules` names those loaded
 and their versions, `kernels` counts the different ones that the profiler saw, `graph_launches` the CUDA graphs that it
-saw launched in a prefill and two decode steps, and `replayed` the samples that a graph answered, of all."""
+saw launched in a prefill and two decode steps, and `replayed` the samples that a graph answered, of all: empty where
+graphs were launched and the case counts none, as an engine's own."""
 SAMPLES = (
     "case", "block", "metric", "prompt_length", "context_length", "iteration", "started_ns",
     "host_ms", "gpu_ms", "server_ms", "token_id", "captures", "sm_clock_mhz", "throttle",

@@ -212,6 +212,7 @@ def speedup(run: Run) -> Plot:
     for tick, look in zip(panels[0].get_yticklabels(), found.values(), strict=True):
         tick.set_color(look.colour)
     panels[0].invert_yaxis()
+    panels[0].set_ylim(top=-0.5 - 0.25 * len(found) if run.smoke else None)  # room for the watermark
     panels[0].set_xlim(0, 1.3 * panels[0].dataLim.union([axes.dataLim for axes in panels]).x1)
     frame_of(run, figure, title, caption, pd.Series(dtype=float), right=0.97, top_in=0.72)
     figure.subplots_adjust(left=0.19, wspace=0.08)

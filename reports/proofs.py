@@ -17,6 +17,7 @@ PROOF = (
     "Behind everything timed, a profiler records one prefill and two decode steps of each process, and what it shows "
     "is held against what the case's code says of itself: a contradiction fails the block. "
 )
+UNCOUNTED = "This engine launches CUDA graphs of its own, which the case does not count."
 JUDGED = ("Timed ids judged", "Near-ties", "Wrong")
 
 
@@ -48,7 +49,7 @@ def identity_table(run: Run) -> Table:
         cells = [
             Cell(proven, tuple(notes.mark(f"{title}: {text}.") for text in said)),
             Cell(unlike(own, "sampler")), Cell(unlike(own, "modules")), Cell(spread(own["kernels"])),
-            Cell(spread(own["graph_launches"])), Cell(unlike(own, "replayed")),
+            Cell(spread(own["graph_launches"])), answered(own, notes),
         ]  # fmt: skip
         rows.append([Cell(title, marks), *cells])
     head = heads(
@@ -59,6 +60,14 @@ def identity_table(run: Run) -> Table:
                                         "graph_launches", "replayed"])  # fmt: skip
     facts = f"{PROOF}identity.csv has the names of all kernels. {run.facts()}"
     return Table("identity", "Who answered", head, rows, notes, facts, run.smoke, frame)
+
+
+def answered(own: pd.DataFrame, notes: Notes) -> Cell:
+    """Of the timed samples those that a graph answered; a dash where graphs were launched and the case counts none."""
+    counted = own[["replays", "ungraphed"]].fillna(0).sum(axis=1).gt(0)
+    hidden = own["graph_launches"].gt(0) & ~counted & own["replayed"].str.match("0 of |$")
+    words = unlike(own[~hidden], "replayed")
+    return Cell(words, (notes.mark(UNCOUNTED),) if hidden.any() else ())
 
 
 def unlike(own: pd.DataFrame, column: str) -> str:

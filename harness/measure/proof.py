@@ -85,7 +85,7 @@ def prove(entry: CaseJob, found: Identity, counted: Replayed) -> dict[str, objec
         "sampler": found.sampler,
         "kernels": len({kernel.name for kernel in found.kernels}) if found.activity == "cuda" else None,
         "graph_launches": found.launches if found.activity == "cuda" else None,
-        "replayed": f"{counted.graphs} of {counted.samples}",
+        "replayed": None if uncounted(found) else f"{counted.graphs} of {counted.samples}",
     }
 
 
@@ -180,9 +180,15 @@ def products(kernels: Sequence[Kernel], phase: str) -> set[str]:
 def shown(found: Identity) -> str:
     """What was seen, in some words."""
     names = {kernel.name for kernel in found.kernels}
-    graphs = f"{found.launches} CUDA graphs launched, {found.replays} replays counted"
+    counts = "none of which the case counts" if uncounted(found) else f"{found.replays} replays counted"
+    graphs = f"{found.launches} CUDA graphs launched, {counts}"
     own = f", of them this repository's {listed(names & OURS)}" if names & OURS else ", none of them this repository's"
     return f"{len(names)} different kernels{own}; {graphs} in a prefill and two decode steps"
+
+
+def uncounted(found: Identity) -> bool:
+    """Whether graphs were launched by an engine that counts none: how many samples they answered is not known."""
+    return found.launches > 0 and not found.replays + found.ungraphed
 
 
 def listed(names: Collection[str], most: int = 8) -> str:

@@ -90,6 +90,20 @@ def test_who_answered_stands_in_the_table_and_in_the_footnotes_of_the_summary(ta
     assert "tensorrt_llm is not installed" in noted(tables["identity"], row(tables["identity"], "TensorRT-LLM")[1])[0]
 
 
+@pytest.mark.parametrize("stored", ["0 of 9", ""])
+def test_an_engine_that_counts_none_of_its_graphs_is_not_said_to_have_answered_without_any(new, stored):
+    status = pd.read_csv(new / "status.csv")
+    jit, graphs = status["case"].eq("jit"), status["case"].eq("cuda_graph")
+    status.loc[jit, ["replays", "ungraphed"]], status.loc[jit, "replayed"] = 0, stored
+    status.loc[graphs, ["replays", "ungraphed"]], status.loc[graphs, "replayed"] = [0, 9], "0 of 9"
+    status.to_csv(new / "status.csv", index=False)
+    table = next(table for table in tables_of(load(new)) if table.name == "identity")
+    found = row(table, "JIT-Only")[-1]
+    assert found.text == "–"
+    assert "which the case does not count" in noted(table, found)[0]
+    assert (row(table, "CUDA Graph")[-1].text, row(table, "CUDA Graph")[-1].marks) == ("0 of 9", ())
+
+
 def test_slowed_and_shared_samples_are_counted_and_kept(tables, new):
     found = row(tables["machine"], "JIT-Only")
     samples = pd.read_csv(new / "samples.csv")

@@ -12,7 +12,7 @@ from reports import plots
 from reports.__main__ import tables_of
 from reports.blockwise import with_average
 from reports.overview import speed_up
-from reports.run import load, told_apart
+from reports.run import SMOKE, load, told_apart
 from tests.synthetic import Spec, invent
 
 MANY = {
@@ -348,6 +348,16 @@ def test_no_figure_beside_a_bar_of_many_cases_covers_another_or_leaves_the_pictu
     assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
     width, height = canvas.get_width_height()
     assert all(box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height for box in boxes)
+
+
+@pytest.mark.parametrize("cases", [tuple(MANY), ("baseline", "jit"), ("baseline", "jit_cuda_graph", "vllm")])
+def test_the_watermark_of_a_smoke_run_lies_above_its_bars(tmp_path, cases):
+    spec = Spec(cases=cases, titles={case: MANY[case] for case in cases}, missing=(), wrong=(), smoke=True)
+    figure = drawn(load(invent(tmp_path / "run", spec)))["speedup"]
+    FigureCanvasAgg(figure).draw()
+    for axes in figure.axes:
+        stamp = next(text for text in axes.texts if text.get_text() == SMOKE).get_window_extent()
+        assert all(bar.get_window_extent().y1 < stamp.y0 for bar in axes.patches)
 
 
 @pytest.mark.parametrize("lengths", [1, 2, 4, 5, 9, 11])

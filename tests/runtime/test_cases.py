@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cases.jit import Jit
 from cases.jit_cuda_graph import JitCudaGraph
 from cases.runtime.capture import EagerCapture
 from cases.tensorrt_llm import TensorRtLlm
+from cases.transformers_compile import TransformersCompile
 from harness.contract import Plan, Sampling, Unavailable, Unsupported
 from harness.measure.preparing import heard
 from tests.runtime.llamas import GRAPH, JIT, new_model, plan, prompt, save
@@ -232,6 +234,15 @@ def edited(folder: Path, target: Path, changes: dict[str, Any]) -> Path:
     tensors = load_file(target / "model.safetensors") | changes
     save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, target / "model.safetensors")
     return target
+
+
+def test_what_generate_did_not_compile_is_no_compiled_case(folder, monkeypatch):
+    monkeypatch.setattr(TransformersCompile, "_generate", Baseline._generate)
+    with (
+        closing(TransformersCompile()) as case,
+        pytest.raises(RuntimeError, match=r"^generate ran .+ uncompiled: torch"),
+    ):
+        case.prepare(plan(folder, "transformers_compile", compile_mode="default"))
 
 
 def test_baseline_has_no_options():

@@ -78,21 +78,24 @@ def next_token(sequence: list[int], salt: str) -> int:
 class RequestOutput:
     """A request that is being answered. Its chunks are made when they are asked for: no thread, no time."""
 
-    def __init__(self, prompt: list[int], asked: int, salt: str, metrics: bool, acts: Behaviour) -> None:
+    def __init__(
+        self, prompt: list[int], asked: int, salt: str, metrics: bool, acts: Behaviour, interval: int = 1
+    ) -> None:
         asyncio.get_running_loop()  # the real queue belongs to the loop that runs when the request is made
         self.request_id, self.prompt_token_ids, self.prompt = 1, prompt, None
         self._asked, self._salt, self._metrics, self._acts = asked, salt, metrics, acts
+        self._interval = interval
         self._outputs = [CompletionOutput(0)]
         self._aborted = self._done = False
         self._number = 0
         self._left = self._plan()
 
     def _plan(self) -> Iterator[int]:
-        """Tokens of each chunk to come."""
+        """Tokens of each chunk to come: without others named, the first alone, then as many as `stream_interval`."""
         total = self._asked if self._acts.stops_after is None else min(self._asked, self._acts.stops_after)
         sent, given = 0, iter(self._acts.chunks)
         while sent < total:
-            count = min(next(given, 1), total - sent)
+            count = min(next(given, self._interval - sent % self._interval if sent else 1), total - sent)
             sent += count
             self._done = sent == total and not self._acts.closing
             yield count

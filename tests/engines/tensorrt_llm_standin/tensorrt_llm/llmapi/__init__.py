@@ -122,7 +122,8 @@ class LLM:
         greedy = sampling._greedy_decoding or not getattr(self.args, "enable_mixed_sampler", True)
         salt = "greedy" if greedy else f"{sampling.seed} {sampling.temperature} {sampling.top_k} {sampling.top_p}"
         metrics = sampling.return_perf_metrics or getattr(self.args, "return_perf_metrics", False)
-        self._last = RequestOutput(list(inputs), sampling.max_tokens, salt, metrics, behaviour())
+        asked, interval = sampling.max_tokens, self.args.stream_interval
+        self._last = RequestOutput(list(inputs), asked, salt, metrics, behaviour(), interval)
         return self._last
 
     def shutdown(self) -> None:
