@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from harness.schema import EQUIVALENCE_JUDGED
 from reports import proofs
 from reports.marks import case_marks
 from reports.run import Run
@@ -47,10 +48,13 @@ def lacking(run: Run, case: str) -> str:
 def equivalence_cells(found: pd.DataFrame) -> list[Cell]:
     """Verdict, error and the two counts of one case, over all prompt lengths."""
     error = found["max_relative_logit_error"].max(skipna=False)
-    if found["passed"].isna().any():
-        verdict = Cell("FAILED" if found["passed"].eq(False).any() else "not compared")
+    if found["passed"].eq(False).any():
+        verdict = Cell("FAILED")
+    elif found["passed"].notna().all():
+        verdict = Cell("passed")
     else:
-        verdict = Cell("passed" if found["passed"].all() else "FAILED")
+        judged = EQUIVALENCE_JUDGED[0]
+        verdict = Cell("by ids alone" if judged in found and found[judged].gt(0).all() else "not compared")
     forced = counts(found["tokens_equal"], found["tokens_compared"])
     timed = counts(found["timed_tokens_equal"], found["timed_tokens_compared"])
     return [verdict, Cell(DASH if math.isnan(error) else f"{error:.1e}"), Cell(forced), Cell(timed)]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from reports import enriched, significance
 from reports.blockwise import AVERAGE, range_label, with_average
-from reports.marks import case_marks, flag_notes
+from reports.marks import case_marks, flag_notes, listed
 from reports.quantiles import Estimate
 from reports.run import Run
 from reports.significance import Standing
@@ -154,7 +154,7 @@ def winner_cell(run: Run, standing: Standing | None, notes: Notes) -> Cell:
         return Cell(DASH, (notes.mark(significance.why_untested(run, standing)),))
     if standing.won:
         return Cell(run.cases[standing.best])
-    return Cell(f"tie: {', '.join(run.cases[case] for case in standing.leaders)}")
+    return Cell(f"tie: {listed([run.cases[case] for case in standing.leaders])}")
 
 
 def build(run: Run, grid: Grid) -> Table:

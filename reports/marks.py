@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from reports.run import Run
@@ -13,6 +15,11 @@ FLAGS = {
     "ungraphed": "without a graph",
     "coalesced": "whose token came with others or before it was asked for",
 }
+
+
+def listed(titles: Sequence[str]) -> str:
+    """Titles in a sentence: between commas, or between semicolons where one holds a comma."""
+    return ("; " if any("," in title for title in titles) else ", ").join(titles)
 
 
 def case_marks(run: Run, case: str, notes: Notes) -> tuple[str, ...]:

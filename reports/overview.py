@@ -11,7 +11,7 @@ import pandas as pd
 
 from reports import enriched, significance
 from reports.blockwise import MIN_BLOCKS, average_interval, by_block, range_label
-from reports.marks import case_marks
+from reports.marks import case_marks, listed
 from reports.quantiles import Estimate
 from reports.run import Run
 from reports.significance import Standing
@@ -112,11 +112,12 @@ def standings(run: Run, frame: pd.DataFrame) -> dict[str, Standing]:
 def ties(run: Run, found: Mapping[str, Standing]) -> str:
     """Who ties where no case wins, as a sentence: the summary has no column for it."""
     parts = [
-        f"{HEADS[column]}: {', '.join(run.cases[case] for case in standing.leaders)}"
+        f"{HEADS[column]}: {listed([run.cases[case] for case in standing.leaders])}"
         for column, standing in found.items()
         if standing.leaders and not standing.won
     ]
-    return f" In bold: winners. Ties: {'; '.join(parts)}." if parts else ""
+    between = ". " if any("; " in part for part in parts) else "; "
+    return f" In bold: winners. Ties: {between.join(parts)}." if parts else ""
 
 
 def floors(run: Run) -> str:

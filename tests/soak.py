@@ -31,6 +31,7 @@ from harness.ipc.address import connect
 from harness.ipc.channel import Channel, spin_here
 from harness.output.manifest import commit_text
 from harness.processes.progress import watcher
+from reports.soak import LEAST_BLOCKS
 from reports.soak import main as judge
 from tests.served import ROOT, Held, held, server
 
@@ -41,6 +42,7 @@ VARIANTS = 8
 GRAPHS = ["cases.jit_cuda_graph.graph.largest=64", "cases.jit_cuda_graph.graph.max_graphs=3"]
 MODELS = {"cpu": ["model=tiny", "device=cpu"], "cuda": ["model=llama2_7b", "device=cuda"]}
 BLOCKS = 190
+LEAST = LEAST_BLOCKS * len(LENGTHS) * VARIANTS
 LONG = 60
 """Tokens of an answer that is cancelled, or whose client vanishes."""
 SEED = 20261121
@@ -285,10 +287,14 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--device", choices=sorted(MODELS), default="cpu")
-    parser.add_argument("--to", type=Path, help="the file that is written (results/soak/DEVICE.json)")
+    parser.add_argument("--to", type=Path, help="the file that is written (results/soak/DEVICE-TIME.json)")
     args = parser.parse_args(arguments)
+    if args.requests < LEAST:
+        parser.error(
+            f"--requests={args.requests} must be at least {LEAST}: the judgement compares tenths of the blocks"
+        )
     command = [sys.executable, "-m", "cases.runtime.serve", "serve", *MODELS[args.device], *GRAPHS]
-    to = args.to or ROOT / "results" / "soak" / f"{args.device}.json"
+    to = args.to or ROOT / "results" / "soak" / f"{args.device}-{time.strftime('%Y-%m-%d-%H%M%S')}.json"
     with suppress(ValueError):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     return run(command, args.requests, args.device, to, Console()) or judge([str(to)])

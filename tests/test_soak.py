@@ -70,6 +70,21 @@ def test_a_server_that_slows_down_is_caught_whatever_the_machine_does(tmp_path, 
     assert not found["Latency: old server / fresh server"].passed
 
 
+def test_too_few_requests_are_refused_before_any_is_asked(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        soak.main(["--requests", str(soak.LEAST - 1)])
+    assert f"must be at least {soak.LEAST}" in capsys.readouterr().err
+
+
+def test_a_soak_writes_over_no_other_unless_told(monkeypatch):
+    asked = []
+    monkeypatch.setattr(soak, "run", lambda command, requests, device, to, console: asked.append(to) or 1)
+    soak.main(["--requests", "2000"])
+    (to,) = asked
+    assert to.parent == ROOT / "results" / "soak"
+    assert to not in set(to.parent.glob("*.json"))
+
+
 def test_an_interrupted_soak_writes_what_it_has(tmp_path, fault):
     tried = fault("Socket", "SIGINT amid a soak")
     to = tmp_path / "cpu.json"

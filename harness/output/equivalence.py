@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness.job import Job
-from harness.output import judged
+from harness.output import judged, record
 from harness.schema import REFERENCE
 
 TIMED_SHARE = 0.5
@@ -65,7 +66,9 @@ def load_scores(run_dir: Path, job: Job, case: str) -> tuple[Logits | None, str]
     if case not in job.cases:
         return None, f"{case} is not part of this run"
     if not path.is_file():
-        return None, f"no logits from block 0 of {case}: the engine hands none out, or the block did not get there"
+        row = record.read_verdict(replace(job, run_dir=str(run_dir)), case, 0)
+        there = row is not None and row["state"] == "ok"
+        return None, "no logits: the engine hands none out" if there else f"no logits: block 0 of {case} got not so far"
     shape = (len(job.sweep.prompt_lengths), job.sweep.forced_tokens + 1, job.vocab_size)
     values = np.fromfile(path, dtype="<f4")
     if values.size != math.prod(shape):

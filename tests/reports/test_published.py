@@ -9,6 +9,7 @@ from reports import markup, readme
 from reports.__main__ import tables_of
 from reports.compare import command
 from reports.experiments import section
+from reports.paper.__main__ import main as paper
 from reports.run import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +50,13 @@ def differing(folder):
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
 def test_the_committed_tables_are_those_of_the_runs_files(folder):
     assert differing(folder) == []
+
+
+def test_the_committed_papers_tables_are_those_of_the_newest_runs(tmp_path):
+    assert paper(["--to", str(tmp_path)]) == 0
+    stored = ROOT / "results" / "paper" / "report"
+    for suffix in WRITTEN:
+        assert unlike(texts(tmp_path, suffix), texts(stored, suffix)) == [], suffix
 
 
 def test_an_edited_table_is_seen_whatever_its_format(tmp_path):

@@ -11,8 +11,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from reports import plots
 from reports.__main__ import tables_of
 from reports.blockwise import with_average
-from reports.overview import speed_up
+from reports.latency import winner_cell
+from reports.marks import listed
+from reports.overview import speed_up, ties
 from reports.run import SMOKE, load, told_apart
+from reports.significance import Standing
+from reports.table import Notes
 from tests.synthetic import Spec, invent
 
 MANY = {
@@ -280,6 +284,27 @@ def test_a_case_that_was_not_compared_is_marked(run_dir):
     head = next(column.head for column in table.columns if column.head.text == "JIT-Only")
     assert "‡" in head.marks
     assert ("‡", "JIT-Only: not compared with the baseline: no logits.") in table.notes.lines()
+
+
+@pytest.mark.parametrize(("judged", "verdict"), [(40, "by ids alone"), (0, "not compared")])
+def test_a_case_without_logits_whose_ids_were_judged_says_so(run_dir, judged, verdict):
+    spoil(run_dir, "equivalence", lambda frame: frame.astype({"passed": object}).assign(
+        passed=frame["passed"].astype(object).mask(frame["case"] == "jit", np.nan), judged_tokens=judged,
+        judged_near_ties=0, judged_wrong=0, decode_judged=0, decode_near_ties=0, decode_wrong=0,
+    ))  # fmt: skip
+    tables = {table.name: table for table in tables_of(load(run_dir))}
+    assert dict(row[:2] for row in texts(tables["equivalence"]))["JIT-Only"] == verdict
+
+
+def test_titles_that_hold_commas_are_told_apart(tmp_path):
+    titles = {"baseline": "Baseline", "jit": "JIT, alone", "jit_cuda_graph": "JIT, and graphs"}
+    run = load(invent(tmp_path / "run", Spec(cases=tuple(titles), titles=titles, missing=(), wrong=(), blocks=3)))
+    assert listed(["A", "B"]) == "A, B"
+    leaders = Standing("jit", ("jit_cuda_graph",), ())
+    assert winner_cell(run, leaders, Notes()).text == "tie: JIT, alone; JIT, and graphs"
+    words = ties(run, {"ttft_ms": leaders, "decode_ms": leaders})
+    both = "JIT, alone; JIT, and graphs"
+    assert words.endswith(f"Ties: Avg TTFT: {both}. Decode: {both}.")
 
 
 def test_a_case_that_equivalence_does_not_name_is_marked(run_dir):
