@@ -9,6 +9,8 @@ KILLS ?= 100
 RUN ?=
 JOBS ?= 2
 OFFLINE ?= hydra-core omegaconf antlr4-python3-runtime
+COMPILED ?= greenlet
+FOR ?=
 ENGINE_PYTHON ?= python3.12
 
 ifeq ($(origin PYTHON),undefined)
@@ -25,7 +27,7 @@ help: ## say what each target does
 	@echo '  overrides: make bench ARGS="run=[baseline,jit] sweep.blocks=1"; all of them: make bench ARGS=--help'
 
 given:
-	@$(PY) -c 'import hydra, jinja2, matplotlib, msgpack, pandas, pynvml, rich, safetensors, scipy, torch, transformers' || { \
+	@$(PY) -c 'import greenlet, hydra, jinja2, matplotlib, msgpack, pandas, pynvml, rich, safetensors, scipy, torch, transformers' || { \
 		echo "error: PYTHON=$(PY) lacks what the line above names: install it (make wheels, on a machine with network), or leave PYTHON out" >&2; exit 2; }
 
 setup: $(READY) ## make .venv with the exact versions of constraints.txt, if it is not there
@@ -108,8 +110,9 @@ test-slurm: $(READY) ## a sweep through a real SLURM on the loopback, jobs reque
 soak: $(READY) ## 100,000 requests at a served engine, and what they leave in it: make soak ARGS="--device cuda --requests 20000"
 	$(PY) -m tests.soak $(ARGS)
 
-wheels: $(READY) ## pure wheels that a GPU machine without network lacks, into .whl/ (OFFLINE="names")
+wheels: $(READY) ## wheels that a GPU machine without network lacks, into .whl/: make wheels FOR=3.12, the Python there (OFFLINE="names")
 	$(PY) -m pip wheel --quiet --no-deps -c constraints.txt -w .whl $(OFFLINE)
+	$(PY) -m pip download --quiet --no-deps --only-binary=:all: -c constraints.txt $(if $(FOR),--python-version $(FOR)) -d .whl $(COMPILED)
 
 clean: ## remove the environments, engines' too, caches and wheels; results stay
 	rm -rf .venv .venv-* .whl .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

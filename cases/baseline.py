@@ -71,7 +71,7 @@ class Baseline(Case):
         }
 
     def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
-        """See harness.contract.Case. A single new token needs no thread: `generate` is called and returns it."""
+        """See harness.contract.Case. A single new token needs no stepper: `generate` is called and returns it."""
         if self._model is None:
             raise RuntimeError("prepare() comes before the first request")
         self._drop_sequence()
@@ -142,7 +142,7 @@ class Baseline(Case):
         return [Judged(*one) for one in zip(likeliest.tolist(), gap.tolist(), rms.tolist(), strict=True)]
 
     def identity(self, prompt: Sequence[int]) -> Identity:
-        """See harness.contract.Case. On the CPU decode is not seen: it runs on a thread of its own."""
+        """See harness.contract.Case."""
         from cases.runtime.identity import identify
 
         sampler = f"{self._plan.sampling.strategy} by transformers' generate"
@@ -157,10 +157,6 @@ class Baseline(Case):
             self._pending = None
         return Stats(gpu_ns=self._gpu_ns)
 
-    def beside(self, work: Callable[[], float]) -> float:
-        """See harness.contract.Case. A sequence's tokens come from the stepper's thread, a single one from here."""
-        return self._stepper.beside(work) if self._in_sequence else work()
-
     def footprint(self) -> Footprint:
         """See harness.contract.Case."""
         import torch
@@ -169,7 +165,7 @@ class Baseline(Case):
 
     def close(self) -> None:
         """See harness.contract.Case."""
-        self._stepper.close()
+        self._stepper.abandon()
         self._model = None
         self._in_sequence = False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,8 +17,7 @@ WARM_PROMPT, WARM_STEPS = 8, 4
 class TransformersCompile(Baseline):
     """One static cache for all requests, as long as the context; `generate` compiles the forward of a decode step.
 
-    The prompt runs uncompiled, as `generate` has it: each prompt length would be a graph of its own. What
-    `torch.compile` records for CUDA graphs belongs to a thread, so everything compiled runs on the stepper's.
+    The prompt runs uncompiled, as `generate` has it: each prompt length would be a graph of its own.
     """
 
     @classmethod
@@ -52,11 +50,6 @@ class TransformersCompile(Baseline):
             raise RuntimeError("generate ran its decode steps uncompiled: torch.compile was asked for")
         engine = f"{loaded.engine}, static cache of {plan.context}, decode by torch.compile ({self._compile.mode})"
         return replace(loaded, engine=engine, compile_s=time.perf_counter() - started)
-
-    def score(self, prompt: Sequence[int], forced: Sequence[int]) -> list[array[float]]:
-        """See harness.contract.Case. On the thread that has what was compiled."""
-        self._drop_sequence()
-        return self._stepper.run(lambda: super(TransformersCompile, self).score(prompt, forced))
 
     def _generate(self, prompt: Sequence[int], new_tokens: int, **more: Any) -> Any:
         self._cache.reset()

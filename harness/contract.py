@@ -264,14 +264,6 @@ class Case(ABC):
         """Give every graph back and measure what that returned; later requests capture again. Not timed."""
         raise Unsupported("this engine keeps no graphs that could be evicted")
 
-    def beside(self, work: Callable[[], float]) -> float:
-        """Run `work`, some microseconds that raise nothing, between two requests or tokens; return what it gives.
-
-        It runs on the thread that launches the kernels of the request or token before it, where that is one of this
-        process; else, as behind a socket, on the caller's. Not timed.
-        """
-        return work()
-
     def rehearse(self) -> None:  # noqa: B027  most engines have nothing to keep warm
         """Run the next part of what a request runs, on nothing: called again and again by who waits for a request.
 

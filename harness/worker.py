@@ -16,7 +16,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from harness.disk import write_aside
 from harness.job import CaseJob, Job, read_job
 from harness.loader import load, load_case
 from harness.measure import energy, referee
-from harness.measure.host import host_loop_us
 from harness.measure.overhead import loop_overhead_us
 from harness.measure.preparing import heard
 from harness.measure.prompts import prompt
@@ -84,7 +82,6 @@ def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int
     try:
         check_capabilities(job, name)
         case = open_case(entry)
-        sink.host_loop = partial(case.beside, host_loop_us)
         with heard(case, sink.stage):
             verdict |= describe(case.prepare(job.plan(name)))
         verdict["ready_s"] = round((time.monotonic_ns() - began_ns) / 1e9, 3)

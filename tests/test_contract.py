@@ -94,23 +94,6 @@ def test_a_request_may_be_left_before_its_last_token(case):
     assert generate(case, prompt(12), 6) == whole
 
 
-def test_what_is_done_beside_a_token_is_done_once_and_changes_none(case):
-    alone, done = generate(case, prompt(12, 3), 4), []
-
-    def beside() -> float:
-        done.append(1)
-        return 0.5 + len(done)
-
-    tokens = [case.prefill(prompt(12, 3), 4)]
-    found = [case.beside(beside)]
-    for _ in range(3):
-        tokens.append(case.decode())
-        found += [case.beside(beside)]
-    assert (tokens, found) == (alone, [1.5, 2.5, 3.5, 4.5])
-    assert generate(case, prompt(12, 3), 4) == alone
-    assert case.beside(beside) == 5.5
-
-
 def test_the_first_token_does_not_depend_on_how_many_follow(case):
     assert case.prefill(prompt(18)) == case.prefill(prompt(18), 7)
 

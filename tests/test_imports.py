@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("cases", "harness", "reports")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-BORDERS = {"harness/worker.py", "harness/ipc/answers.py", "cases/runtime/stepper.py"}
-"""Two borders of processes; the third is one of a thread, which hands what it caught to the caller to raise."""
+BORDERS = {"harness/worker.py", "harness/ipc/answers.py"}
+"""The two borders of processes."""
 HEAVY = {"torch", "transformers", "tensorrt_llm", "triton", "vllm"}
 
 

@@ -1,16 +1,13 @@
-"""`generate` token by token, and what is done beside a token, without a model."""
+"""`generate` token by token, without a model."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from cases.runtime.stepper import Stepper
-
-LONG_S = 20
 
 
 class Token:
@@ -23,57 +20,100 @@ class Token:
         return self.value
 
 
-def counting(streamer: Any) -> None:
-    """A `generate` of three tokens."""
-    for value in (-1, 0, 1, 2):  # the prompt comes first
-        streamer.put(Token(value))
-    streamer.end()
+class Counting:
+    """A `generate` of three tokens that keeps what it saw."""
 
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+        self.done: list[str] = []
 
-def soon(work: Callable[[], object]) -> None:
-    """Do what may hang, on a thread that the test can leave behind."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(LONG_S)
-    assert not thread.is_alive(), "it hangs"
+    def __call__(self, streamer: Any) -> None:
+        try:
+            for value in (-1, 0, 1, 2):  # the prompt comes first
+                self.threads.add(threading.get_ident())
+                streamer.put(Token(value))
+            self.done.append("all")
+            streamer.end()
+        finally:
+            self.done.append("left")
 
 
 @pytest.fixture
-def stepper() -> Iterator[Stepper]:
-    made = Stepper()
-    yield made
-    soon(made.close)
+def stepper() -> Stepper:
+    return Stepper()
 
 
-def broken() -> float:
-    raise ValueError("broken")
+def test_tokens_come_one_by_one_on_the_callers_thread(stepper):
+    counting = Counting()
+    assert [stepper.start(counting), stepper.next(), stepper.next()] == [0, 1, 2]
+    assert counting.threads == {threading.get_ident()}
+    assert counting.done == [], "it rests behind its last token"
 
 
-def test_what_is_raised_beside_a_token_comes_to_the_caller_and_ends_nothing(stepper):
-    found: list[Any] = []
-
-    def sequence() -> None:
-        found.append(stepper.start(counting))
-        try:
-            stepper.beside(broken)
-        except ValueError as error:
-            found.append(str(error))
-        found.extend([stepper.beside(lambda: 0.5), stepper.next(), stepper.next()])
-
-    soon(sequence)
-    assert found == [0, "broken", 0.5, 1, 2]
+def test_no_thread_is_made(stepper):
+    before = threading.active_count()
+    stepper.start(Counting())
+    assert threading.active_count() == before
 
 
-def test_a_signal_before_the_work_beside_a_token_is_let_go_leaves_a_stepper_that_closes(stepper):
+def test_a_sequence_that_is_not_wanted_any_more_is_left_where_it_stands(stepper):
+    first, second = Counting(), Counting()
+    stepper.start(first)
+    assert stepper.start(second) == 0
+    assert first.done == ["left"]
+    assert stepper.next() == 1
+    stepper.abandon()
+    stepper.abandon()
+    assert second.done == ["left"]
+    assert stepper.start(Counting()) == 0
+
+
+def test_more_tokens_than_there_are_end_in_an_error_and_go_on_doing_so(stepper):
+    counting = Counting()
     stepper.start(counting)
-    stepper._aside = lambda: 0.0  # and the signal's exception came before the permit
-    soon(stepper.abandon)
+    stepper.next()
+    stepper.next()
+    with pytest.raises(RuntimeError, match="given all the tokens"):
+        stepper.next()
+    assert counting.done == ["all", "left"]
+    with pytest.raises(RuntimeError, match="no more tokens"):
+        stepper.next()
+    stepper.abandon()
+    assert stepper.start(Counting()) == 0
 
 
-def test_what_a_signal_left_of_the_work_beside_a_token_is_not_taken_for_the_next(stepper):
-    stepper.start(counting)
-    stepper._aside = lambda: 1.0
-    stepper._wanted.release()  # the signal's exception came here: nobody takes what was found
-    soon(stepper.abandon)
-    assert stepper.start(counting) == 0
-    assert stepper.beside(lambda: 2.0) == 2.0
+def test_without_a_sequence_there_is_no_token(stepper):
+    with pytest.raises(RuntimeError, match="no sequence"):
+        stepper.next()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_generate_raises_comes_to_who_asked_for_the_token(stepper, place):
+    def breaks(streamer: Any) -> None:
+        streamer.put(Token(-1))
+        for value in range(3):
+            if value == place:
+                raise ValueError("broken")
+            streamer.put(Token(value))
+
+    def ask() -> None:
+        stepper.start(breaks)
+        for _ in range(3):
+            stepper.next()
+
+    with pytest.raises(ValueError, match="broken"):
+        ask()
+    assert stepper.start(Counting()) == 0
+
+
+def test_an_interrupt_inside_generate_ends_the_sequence(stepper):
+    def interrupted(streamer: Any) -> None:
+        streamer.put(Token(-1))
+        streamer.put(Token(0))
+        raise KeyboardInterrupt
+
+    stepper.start(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stepper.next()
+    stepper.abandon()
+    assert stepper.start(Counting()) == 0
