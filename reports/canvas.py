@@ -61,23 +61,30 @@ def canvas(
 
 def frame_of(
     run: Run, figure: Figure, title: str, caption: str, counts: pd.Series, right: float, top_in: float = 0.55,
-    bottom_in: float = 0.68,
+    bottom_in: float = 0.68, panels_in: float | None = None,
 ) -> None:  # fmt: skip
     """Title above, caption and facts below, a watermark across a smoke run; margins in inches."""
     if any(run.failed_equivalence(case) for case in run.cases):
         caption += f" {DAGGER} fails the comparison with the baseline."
-    framed(figure, title, (caption, run.facts(counts)), run.smoke, right, top_in, bottom_in)
+    framed(figure, title, (caption, run.facts(counts)), run.smoke, right, top_in, bottom_in, panels_in)
 
 
 def framed(
-    figure: Figure, title: str, paragraphs: Sequence[str], smoke: bool, right: float, top_in: float, bottom_in: float
-) -> None:
-    """Title above, paragraphs of small print below, a watermark across every panel of a smoke run."""
-    height, width = figure.get_figheight(), int(CHARACTERS_PER_INCH * figure.get_figwidth())
+    figure: Figure, title: str, paragraphs: Sequence[str], smoke: bool, right: float, top_in: float, bottom_in: float,
+    panels_in: float | None = None,
+) -> None:  # fmt: skip
+    """Title above, paragraphs of small print below, a watermark across every panel of a smoke run.
+
+    The panels have what the figure leaves them, or are `panels_in` high and the figure as high as that needs.
+    """
+    width = int(CHARACTERS_PER_INCH * figure.get_figwidth())
     lines = [line for paragraph in paragraphs for line in textwrap.wrap(unparted(paragraph), width)]
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], "… The rest stands under the tables."]
     bottom = LINE_IN * len(lines) + bottom_in
+    if panels_in is not None:
+        figure.set_figheight(top_in + panels_in + bottom)
+    height = figure.get_figheight()
     figure.subplots_adjust(left=0.09, right=right, top=1 - top_in / height, bottom=bottom / height)
     figure.text(0.015, 1 - 0.12 / height, title, fontsize=11.5, fontweight="bold", va="top")
     for place, line in enumerate(reversed(lines)):

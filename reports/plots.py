@@ -202,7 +202,7 @@ def speedup(run: Run) -> Plot:
     absent = [metric for i, metric in enumerate(METRICS) if i not in metrics]
     caption += f" Not shown, for want of values: {', '.join(absent)}." if absent else ""
     caption += f" {counted(run)}{without_curve(run, [reference, *found], 'bars', 'values')}"
-    figure = Figure(figsize=(SIZE[0], 2.3 + BAR_IN * len(found)))
+    figure = Figure(figsize=SIZE)
     panels = list(figure.subplots(1, len(metrics), sharex=True, sharey=True, squeeze=False).flat)
     for axes, i in zip(panels, metrics, strict=True):
         values = pd.DataFrame([table[case].iloc[i] for case in found], index=list(found))
@@ -212,9 +212,10 @@ def speedup(run: Run) -> Plot:
     for tick, look in zip(panels[0].get_yticklabels(), found.values(), strict=True):
         tick.set_color(look.colour)
     panels[0].invert_yaxis()
+    high = 0.25 + BAR_IN * len(found)
     panels[0].set_ylim(top=-0.5 - 0.25 * len(found) if run.smoke else None)  # room for the watermark
     panels[0].set_xlim(0, 1.3 * panels[0].dataLim.union([axes.dataLim for axes in panels]).x1)
-    frame_of(run, figure, title, caption, pd.Series(dtype=float), right=0.97, top_in=0.72)
+    frame_of(run, figure, title, caption, pd.Series(dtype=float), right=0.97, top_in=0.72, panels_in=high)
     figure.subplots_adjust(left=0.19, wspace=0.08)
     below = figure.subplotpars.bottom - 0.46 / figure.get_figheight()
     figure.supxlabel(f"Times faster than {run.cases[reference]}", fontsize=9.5, x=0.58, y=below)
