@@ -48,8 +48,6 @@ DEFAULTS: dict[str, Any] = {
     "tell": False,
     # Returned by prefill instead of the right token.
     "token": None,
-    # Returned by beside instead of what the work gives.
-    "beside": None,
 }
 
 
@@ -99,9 +97,6 @@ class FakeCase(Case):
         self.counters = self.counters._replace(captures=self.counters.captures + self.options["captures"])
         token = self._next("prefill_s")
         return token if self.options["token"] is None else self.options["token"]
-
-    def beside(self, work: Callable[[], float]) -> float:
-        return work() if self.options["beside"] is None else self.options["beside"]
 
     def decode(self) -> int:
         self._maybe_fail("decode")

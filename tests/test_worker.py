@@ -81,12 +81,12 @@ def test_a_good_block_ends_with_its_verdict_and_leaves_samples_and_scores(make_j
     assert len(scores) == 3 * (job.sweep.forced_tokens + 1) * VOCABULARY
 
 
-def test_the_hosts_loop_beside_each_sample_is_timed_by_the_case(make_job):
-    """It knows which thread launches its kernels."""
-    job = make_job(options={"beside": 1234.5})
+def test_the_hosts_loop_is_timed_beside_each_sample(make_job):
+    job = make_job()
     run_block(job)
     found = rows(job.block_dir("fake", 0) / "samples.csv")
-    assert {row["host_loop_us"] for row in found} == {"1234.500"}
+    assert len({row["host_loop_us"] for row in found}) > 1
+    assert all(float(row["host_loop_us"]) > 0 for row in found)
 
 
 def test_scores_are_of_the_first_timed_prompts(make_job):
