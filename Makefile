@@ -111,6 +111,7 @@ soak: $(READY) ## 100,000 requests at a served engine, and what they leave in it
 	$(PY) -m tests.soak $(ARGS)
 
 wheels: $(READY) ## wheels that a GPU machine without network lacks, into .whl/: make wheels FOR=3.12, the Python there (OFFLINE="names")
+	@rm -f $(COMPILED:%=.whl/%-*.whl)  # of another Python: pip takes none of the folder beside such a one
 	$(PY) -m pip wheel --quiet --no-deps -c constraints.txt -w .whl $(OFFLINE)
 	$(PY) -m pip download --quiet --no-deps --only-binary=:all: -c constraints.txt $(if $(FOR),--python-version $(FOR)) -d .whl $(COMPILED)
 

@@ -43,7 +43,8 @@ SAMPLES_STATE = ("sm_clock_mhz", "throttle", "temperature_c", "power_w", "co_ten
 processes that compute on the GPU and are not of this run, and `co_tenant_mib` what they hold."""
 SAMPLES_UNKNOWN = (*SAMPLES_STATE, "host_loop_us", "given_token_id")
 """Columns of SAMPLES of which an older file does not say what stood there. `host_loop_us`: how long a fixed loop of
-Python took right behind the sample, on the thread that asked for it, which in process launches the kernels too."""
+Python took right behind the sample, on the thread that asked for it, which in process launches the kernels too (not
+TensorRT-LLM's, which have a process of their own)."""
 TTFT = (
     "case", "prompt_length", "n", "cold_ms", "mean_ms", "std_ms", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms",
     "gpu_p50_ms", "server_p50_ms", "floor_ms", "ratio_to_floor",

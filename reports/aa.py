@@ -44,19 +44,22 @@ class Source:
 
 
 def sources(path: Path) -> list[Source]:
-    """The cases of a run with two or more whole blocks. Raises ValueError when the run can't be read."""
-    run, most = load(path), max(design.requests for design in DESIGNS)
+    """The cases of a run with two or more whole blocks, large enough for a design. Raises ValueError when there is none
+    or the run can't be read."""
+    run, least = load(path), min(design.requests for design in DESIGNS)
     timed, found = ttft_samples(run), []
     for case, title in run.cases.items():
         own = timed[timed["case"] == case].sort_values(["block", "prompt_length", "iteration"])
         sizes = own.groupby(["block", "prompt_length"]).size()
-        if own["block"].nunique() < 2 or sizes.nunique() != 1 or sizes.iloc[0] < most:
+        if own["block"].nunique() < 2 or sizes.nunique() != 1 or sizes.iloc[0] < least:
             continue
         shape = (own["block"].nunique(), own["prompt_length"].nunique(), int(sizes.iloc[0]))
         logs = np.log(own["latency_ms"].to_numpy(dtype=float)).reshape(shape)
         medians = at(logs, 0.5)
         spread = float(medians.mean(axis=1).std(ddof=1))
         found.append(Source(f"{title}, {path.name}", logs - medians[..., None], spread))
+    if not found:
+        raise ValueError(f"{path} has no case with two whole blocks of {least} requests a length, which is the least")
     return found
 
 
@@ -141,7 +144,10 @@ def checks(source: Source, design: Design, kind: str, draws: int, seed: int) -> 
 
 
 def null_rates(found: list[Source], draws: int, seed: int) -> pd.DataFrame:
-    """One row a design, source and kind of process: shares of differences found where there are none."""
+    """One row a design, source and kind of process: shares of differences found where there are none.
+
+    A source whose blocks have fewer requests than a design asks for has no row of it: it would repeat them.
+    """
     records = [
         {"blocks": design.blocks, "requests": design.requests, "source": source.name, "block_sd": source.block_sd,
          "effects": kind, "draws": draws}
@@ -149,6 +155,7 @@ def null_rates(found: list[Source], draws: int, seed: int) -> pd.DataFrame:
         | checks(source, design, kind, draws, seed)
         for design in DESIGNS
         for source in found
+        if source.residuals.shape[-1] >= design.requests
         for kind in EFFECTS
     ]  # fmt: skip
     return pd.DataFrame(records)

@@ -27,6 +27,7 @@ LABEL_CHARACTERS, LABEL_LINES = 16, 3
 LEGEND_CHARACTERS, KEY_CHARACTERS = 96, 7  # across a figure, and those that a key takes
 LEGEND_IN = 0.2  # height of a row more
 LABEL_HEIGHT, LABEL_LINE = 0.055, 0.045  # of the axes' height: a label of one line, and each line more
+WORDS_IN, WORD_CHARACTER_IN = 0.08, 0.068  # what a figure behind a bar takes, and each of its characters
 STAMP_EMS = 20.0  # the watermark's length with room at both ends
 End = tuple[float, str, str]  # where a line ends, its name, its colour
 
@@ -144,6 +145,14 @@ def log_axis(axes: Axes, which: str) -> None:
     axis.set_major_locator(Steps())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def room_for_words(figure: Figure, panels: Sequence[Axes]) -> None:
+    """A shared axis from zero, long enough for the longest figure to stand behind the longest bar or interval."""
+    words = max(len(text.get_text()) for axes in panels for text in axes.texts if text.get_text() != SMOKE)
+    panel_in = panels[0].get_position().width * figure.get_figwidth()
+    longest = panels[0].dataLim.union([axes.dataLim for axes in panels]).x1
+    panels[0].set_xlim(0, longest / (1 - (WORDS_IN + WORD_CHARACTER_IN * words) / panel_in))
 
 
 def end_labels(axes: Axes, ends: list[End]) -> None:

@@ -6,7 +6,6 @@ import math
 
 import pandas as pd
 
-from harness.schema import EQUIVALENCE_JUDGED
 from reports import proofs
 from reports.marks import case_marks
 from reports.run import Run
@@ -28,7 +27,9 @@ def equivalence_table(run: Run) -> Table:
             rows.append([Cell(title, marks), Cell("not compared"), *[dash] * (3 + len(judged))])
         else:
             counted = proofs.judged_cells(found) if judged else []
-            rows.append([Cell(title, case_marks(run, case, notes)), *equivalence_cells(found), *counted])
+            rows.append(
+                [Cell(title, case_marks(run, case, notes)), *equivalence_cells(found, run.judged(case)), *counted]
+            )
     head = heads(
         "Case", "Verdict", "Largest relative logit error", "Teacher-forced tokens equal", "Timed tokens equal",
         *judged, left=("Case", "Verdict"),
@@ -45,16 +46,15 @@ def lacking(run: Run, case: str) -> str:
     return run.missing(case) if case not in set(run.samples["case"]) else run.uncompared(case)
 
 
-def equivalence_cells(found: pd.DataFrame) -> list[Cell]:
-    """Verdict, error and the two counts of one case, over all prompt lengths."""
+def equivalence_cells(found: pd.DataFrame, judged: bool) -> list[Cell]:
+    """Verdict, error and the two counts of one case, over all prompt lengths. `judged`: whether its ids were."""
     error = found["max_relative_logit_error"].max(skipna=False)
     if found["passed"].eq(False).any():
         verdict = Cell("FAILED")
     elif found["passed"].notna().all():
         verdict = Cell("passed")
     else:
-        judged = EQUIVALENCE_JUDGED[0]
-        verdict = Cell("by ids alone" if judged in found and found[judged].gt(0).all() else "not compared")
+        verdict = Cell("by ids alone" if judged else "not compared")
     forced = counts(found["tokens_equal"], found["tokens_compared"])
     timed = counts(found["timed_tokens_equal"], found["timed_tokens_compared"])
     return [verdict, Cell(DASH if math.isnan(error) else f"{error:.1e}"), Cell(forced), Cell(timed)]

@@ -28,9 +28,9 @@ READ = (
     "clock is within 5 % of the highest. "
 )
 LOOP = (
-    "Host's loop: how long a fixed loop of Python took right behind each sample, on the thread that launched its "
-    "kernels (over a socket the client's), median, and the share above 1.3 times its quickest tenth; cases that launch "
-    "their kernels one by one follow it. "
+    "Host's loop: how long a fixed loop of Python took right behind each sample, on the thread that asked for it, "
+    "median, and the share above 1.3 times the quickest tenth of the run; cases that launch their kernels one by one "
+    "follow it. "
 )
 SLOW = 1.3
 """Times the quickest tenth: a processor shared with a busy neighbour takes some 1.8 times as long."""
@@ -87,6 +87,7 @@ def steady(own: pd.DataFrame, period_ns: float = 1e9 / HZ) -> str:
 def machine_frame(run: Run) -> pd.DataFrame:
     """One row a case: the card's state over its timed samples."""
     rows, period_ns = [], 1e9 / rate(run)
+    quick = float(run.samples.loc[run.samples["metric"].isin(METRICS), "host_loop_us"].quantile(0.1))
     for case in run.cases:
         own = timed(run, case)
         reasons = slowed(own)
@@ -102,15 +103,18 @@ def machine_frame(run: Run) -> pd.DataFrame:
             "with_co_tenants": int((own["co_tenants"] > 0).sum()),
             "co_tenants_unknown": int(own["co_tenants"].isna().sum()),
             "co_tenant_max_mib": own["co_tenant_mib"].max(), "unread": int(unread.sum()),
-            "host_loop_us": own["host_loop_us"].median(), "host_slow": slow_share(own["host_loop_us"]),
+            "host_loop_us": own["host_loop_us"].median(), "host_slow": slow_share(own["host_loop_us"], quick),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def slow_share(loops: pd.Series) -> float:
-    """The share of a case's samples at which its processor was slow, NaN where its loop was not timed."""
+def slow_share(loops: pd.Series, quick: float) -> float:
+    """The share of a case's samples at which its processor was slow, NaN where its loop was not timed.
+
+    `quick` is of the run, not of the case: the processors of a case may all have been slow, all the time.
+    """
     known = loops.dropna()
-    return float((known > SLOW * known.quantile(0.1)).mean()) if len(known) else math.nan
+    return float((known > SLOW * quick).mean()) if len(known) else math.nan
 
 
 def machine_table(run: Run) -> Table:

@@ -30,7 +30,8 @@ def case_marks(run: Run, case: str, notes: Notes) -> tuple[str, ...]:
         marks.append(notes.dagger(f"{title} fails the comparison with the baseline and can't win: {reason}."))
     if reason := run.uncompared(case):
         alike = [run.cases[other] for other in run.cases if run.uncompared(other) == reason]
-        marks.append(notes.dagger(f"{'; '.join(alike)}: not compared with the baseline: {reason}.", DOUBLE_DAGGER))
+        how = "compared with the baseline by ids alone" if run.judged(case) else "not compared with the baseline"
+        marks.append(notes.dagger(f"{'; '.join(alike)}: {how}: {reason}.", DOUBLE_DAGGER))
     if run.lost_blocks(case):
         marks.append(notes.mark(run.missing(case)))
     return tuple(marks)

@@ -62,8 +62,8 @@ DEFINITIONS = {
     "highest clock, whether that stays within 5 % where nothing slows it, the highest temperature, the median power.",
     "Samples slowed down, samples beside other processes": "those with a reason of the driver to lower the clock, and "
     "those during which somebody else computed on the GPU; they are counted and kept.",
-    "Host's loop, slow host": "a fixed loop of Python timed right behind each sample by the thread that launched its "
-    "kernels, median, and the share of samples at which it took more than 1.3 times its quickest tenth: a processor "
+    "Host's loop, slow host": "a fixed loop of Python timed right behind each sample by the thread that asked for it, "
+    "median, and the share of samples at which it took more than 1.3 times the quickest tenth of the run: a processor "
     "shared with a busy neighbour takes nearly twice as long, and so does a case that waits for it.",
     "Energy": "joules of the whole card by NVML's counter over requests of one length back to back, over their number; "
     "the counter is too slow for one request, and nothing is subtracted.",

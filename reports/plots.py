@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -24,6 +25,7 @@ from reports.canvas import (
     label,
     legend_columns,
     log_axis,
+    room_for_words,
     scale,
     without_curve,
 )
@@ -34,6 +36,8 @@ from reports.style import Look
 
 MOST_TICKS = 12
 BAR_IN = 0.4
+TICK_LINE_IN = 0.16  # height of a line of a bar's name
+NAME_CHARACTERS = 52  # of the baseline's name, under the axis
 BACKED = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
 ENDS = ("low", "high")
 
@@ -212,13 +216,16 @@ def speedup(run: Run) -> Plot:
     for tick, look in zip(panels[0].get_yticklabels(), found.values(), strict=True):
         tick.set_color(look.colour)
     panels[0].invert_yaxis()
-    high = 0.25 + BAR_IN * len(found)
-    panels[0].set_ylim(top=-0.5 - 0.25 * len(found) if run.smoke else None)  # room for the watermark
-    panels[0].set_xlim(0, 1.3 * panels[0].dataLim.union([axes.dataLim for axes in panels]).x1)
-    frame_of(run, figure, title, caption, pd.Series(dtype=float), right=0.97, top_in=0.72, panels_in=high)
+    row_in = max(BAR_IN, TICK_LINE_IN * (1 + max(label(run, case).count("\n") for case in found)))
+    above = 0.25 * len(found) if run.smoke else 0.0  # room for the watermark, in rows
+    panels[0].set_ylim(top=-0.5 - above)
+    frame_of(run, figure, title, caption, pd.Series(dtype=float), right=0.97, top_in=0.72,
+             panels_in=0.25 + row_in * (len(found) + above))  # fmt: skip
     figure.subplots_adjust(left=0.19, wspace=0.08)
+    room_for_words(figure, panels)
     below = figure.subplotpars.bottom - 0.46 / figure.get_figheight()
-    figure.supxlabel(f"Times faster than {run.cases[reference]}", fontsize=9.5, x=0.58, y=below)
+    name = textwrap.shorten(run.cases[reference], NAME_CHARACTERS, placeholder="…")
+    figure.supxlabel(f"Times faster than {name}", fontsize=9.5, x=0.58, y=below)
     return Plot("speedup", title, caption, figure)
 
 

@@ -195,6 +195,11 @@ class Run:
             return "equivalence.csv has no row of it"
         return "" if left.empty else str(left["reason"].iloc[0] or "no reason given")
 
+    def judged(self, case: str) -> bool:
+        """Whether ids of a case were judged at each prompt length by the baseline."""
+        rows, column = self.equivalence[self.equivalence["case"] == case], schema.EQUIVALENCE_JUDGED[0]
+        return column in rows and len(rows) > 0 and bool(rows[column].gt(0).all())
+
     def failed_equivalence(self, case: str) -> str:
         """Why the comparison with the baseline failed, empty when it passed or could not be made."""
         rows = self.equivalence[(self.equivalence["case"] == case) & self.equivalence["passed"].eq(False)]

@@ -1,4 +1,4 @@
-"""How fast the processor is beside a sample: a fixed loop of Python, timed where the kernels are launched.
+"""How fast the processor is beside a sample: a fixed loop of Python, timed by who asked for it.
 
 Where cases launch their kernels one by one the processor is what they wait for, and virtual cores that share a
 physical one with a neighbour run at one of two speeds.

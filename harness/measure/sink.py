@@ -48,7 +48,7 @@ class BlockSink:
     """Appends each sample to the block's samples.csv as soon as its interval is over."""
 
     host_loop: Callable[[], float] = staticmethod(host_loop_us)
-    """How fast the processor is beside a sample, on the thread that keeps it."""
+    """How fast the processor is beside a sample, on the thread that asked for it."""
 
     def __init__(self, folder: Path, case: str, block: int, events: Events, clock: str = "client") -> None:
         path = folder / "samples.csv"

@@ -191,6 +191,16 @@ def test_the_committed_coverage_is_within_its_bar():
     assert frame["n"].isin([sweep["blocks"] * sweep["ttft_iterations"]]).any()
 
 
+def test_blocks_of_today_are_imitated_and_those_that_are_too_small_refused(tmp_path):
+    cases = {"cases": ("baseline", "jit"), "missing": (), "wrong": ()}
+    today = invent(tmp_path / "today", Spec(blocks=5, iterations=77, **cases))
+    found = aa.null_rates(aa.sources(today), 4, seed=1)
+    assert set(found["requests"]) == {77}, "127 would repeat what there is of it"
+    assert found["source"].nunique() == 2
+    with pytest.raises(ValueError, match="no case with two whole blocks of 77"):
+        aa.sources(invent(tmp_path / "small", Spec(blocks=5, iterations=60, **cases)))
+
+
 def test_the_command_writes_both_tables(tmp_path, monkeypatch):
     monkeypatch.setattr(coverage, "published_sources", lambda: [source(np.random.default_rng(1))])
     monkeypatch.setattr(coverage, "SIZES", (190,))

@@ -12,11 +12,13 @@ from reports import plots
 from reports.__main__ import tables_of
 from reports.blockwise import with_average
 from reports.latency import winner_cell
+from reports.machine import machine_table
 from reports.marks import listed
 from reports.overview import speed_up, ties
 from reports.run import SMOKE, load, told_apart
 from reports.significance import Standing
 from reports.table import Notes
+from tests import synthetic
 from tests.synthetic import Spec, invent
 
 MANY = {
@@ -296,6 +298,14 @@ def test_a_case_without_logits_whose_ids_were_judged_says_so(run_dir, judged, ve
     assert dict(row[:2] for row in texts(tables["equivalence"]))["JIT-Only"] == verdict
 
 
+def test_a_case_whose_processor_was_slow_throughout_is_held_against_the_runs_quickest(run_dir):
+    loops = {"baseline": 2.0, "cuda_graph": 2.0, "jit": 4.0, "jit_cuda_graph": 2.5, "eager": 2.7}
+    spoil(run_dir, "samples", lambda frame: frame.assign(host_loop_us=frame["case"].map(loops)))
+    found = {row[0]: row[-2:] for row in texts(machine_table(load(run_dir)))}
+    assert found["JIT-Only"] == ["4.00", "100 %"]
+    assert (found["JIT+CUDA"], found["Eager (control)"]) == (["2.50", "0 %"], ["2.70", "100 %"])
+
+
 def test_titles_that_hold_commas_are_told_apart(tmp_path):
     titles = {"baseline": "Baseline", "jit": "JIT, alone", "jit_cuda_graph": "JIT, and graphs"}
     run = load(invent(tmp_path / "run", Spec(cases=tuple(titles), titles=titles, missing=(), wrong=(), blocks=3)))
@@ -362,17 +372,28 @@ def test_speed_ups_have_a_panel_a_metric_and_a_row_a_case_with_its_figure(full):
         assert [text.get_text() for text in axes.texts] == [f"{ratio:.2f}×" for ratio in wanted]
 
 
-def test_no_figure_beside_a_bar_of_many_cases_covers_another_or_leaves_the_picture(tmp_path):
-    many = load(invent(tmp_path / "run", Spec(cases=tuple(MANY), titles=MANY, missing=(), wrong=(), blocks=3)))
-    figure = drawn(many)["speedup"]
+LONG = {case: f"{title}, with a name of its own that fills more than three lines" for case, title in MANY.items()}
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+@pytest.mark.parametrize(("titles", "baseline_ms"), [(MANY, 24.0), (LONG, 24.0), (MANY, 5e4)])
+def test_no_figure_beside_a_bar_of_many_cases_covers_another_or_leaves_the_picture(
+    tmp_path, monkeypatch, titles, baseline_ms, smoke
+):
+    monkeypatch.setitem(synthetic.LATENCY, "baseline", baseline_ms)
+    spec = Spec(cases=tuple(MANY), titles=titles, missing=(), wrong=(), blocks=3, iterations=130, smoke=smoke)
+    figure = drawn(load(invent(tmp_path / "run", spec)))["speedup"]
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    boxes = [text.get_window_extent() for axes in figure.axes for text in (*axes.texts, *axes.get_yticklabels())]
-    boxes = [box for box in boxes if box.width > 0]
-    assert len(boxes) >= 3 * (len(MANY) - 1)
+    words = [text for axes in figure.axes for text in (*axes.texts, *axes.get_yticklabels()) if text.get_text()]
+    boxes = [text.get_window_extent() for text in (*words, *figure.texts) if text.get_text() != SMOKE]
+    assert len(boxes) >= 4 * (len(MANY) - 1)
     assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
     width, height = canvas.get_width_height()
     assert all(box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height for box in boxes)
+    starts = [axes.get_window_extent().x0 for axes in figure.axes]
+    for axes, after in zip(figure.axes, [*starts[1:], width], strict=True):
+        assert all(text.get_window_extent().x1 < after for text in axes.texts if text.get_text() != SMOKE)
 
 
 @pytest.mark.parametrize("cases", [tuple(MANY), ("baseline", "jit"), ("baseline", "jit_cuda_graph", "vllm")])
