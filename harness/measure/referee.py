@@ -108,7 +108,12 @@ class Tally:
 
 
 def judged_cases(job: Job) -> list[str]:
-    """Cases whose timed ids the reference may judge: its requests, greedy like it, by logits that nothing changed."""
+    """Cases whose timed ids the reference may judge: its requests, greedy like it, by logits that nothing changed.
+
+    None in a workload of random lengths, which has no reference.
+    """
+    if job.sweep.workload != "latency":
+        return []
     plain = [name for name in job.cases if job.sampling_of(name).repetition_penalty == 1.0]
     return [name for name in plain if name != REFERENCE and REFERENCE in plain and job.same_requests(name)]
 

@@ -112,8 +112,7 @@ def is_auto(sweep: SweepConfig) -> bool:
 def refereed(config: RunConfig) -> bool:
     """Whether the reference judges the timed ids behind all blocks, which takes it little more than its set-up."""
     unknown = {"checkpoint": "", "vocab_size": 1}
-    job = build_job(config, Path(), unknown, longest(config.sweep))
-    return config.sweep.workload == "latency" and bool(judged_cases(job))
+    return bool(judged_cases(build_job(config, Path(), unknown, longest(config.sweep))))
 
 
 def show(config: RunConfig, console: Console) -> None:
