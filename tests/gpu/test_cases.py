@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from cases.baseline import Baseline
 from cases.cuda_graph import CudaGraph
@@ -27,6 +29,7 @@ from cases.runtime.llama import Llama, State
 from cases.runtime.plain import PlainBlocks
 from cases.runtime.shape import LlamaShape, read_shape
 from cases.runtime.weights import load_weights
+from cases.transformers_compile import TransformersCompile
 from harness.contract import Case, Plan, Sampling
 from tests.runtime import llamas
 from tests.runtime.llamas import tiny_shape
@@ -142,6 +145,29 @@ def test_every_request_has_a_gpu_time_and_a_counter(folder):
 
 def generate(case: Case, ids: list[int], count: int) -> list[int]:
     return [case.prefill(ids, count), *(case.decode() for _ in range(count - 1))]
+
+
+def test_transformers_compiled_replays_its_steps_and_repeats_its_tokens(folder, exact):
+    """Steps suspended between one token and the next share recorded graphs and one cache: no request hears of another."""
+    vocabulary = read_shape(folder).vocab_size
+    case = TransformersCompile()
+    try:
+        case.prepare(replace(plan(folder), options={"compile_mode": "reduce-overhead"}))
+        for length in (1, 10, 100, 300):
+            assert relative_error(scores(case, length, vocabulary), exact[length]) < 1e-2, length
+        first, second = (prompt(length, vocabulary) for length in (20, 150))
+        expected = [generate(case, ids, 12) for ids in (first, second)]
+        case.prefill(second, 12)
+        case.decode()  # left unfinished
+        assert [generate(case, ids, 12) for ids in (first, second)] == expected
+        case.prefill(first, 6)
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+            for _ in range(4):
+                case.decode()
+            torch.cuda.synchronize()
+        assert sum(event.name == "cudaGraphLaunch" for event in seen.events()) >= 4
+    finally:
+        case.close()
 
 
 @pytest.mark.parametrize("kind", [CudaGraph, JitCudaGraph])
