@@ -148,7 +148,7 @@ def generate(case: Case, ids: list[int], count: int) -> list[int]:
 
 
 def test_transformers_compiled_replays_its_steps_and_repeats_its_tokens(folder, exact):
-    """Steps suspended between one token and the next share recorded graphs and one cache: no request hears of another."""
+    """Steps suspended between two tokens share recorded graphs and one cache: no request hears of another."""
     vocabulary = read_shape(folder).vocab_size
     case = TransformersCompile()
     try:
