@@ -80,7 +80,11 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="folder of a run, such as results/<run>")
     parser.add_argument("--terminal", action="store_true", help="print all tables and write nothing")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="put the tables between the markers of this file")
-    return parser.parse_args(argv)
+    parser.add_argument("--part", default=readme.WHOLE, help="name of the markers; any but results is brief")
+    options = parser.parse_args(argv)
+    if options.part != readme.WHOLE and not options.readme:
+        parser.error("--part names the markers in the file of --readme, and --readme is not given")
+    return options
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
         run = load(options.run)
         tables, study = tables_of(run), section(run)
         if options.readme:
-            readme.update(options.readme, run, tables, study)
+            readme.update(options.readme, run, tables, study, options.part)
         written = None if options.terminal or options.readme else write_report(run, tables, study)
     except (ValueError, OSError) as error:
         print(f"reports: {error}", file=sys.stderr)

@@ -12,24 +12,35 @@ from reports.run import SMOKE, Run
 from reports.table import Table
 from reports.write import put
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+WHOLE = "results"
+"""The part that has all of SHOWN and FIGURES; any other has BRIEF and the first figure."""
 SHOWN = ("ttft", "summary", "speedup", "p99", "decode", "clocks")
+BRIEF = ("ttft", "summary")
 FIGURES = (("ttft", "Time to first token by prompt length"), ("decode", "Decode latency by context length"))
 
 
-def update(path: Path, run: Run, tables: list[Table], study: Section | None = None) -> None:
-    """Replace what stands between the markers. Raises ValueError when they are not there once each, in order."""
+def markers(part: str = WHOLE) -> tuple[str, str]:
+    """What a part of a README stands between. Raises ValueError for a name that is not of small letters, digits, _."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", part):
+        raise ValueError(f"--part {part!r} must be small letters, digits and underscores, such as engines")
+    return f"<!-- {part}:begin -->", f"<!-- {part}:end -->"
+
+
+def update(path: Path, run: Run, tables: list[Table], study: Section | None = None, part: str = WHOLE) -> None:
+    """Replace what stands between a part's markers. Raises ValueError when they are not there once each, in order."""
+    begin, end = markers(part)
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     text = path.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"{path} needs the markers {BEGIN} and {END} once each, in this order")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    put(path, f"{before}{BEGIN}\n{results(run, tables, path.parent, study)}\n{END}{after}")
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"{path} needs the markers {begin} and {end} once each, in this order")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    put(path, f"{before}{begin}\n{results(run, tables, path.parent, study, part)}\n{end}{after}")
 
 
-def results(run: Run, tables: list[Table], root: Path, study: Section | None = None) -> str:
+def results(run: Run, tables: list[Table], root: Path, study: Section | None = None, part: str = WHOLE) -> str:
     """The facts of a run, its main figures and tables, as Markdown; links are relative to `root`."""
+    names, drawn = (SHOWN, FIGURES) if part == WHOLE else (BRIEF, FIGURES[:1])
     named = {table.name: table for table in tables}
     manifest = run.manifest
     name = re.sub(r"[`<>|\n]", "_", manifest["run"])  # in backticks nothing else is read
@@ -37,9 +48,9 @@ def results(run: Run, tables: list[Table], root: Path, study: Section | None = N
     stamp = [f"**{SMOKE}.**"] if run.smoke else []
     folder = Path(os.path.relpath(run.path.resolve(), root.resolve())).as_posix()
     files = f"All its files, raw samples included: [{folder}]({folder})."
-    pictures = [(plot.name, plot.title) for plot in study.plots if plot.figure] if study else FIGURES
+    pictures = [(plot.name, plot.title) for plot in study.plots if plot.figure] if study else drawn
     figures = [f"![{markdown_escape(title)}]({folder}/report/{name}.png)" for name, title in pictures]
-    chosen = study.tables if study else [named[name] for name in SHOWN if name in named]
+    chosen = study.tables if study else [named[name] for name in names if name in named]
     tables_text = [markdown(table).rstrip() for table in chosen if table.shown]
     intro = f"Run `{name}`, {facts} {files}"
     return "\n\n".join([*stamp, intro, *tables_text[:1], *figures, *tables_text[1:]])

@@ -229,6 +229,26 @@ def test_readme_is_filled_between_its_markers(run_dir, tmp_path, capsys):
     assert "needs the markers" in capsys.readouterr().err
 
 
+def test_a_part_of_another_name_is_brief_and_leaves_the_rest(run_dir, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    rest = "<!-- results:begin -->\nmain\n<!-- results:end -->\n"
+    readme.write_text(f"{rest}<!-- engines:begin -->\nstale words\n<!-- engines:end -->\nbelow\n")
+    assert main([str(run_dir), "--readme", str(readme), "--part", "engines"]) == 0
+    text = readme.read_text()
+    assert text.startswith(f"{rest}<!-- engines:begin -->\nRun `synthetic`")
+    assert text.endswith("<!-- engines:end -->\nbelow\n")
+    assert "stale words" not in text
+    assert (text.count("### "), text.count("![")) == (2, 1)
+    assert main([str(run_dir), "--readme", str(readme), "--part", "floor"]) == 2
+    assert "needs the markers <!-- floor:begin -->" in capsys.readouterr().err
+    assert main([str(run_dir), "--readme", str(readme), "--part", "a -->"]) == 2
+    assert "must be small letters, digits and underscores" in capsys.readouterr().err
+    assert readme.read_text() == text
+    with pytest.raises(SystemExit):
+        main([str(run_dir), "--part", "engines"])
+    assert "--readme is not given" in capsys.readouterr().err
+
+
 def spoil_manifest(run_dir, **changes):
     manifest = json.loads((run_dir / "manifest.json").read_text()) | changes
     kept = {key: value for key, value in manifest.items() if value != "remove"}

@@ -67,12 +67,14 @@ def test_an_edited_table_is_seen_whatever_its_format(tmp_path):
     assert differing(folder) == ["ttft.csv", "ttft.md", "ttft.tex"]
 
 
-def test_the_front_page_quotes_the_run_that_it_names():
+@pytest.mark.parametrize("part", ["results", "engines"])
+def test_the_front_page_quotes_the_run_that_it_names(part):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    stored = text.split(readme.BEGIN)[1].split(readme.END)[0].strip()
+    begin, end = readme.markers(part)
+    stored = text.split(begin)[1].split(end)[0].strip()
     folder = RUNS / stored.split("`")[1]
     run = load(folder)
-    assert stored == readme.results(run, tables_of(run), ROOT, section(run)).strip()
+    assert stored == readme.results(run, tables_of(run), ROOT, section(run), part).strip()
 
 
 @pytest.mark.parametrize("name", COMPARED)
