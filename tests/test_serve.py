@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from cases.jit_cuda_graph import JitCudaGraph
 from cases.runtime.serve.__main__ import main, parse
+from cases.runtime.serve.ask import latencies
 from cases.runtime.serve.text import Text
 from cases.runtime.serve.where import claim, default_socket
 from harness.contract import Plan, Sampling
@@ -193,6 +194,14 @@ def test_clients_that_go_leave_no_descriptor_behind(server, capsys):
     assert ask(capsys, server, "status")[0] == 0
     # The last client to ask may not have been let go yet; three hundred would be seen.
     assert len(list(Path(f"/proc/{pid}/fd").iterdir())) < before + 10
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "-"), (2, "P50 1.00, slowest 2.50"), (99, "P50 1.00, slowest 2.50"), (100, "P50 1.00, P99 2.50")],
+)
+def test_a_p99_of_few_requests_is_called_the_slowest(count, said):
+    assert latencies(count, 1000, 2500) == said
 
 
 def test_status_says_what_is_served(capsys, server):
