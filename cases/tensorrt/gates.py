@@ -21,6 +21,8 @@ def account(metrics: Any, tokens: int, asked: int) -> Account:
     if tokens != asked:
         raise RuntimeError(f"the request ended with {tokens} tokens, and {asked} were asked for")
     check(metrics)
+    if metrics.iter is None or metrics.first_iter is None:
+        raise RuntimeError("the engine counted no iterations of the request: one a token is what is measured")
     steps = metrics.iter - metrics.first_iter
     if steps != asked - 1:
         raise RuntimeError(f"{asked} tokens took {steps + 1} iterations of the engine: one a token is what is measured")

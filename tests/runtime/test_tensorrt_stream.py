@@ -107,6 +107,7 @@ GATES = [
     ({"reused": 3}, "the engine reused 3 blocks of its KV cache, which it was told not to"),
     ({"more_iterations": 1}, "2 tokens took 3 iterations of the engine: one a token is what is measured"),
     ({"more_iterations": -1}, "2 tokens took 1 iterations of the engine"),
+    ({"uncounted": True}, "the engine counted no iterations of the request"),
     ({"no_metrics": True}, "the engine gave no request_perf_metrics, which it was asked for"),
 ]
 

@@ -152,4 +152,6 @@ class RequestOutput:
         timing = TimingMetrics(ARRIVAL, ARRIVAL + FIRST / 7, first, first + steps * STEP)
         last = 40 + steps + self._acts.more_iterations
         blocks = KvCacheMetrics(2, 2, self._acts.reused)
+        if self._acts.uncounted:
+            return RequestPerfMetrics(timing, blocks, None, None, None)
         return RequestPerfMetrics(timing, blocks, 40, last if self._done else None, last)
