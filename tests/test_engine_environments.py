@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.settings import compose
+from harness.settings import compose, validate
 from harness.settings.compose import compose_raw, to_config
 from harness.settings.plan import ENGINES, interpreter
 
@@ -139,3 +141,11 @@ def test_the_variant_stands_in_the_title(overlap, title):
 def test_the_overlap_scheduler_is_off_and_the_worker_the_engines_own_way_unless_asked():
     options = to_config(compose_raw([])).cases["tensorrt_llm"].options
     assert (options["overlap_scheduler"], options["early_first_token"], options["worker"]) == (False, False, "auto")
+
+
+def test_the_runs_that_the_document_advises_for_a_first_install_are_accepted():
+    text = (ROOT / "cases/tensorrt_llm.md").read_text(encoding="utf-8")
+    spans = [span.removeprefix("make bench ARGS=") for span in re.findall(r"`([^`]*run=\[[^`]*)`", text)]
+    short, variant = (shlex.split(span) for span in spans)
+    for overrides in (shlex.split(*short), variant):
+        validate.check(to_config(compose_raw(overrides)))
