@@ -119,6 +119,28 @@ def test_the_engine_says_version_backend_and_every_variant(release, overlap, tin
 
 
 @pytest.mark.parametrize("release", RELEASES)
+def test_the_engine_and_its_requests_are_asked_for_what_the_plan_says(release, tiny_checkpoint):
+    with stand_in(release):
+        case = TensorRtLlm()
+        case.prepare(gpu(tiny_checkpoint))
+        args, request = vars(case._engine.llm.args), vars(case._engine.sampling(7))
+        defaults = case._engine.sampling_class.fields
+        case.close()
+    wanted = {
+        "model": tiny_checkpoint, "skip_tokenizer_init": True, "trust_remote_code": False, "dtype": "float16",
+        "max_batch_size": 1, "max_seq_len": CONTEXT, "max_num_tokens": CONTEXT, "enable_chunked_prefill": False,
+        "disable_overlap_scheduler": True, "stream_interval": 1,
+    }  # fmt: skip
+    assert {name: args[name] for name in wanted} == wanted
+    assert args["kv_cache_config"].free_gpu_memory_fraction == 0.5
+    given = {name: value for name, value in request.items() if value != defaults[name]}
+    assert given == {
+        "max_tokens": 7, "end_id": -1, "pad_id": -1, "ignore_eos": True, "detokenize": False,
+        "return_perf_metrics": True, "top_k": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("release", RELEASES)
 def test_an_argument_that_a_release_does_not_know_is_an_error_that_names_it(release, tiny_checkpoint):
     with stand_in(release), pytest.raises(Unsupported) as raised:
         prepared(tiny_checkpoint, overlap_scheduler=True, early_first_token=True)
