@@ -239,6 +239,15 @@ def test_what_generate_did_not_compile_is_no_compiled_case(folder, monkeypatch):
         case.prepare(plan(folder, "transformers_compile", compile_mode="default"))
 
 
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune-no-cudagraphs"])
+def test_the_forward_is_compiled_in_the_mode_asked_for(mode, folder, monkeypatch):
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch, "compile", lambda forward, **options: asked.append(options) or forward)
+    with closing(TransformersCompile()) as case:
+        assert f"torch.compile ({mode})" in case.prepare(plan(folder, "transformers_compile", compile_mode=mode)).engine
+    assert [options["mode"] for options in asked] == [mode]
+
+
 def test_baseline_has_no_options():
     Baseline.check_options({})
     with pytest.raises(ValueError, match=r"^baseline has no option compile: it has none"):
