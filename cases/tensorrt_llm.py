@@ -91,11 +91,13 @@ class TensorRtLlm(Case):
             if engine is not None:
                 self._leave()
         finally:
-            if engine is not None:
-                engine.shutdown()
-            if self._loop is not None:
-                self._loop.close()
-                self._loop = None
+            try:
+                if engine is not None:
+                    engine.shutdown()
+            finally:
+                if self._loop is not None:
+                    self._loop.close()
+                    self._loop = None
 
     async def _first(self, prompt: list[int], new_tokens: int) -> int:
         """Submit from inside the running loop, which the stream's queue belongs to."""

@@ -273,7 +273,7 @@ def test_code_of_a_tokenizer_is_never_run(made, fault, monkeypatch):
 
 def test_nothing_trusts_remote_code(made, monkeypatch):
     """What each engine and Transformers are told."""
-    from cases import vllm
+    from cases import vllm_engine
     from cases.tensorrt import versions
 
     seen: list[Any] = []
@@ -287,7 +287,7 @@ def test_nothing_trusts_remote_code(made, monkeypatch):
     assert seen[0]["use_safetensors"] is True
     options = {"memory_fraction": 0.9, "max_num_seqs": None, "async_scheduling": None}
     options |= {"capture_sizes": None, "cudagraph_mode": None}
-    assert vllm.arguments(plan(made, **options))["trust_remote_code"] is False
+    assert vllm_engine.arguments(plan(made, **options))["trust_remote_code"] is False
     options = {"overlap_scheduler": True, "early_first_token": False, "worker": "auto", "memory_fraction": 0.9}
     version = versions.Version("1.2.0", (1, 2, 0))
     assert versions.llm_arguments(plan(made, **options), version)["trust_remote_code"] is False

@@ -270,3 +270,16 @@ def test_a_request_takes_the_arguments_of_its_release_alone(release, tiny_checkp
             taken += [name] if raised.type is ValueError else []  # past the names, at the missing end_id
         case.close()
     assert taken == ["scheduling_params", "cache_salt", "trace_headers"][: 1 + RELEASES.index(release)]
+
+
+def test_close_closes_the_loop_where_the_engine_fails_to_end(tiny_checkpoint, monkeypatch):
+    case = TensorRtLlm()
+    with stand_in("1.2.0"):
+        case.prepare(gpu(tiny_checkpoint))
+        loop, engine = case._loop, case._engine
+        with monkeypatch.context() as broken:
+            broken.setattr(type(engine), "shutdown", lambda _: {}["engine"])
+            with pytest.raises(KeyError, match="engine"):
+                case.close()
+        engine.shutdown()
+    assert loop.is_closed()

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cases.vllm import ENVIRONMENT, Vllm
+from cases.vllm import Vllm
+from cases.vllm_engine import ENVIRONMENT
 from harness.contract import Footprint, Plan, Sampling, Stats, Unavailable, Unsupported
 from tests.runtime import vllm_api
 from tests.runtime.llamas import plan
@@ -295,3 +296,12 @@ def test_close_gives_the_engine_back_once(installed):
     assert seen.down == ["renderer", "core"]
     with pytest.raises(RuntimeError, match=r"^prepare\(\) comes before the first request$"):
         case.prefill([5])
+
+
+def test_close_ends_the_core_where_the_renderer_fails(installed, monkeypatch):
+    seen, case = installed(), Vllm()
+    case.prepare(gpu())
+    monkeypatch.setattr(case._engine.renderer, "shutdown", lambda: {}["renderer"])
+    with pytest.raises(KeyError, match="renderer"):
+        case.close()
+    assert seen.down == ["core"]
