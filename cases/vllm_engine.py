@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cases.options import check_memory_fraction, check_names
 from harness.contract import Plan, Unavailable, Unsupported
 
 OPTIONS = ("max_num_seqs", "capture_sizes", "cudagraph_mode", "async_scheduling", "memory_fraction")
@@ -20,12 +21,7 @@ ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"
 
 def check_options(options: Mapping[str, Any]) -> None:
     """See harness.contract.Case."""
-    unknown = sorted(options.keys() - set(OPTIONS))
-    if unknown:
-        raise ValueError(f"vllm has no option {unknown[0]}, only {', '.join(OPTIONS)}")
-    missing = [name for name in OPTIONS if name not in options]
-    if missing:
-        raise ValueError(f"vllm needs the option {missing[0]}, which conf/case/vllm.yaml gives")
+    check_names("vllm", OPTIONS, options)
     sequences, sizes, mode = options["max_num_seqs"], options["capture_sizes"], options["cudagraph_mode"]
     if sequences is not None and not is_size(sequences):
         raise ValueError(f"max_num_seqs must be null or a whole number from 1 on, not {sequences!r}")
@@ -35,9 +31,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ValueError(f"cudagraph_mode must be null or one of {', '.join(MODES)}, not {mode!r}")
     if not (options["async_scheduling"] is None or isinstance(options["async_scheduling"], bool)):
         raise ValueError(f"async_scheduling must be null, true or false, not {options['async_scheduling']!r}")
-    fraction = options["memory_fraction"]
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
-        raise ValueError(f"memory_fraction must lie between 0 and 1, not {fraction!r}")
+    check_memory_fraction(options["memory_fraction"])
 
 
 def is_size(value: object) -> bool:
