@@ -17,9 +17,12 @@ from reports.quantiles import Array, at
 from reports.run import load
 
 NAMES = 4
+PAIRS = tuple(itertools.combinations(range(NAMES), 2))
+LEVEL = 0.05
 BATCH = 250
 NAIVE_DRAWS = 500
 INTERVAL_DRAWS = 1000
+TRUTH_DRAWS = 400_000
 EFFECTS = ("normal", "two speeds", "heavy tail")
 
 
@@ -30,6 +33,7 @@ class Design(NamedTuple):
     requests: int
 
 
+COUNTED = ("ttft_cell", "p99_cell", "average", "row", "table", "winner")
 DESIGNS = (Design(3, 127), Design(5, 77))
 """As runs were made before, and as they are by default."""
 
@@ -84,18 +88,18 @@ def requests(source: Source, design: Design, draws: int, rng: np.random.Generato
     return np.moveaxis(source.residuals[which[..., None], :, times], -1, -2)
 
 
-def p_values(samples: Array, p: float, average: bool = False) -> Array:
-    """p-values [draws, pair, row] of a quantile, from samples [draws, name, block, length, request]; or of one row,
-    the average."""
+def quantiles(samples: Array, p: float) -> tuple[Array, Array]:
+    """A quantile of each block [draws, name, block, length] and of all blocks pooled [draws, name, length]."""
     draws, names, blocks, lengths, size = samples.shape
-    by_block = at(samples, p)
-    pooled = at(np.moveaxis(samples, 2, 3).reshape(draws, names, lengths, blocks * size), p)
-    if average:
-        by_block, pooled = by_block.mean(axis=-1, keepdims=True), pooled.mean(axis=-1, keepdims=True)
-    pairs = list(itertools.combinations(range(names), 2))
+    together = np.moveaxis(samples, 2, 3).reshape(draws, names, lengths, blocks * size)
+    return at(samples, p), at(together, p)
+
+
+def p_values(by_block: Array, pooled: Array) -> Array:
+    """p-values [draws, pair, row] of log values by block [draws, name, block, row] and pooled [draws, name, row]."""
     found = [
         t_test(np.moveaxis(by_block[:, one] - by_block[:, other], 1, -1), pooled[:, one] - pooled[:, other])[0]
-        for one, other in pairs
+        for one, other in PAIRS
     ]
     return np.stack(found, axis=1)
 
@@ -103,7 +107,7 @@ def p_values(samples: Array, p: float, average: bool = False) -> Array:
 def naive(samples: Array) -> float:
     """The share of rank-sum tests between two names at one length, over all their requests, with p <= 5 %."""
     one, other = (samples[:, name, :, 0].reshape(len(samples), -1) for name in (0, 1))
-    return float((stats.mannwhitneyu(one, other, axis=1).pvalue <= 0.05).mean())
+    return float((stats.mannwhitneyu(one, other, axis=1).pvalue <= LEVEL).mean())
 
 
 def interval_holds(samples: Array, truth: float) -> float:
@@ -112,23 +116,44 @@ def interval_holds(samples: Array, truth: float) -> float:
     return float(np.mean([found.low <= truth <= found.high for found in held]))
 
 
+def average_holds(samples: Array, truth: float) -> float:
+    """The share of intervals of an average over lengths of medians, as a table has it, that hold the true one."""
+    by_block, pooled = (np.log(np.exp(found[:, 0]).mean(axis=-1)) for found in quantiles(samples, 0.5))
+    _, reach = t_test(by_block, pooled)
+    return float((np.abs(pooled - math.log(truth)) <= reach).mean())
+
+
 def rates(source: Source, design: Design, kind: str, draws: int, seed: int) -> dict[str, float]:
     """False positives of one source under one kind of difference between processes."""
     rng = np.random.default_rng([seed, EFFECTS.index(kind)])
-    counts: dict[str, list[float]] = {name: [] for name in ("ttft_cell", "p99_cell", "average", "row", "table")}
+    counts: dict[str, list[float]] = {name: [] for name in COUNTED}
     left = draws
     while left:
         batch, left = min(BATCH, left), max(0, left - BATCH)
         samples = requests(source, design, batch, rng)
         samples = samples + source.block_sd * shifts(kind, (batch, NAMES, design.blocks, 1, 1), rng)
-        cells = p_values(samples, 0.5)
-        counts["ttft_cell"] += list((cells <= 0.05).mean(axis=(1, 2)))
-        counts["p99_cell"] += list((p_values(samples, 0.99) <= 0.05).mean(axis=(1, 2)))
-        counts["average"] += list((p_values(samples, 0.5, average=True) <= 0.05).mean(axis=(1, 2)))
-        # Holm rejects something in a row exactly when the row's smallest p-value passes Bonferroni's bound.
-        counts["table"] += list(cells.min(axis=(1, 2)) * cells.shape[1] <= 0.05)
-        counts["row"] += list((cells.min(axis=1) * cells.shape[1] <= 0.05).mean(axis=1))
+        for name, values in found_in(samples).items():
+            counts[name] += values.tolist()
     return {name: float(np.mean(values)) for name, values in counts.items()}
+
+
+def found_in(samples: Array) -> dict[str, Array]:
+    """What is found in each of these simulated tables [draws], by COUNTED: shares of its comparisons or rows, or
+    whether it has any."""
+    by_block, pooled = quantiles(samples, 0.5)
+    cells, tails = p_values(by_block, pooled), p_values(*quantiles(samples, 0.99))
+    average = p_values(by_block.mean(axis=-1, keepdims=True), pooled.mean(axis=-1, keepdims=True))
+    # Holm rejects something in a row exactly when the row's smallest p-value passes Bonferroni's bound. Where all pairs
+    # of a row but one differ for certain, that one is not corrected: so it is with two alike below all others.
+    rows = cells.min(axis=1) * len(PAIRS) <= LEVEL
+    return {
+        "ttft_cell": (cells <= LEVEL).mean(axis=(1, 2)),
+        "p99_cell": (tails <= LEVEL).mean(axis=(1, 2)),
+        "average": (average <= LEVEL).mean(axis=(1, 2)),
+        "row": rows.mean(axis=1),
+        "table": rows.any(axis=1),
+        "winner": (cells <= LEVEL).any(axis=-1).mean(axis=1),
+    }
 
 
 def checks(source: Source, design: Design, kind: str, draws: int, seed: int) -> dict[str, float]:
@@ -137,10 +162,20 @@ def checks(source: Source, design: Design, kind: str, draws: int, seed: int) -> 
     count = min(draws, INTERVAL_DRAWS)
     samples = requests(source, design, count, rng)[:, :2]
     samples = samples + source.block_sd * shifts(kind, (count, 2, design.blocks, 1, 1), rng)
+    logs = source.block_sd * shifts(kind, (TRUTH_DRAWS,), rng)
     # The true mean: that of the residuals times that of the shifts, drawn as often as makes it sure.
-    factor = np.exp(source.block_sd * shifts(kind, (400_000,), rng)).mean()
-    truth = float(np.exp(source.residuals[:, 0]).mean() * factor)
-    return {"naive": naive(samples[:NAIVE_DRAWS]), "interval": interval_holds(samples, truth)}
+    mean = float(np.exp(source.residuals[:, 0]).mean() * np.exp(logs).mean())
+    return {
+        "naive": naive(samples[:NAIVE_DRAWS]),
+        "interval": interval_holds(samples, mean),
+        "average_interval": average_holds(samples, true_average(source, logs, rng)),
+    }
+
+
+def true_average(source: Source, logs: Array, rng: np.random.Generator) -> float:
+    """What an average of medians would be with so many processes, shifted by `logs`."""
+    lengths = np.moveaxis(source.residuals, 1, 0).reshape(source.residuals.shape[1], -1)
+    return float(np.mean([np.exp(np.median(rng.choice(own, len(logs)) + logs)) for own in lengths]))
 
 
 def null_rates(found: list[Source], draws: int, seed: int) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from reports.significance import Standing
 from reports.table import DASH, Cell, Column, Notes, Table, number
 
 INDEPENDENT = "Intervals take the samples for independent, pooled over blocks."
-WINNER = "Winner: below every other by paired t-tests over blocks, 5 % after Holm's correction; else those who tie."
+WINNER = "Winner: below every other by t-tests over paired blocks, 5 % after Holm's correction; else those who tie."
 NOBODY_BESIDE = "No winner is named where fewer than two cases have a figure that a test takes."
 BACK_TO_BACK = "Decode runs back to back, without the pauses between requests, so the card gets to its power cap."
 MOST_ROWS = 40

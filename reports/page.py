@@ -41,9 +41,9 @@ DEFINITIONS = {
     "Interval over blocks": "95 % interval of averages, means, decode percentiles and speed-ups, with whole blocks as "
     "units: Student's t on the scatter of the blocks' logarithms, for means and decode percentiles by way of a "
     "bootstrap that draws whole blocks; none from fewer than three blocks.",
-    "Winner": "the case below every other one that may win, each by a paired t-test on the log ratios of blocks, at "
-    "5 % after Holm's correction over the pairs of the row (the average, the whole range of decode and the summary: "
-    "over all pairs and metrics); otherwise those that the lowest does not beat are named as a tie.",
+    "Winner": "the case below every other one that may win, each by Student's t over paired blocks (the table of "
+    "tests says how), at 5 % after Holm's correction over the pairs of the row (the average, the whole range of decode "
+    "and the summary: over all pairs and metrics); otherwise those that the lowest does not beat are named as a tie.",
     "Against, p after Holm": "the case that the row's is held against, and the probability of a difference like this "
     "one or a larger if there were none, corrected for all tests of the table (Holm 1979).",
     "Bandwidth used": "the weights' bytes, read once, over the median time and the measured read bandwidth.",

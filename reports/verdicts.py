@@ -15,8 +15,10 @@ from reports.table import DASH, Cell, Notes, Table, heads
 
 HOW = (
     "Ratio: how many times faster, geometric mean over prompt lengths; ratio of medians over the whole range for "
-    "decode. A block is one witness, however many requests it has: paired t-tests on the log ratios of blocks with the "
-    "same number, which follow each other and have the same prompts. Holm's correction is over all pairs and metrics "
+    "decode. A block is one witness, however many requests it has: Student's t over pairs of blocks with the same "
+    "number, which follow each other and have the same prompts. It tests the log ratio of the pooled values; its "
+    "squared standard error is that of the blocks' mean log ratio (a paired t-test has this part alone), plus the "
+    "squared distance of that mean from the pooled one. Holm's correction is over all pairs and metrics "
     "of this table. The .csv has every row of the latency tables too, each row a family of its own."
 )
 FEW = f"Fewer than {MIN_BLOCKS} blocks in pairs, or no value to compare."

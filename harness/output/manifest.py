@@ -186,6 +186,7 @@ def _gpu_facts(gpu: Gpu) -> dict[str, Any]:
     return {
         "index": gpu.index,
         "name": gpu.name,
+        "uuid": gpu.uuid,
         "driver": gpu.driver,
         "memory_mib": gpu.memory_mib,
         "free_mib": gpu.free_mib,

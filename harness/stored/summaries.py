@@ -64,7 +64,7 @@ def compared(folder: Path, name: str, stored: Sheet, made: Sheet) -> Check:
         return failed(title, f"row {lie}: passed is not False, and the timed ids alone are enough for that")
     if scores:
         return ok(title, f"{len(stored.rows)} rows made from the samples are the stored ones to the printed digits")
-    return note(title, "the ids of timed requests are those of the samples; logits, in blocks/, were not published")
+    return note(title, "the ids of timed requests are those of the samples; the logits, in blocks/, are not there")
 
 
 def unearned(stored: Sheet, made: Sheet) -> int | None:

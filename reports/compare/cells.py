@@ -43,7 +43,8 @@ class Cell:
 
     `p` is Holm's over the page; `alone` is the verdict without that correction. `host` is B/A of the host's loop beside
     these samples (medians), `scaled` that of the same quantile of each sample's latency over the loop beside it, with
-    its interval; both are NaN where the loop was not timed beside each of the cell's samples.
+    its interval; both are NaN where the loop was not timed beside each of the cell's samples. `floor` is B/A of the
+    floor below it, by the rates that each run's calibration measured; NaN where a run has none for it.
     """
 
     key: Key
@@ -57,6 +58,7 @@ class Cell:
     alone: Verdict | None = None
     host: float = NAN
     scaled: Ratio = UNTOLD
+    floor: float = NAN
 
 
 def cells_of(a: Run, b: Run, margin: float) -> list[Cell]:
@@ -103,7 +105,8 @@ def case_cells(a: Run, b: Run, case: str) -> Iterator[Cell]:
         yield Cell(Key(case, "all"), title, why=" ".join(lost))
         return
     for key in keys_of(a, b, case, mine, theirs):
-        yield cell_of(key, title, values(a, key, mine), values(b, key, theirs))
+        cell = cell_of(key, title, values(a, key, mine), values(b, key, theirs))
+        yield replace(cell, floor=floor_of(b, key) / floor_of(a, key))
 
 
 def cell_of(key: Key, title: str, a: pd.DataFrame, b: pd.DataFrame) -> Cell:
@@ -129,6 +132,19 @@ def cell_of(key: Key, title: str, a: pd.DataFrame, b: pd.DataFrame) -> Cell:
         host=host_ratio(a, b) if looped else NAN,
         scaled=scaled_ratio(a, b, p) if looped else UNTOLD,
     )
+
+
+def floor_of(run: Run, key: Key) -> float:
+    """The floor in ms below a prompt length or a decode range, NaN where the run has none."""
+    ttft, decode = run.ttft, run.decode
+    if key.metric in ("TTFT", "P99"):
+        rows = ttft[(ttft["case"] == key.case) & (ttft["prompt_length"] == key.first)]
+    elif key.metric == "Decode":
+        ends = (decode["context_from"] == key.first) & (decode["context_to"] == key.last)
+        rows = decode[(decode["case"] == key.case) & ends]
+    else:
+        return NAN
+    return float(rows["floor_ms"].iloc[0]) if len(rows) else NAN
 
 
 def host_ratio(a: pd.DataFrame, b: pd.DataFrame) -> float:

@@ -32,7 +32,7 @@ def forced(found: Sequence[Difference]) -> str:
 def runs_table(a: Run, b: Run, found: Sequence[Difference]) -> Table:
     """Which runs these are, and everything in which they differ."""
     rows = [[what, *(said(run) for run in (a, b)), ""] for what, said in FACTS.items()]
-    rows += [host_row(a, b)]
+    rows += [host_row(a, b), *card_rows(a, b)]
     rows += [[one.what, one.a, one.b, "matters" if one.matters else "said"] for one in found]
     columns = ["what", "a", "b", "difference"]
     facts = (
@@ -43,7 +43,7 @@ def runs_table(a: Run, b: Run, found: Sequence[Difference]) -> Table:
     head = heads("", "A", "B", "Difference", wide=("A", "B"), left=("", "Difference"))
     cells = [[Field(text, bold=row[3] == "matters") for text in row] for row in rows]
     title = f"Compared runs{forced(found)}"
-    rules = frozenset({len(FACTS) + 1} if found else ())
+    rules = frozenset({len(rows) - len(found)} if found else ())
     smoke = a.smoke or b.smoke
     return Table("compare_runs", title, head, cells, Notes(), facts, smoke, pd.DataFrame(rows, columns=columns), rules)
 
@@ -73,6 +73,12 @@ def host_row(a: Run, b: Run) -> list[str]:
     if not cases:
         what, found = "a step of the host's Python, us", [python_us(run) for run in (a, b)]
     return [what, *found, over(*found)]
+
+
+def card_rows(a: Run, b: Run) -> list[list[str]]:
+    """Which card each run was on, where both say it: the same one again, or another of the kind."""
+    cards = [str((run.manifest["gpu"] or {}).get("uuid") or "") for run in (a, b)]
+    return [["card", *cards, "same card" if cards[0] == cards[1] else "another card"]] if all(cards) else []
 
 
 def python_us(run: Run) -> str:
@@ -217,5 +223,5 @@ def record(cell: Cell) -> dict[str, object]:
         "tokens_to": cell.key.last, **sides, "ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high,
         "p": ratio.p, "p_holm": cell.p, "verdict": cell.verdict, "verdict_alone": cell.alone, "why": cell.why,
         "host_ratio": cell.host, "scaled_ratio": cell.scaled.value,
-        "scaled_low": cell.scaled.low, "scaled_high": cell.scaled.high,
+        "scaled_low": cell.scaled.low, "scaled_high": cell.scaled.high, "floor_ratio": cell.floor,
     }  # fmt: skip
