@@ -83,6 +83,7 @@ DAMAGE: dict[str, tuple[Spoil, str]] = {
         both(put(SAMPLES, 14, "host_ms", "1e9"), put(SAMPLES, 14, "latency_ms", "1e9")),
         "row 16: the block starts before the one above it is over",
     ),
+    "answered by graphs": (put("status.csv", 1, "replayed", "13 of 14"), "replayed is '13 of 14', and samples.csv"),
     "samples of nobody": (put("status.csv", 1, "state", "unavailable"), "is unavailable and has 14 samples"),
     "a foreign case": (put(SAMPLES, 2, "case", "intruder"), "intruder"),
     "another metric": (put(SAMPLES, 2, "metric", "speed"), "not one of"),

@@ -170,6 +170,46 @@ def test_telemetry_must_go_forward_and_explain_every_sample(copy):
     assert ["no reading beside it does" in line.text for line in failures(copy)] == [True]
 
 
+@pytest.mark.parametrize("column", schema.SAMPLES_STATE)
+def test_every_part_of_the_cards_state_is_that_of_a_reading(tmp_path, column):
+    folder = shutil.copytree(ROOT / "results" / "published" / "h200-2026-11-22-host_a", tmp_path / "run")
+    forget_digests(folder)
+    field(folder / "samples.csv", 7, column, "7")
+    assert [line.name for line in failures(folder)][:1] == ["telemetry"]
+
+
+def test_kernels_that_were_seen_are_those_that_are_counted(tmp_path):
+    folder = shutil.copytree(ROOT / "results" / "published" / "h200-2026-11-22-host_a", tmp_path / "run")
+    forget_digests(folder)
+    (folder / "identity.csv").unlink()
+    (line,) = failures(folder)
+    assert line.name == "answered"
+    assert line.text.endswith(" kernels in status.csv, 0 in identity.csv")
+
+
+JOULES = {
+    "fewer joules": ("joules", "1.5", "joules is '1.5', and telemetry.csv gives "),
+    "fewer joules a request": ("joules_per_request", "0.001", "joules_per_request is '0.001', and telemetry.csv gives"),
+    "another card at rest": ("idle_w", "9", "idle_w is '9', and telemetry.csv gives"),
+    "more requests": ("n", "99999", "99999 of 10 tokens are not"),
+    "a span without an end": ("ended_ns", "", "does not end after it began"),
+    "a span of nothing": ("n", "0", "0 of 10 tokens are not"),
+    "an earlier end": ("ended_ns", "9", "does not end after it began"),
+}
+
+
+@pytest.mark.parametrize("kind", JOULES)
+def test_joules_are_those_of_the_counter_that_the_telemetry_read(tmp_path, kind):
+    folder = shutil.copytree(ROOT / "results" / "published" / "h200-2026-11-22-default-2", tmp_path / "run")
+    forget_digests(folder)
+    path = folder / "energy.csv"
+    row = next(number for number, line in enumerate(path.read_text().splitlines()) if ",0,ttft,10," in line)
+    column, text, said = JOULES[kind]
+    field(path, row, column, text)
+    (line,) = failures(folder)
+    assert (line.name, said in line.text) == ("energy", True), line.text
+
+
 def test_code_is_held_against_the_commit_that_the_manifest_names(tmp_path):
     digest = manifest.code_digest(ROOT)
     assert check_code({"code_digest": digest, "git": {"same_code_as": "--output=/tmp/x"}}).state == "FAILED"

@@ -16,6 +16,7 @@ from harness.stored.blocks import check_requests, check_status
 from harness.stored.check import Check, Sheet, failed, note, ok, read_object
 from harness.stored.digests import check_code, check_files, check_manifest, check_prompts
 from harness.stored.ids import check_given, check_referee
+from harness.stored.joined import check_answered, check_energy
 from harness.stored.plan import same_plan, stored_job
 from harness.stored.summaries import check_summaries
 from harness.stored.tables import read_tables
@@ -65,7 +66,12 @@ def check_sheets(folder: Path, job: Job, manifest: Mapping[str, Any], sheets: Ma
         if (referee := sheets.get("referee.csv")) is not None:
             yield from check_referee(job, samples, referee)
         if telemetry is not None:
-            yield from check_telemetry(timed, telemetry, manifest)
+            yield from (read := list(check_telemetry(timed, telemetry, manifest)))
+            forward = not manifest.get("resumed") and not any(line.state == "FAILED" for line in read)
+            if (energy := sheets.get("energy.csv")) is not None and forward:
+                yield check_energy(energy, telemetry)
+        if status is not None:
+            yield from check_answered(status, samples, sheets.get("identity.csv"))
         yield from check_summaries(folder, job, sheets)
     yield check_prompts(job, manifest)
     yield check_code(manifest)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from harness.job import Job
 from harness.machine.telemetry import TOLERANCE_NS
+from harness.schema import SAMPLES_STATE
 from harness.stored.check import Check, Sheet, failed, note, ok, real
 
 ROUNDING_NS = 1
@@ -28,23 +29,25 @@ class Sample(NamedTuple):
     server_ms: float
     latency_ms: float
     token_id: int
-    clock_mhz: str
-    throttle: str
+    state: tuple[str, ...]
 
 
 def samples_of(sheet: Sheet) -> list[Sample]:
     """The samples of samples.csv; where an older file has no latency_ms it is host_ms."""
     latency = "latency_ms" if "latency_ms" in sheet.columns else "host_ms"
-    texts = ("case", "block", "started_ns", "host_ms", "gpu_ms", "server_ms", latency, "token_id", "sm_clock_mhz")
-    columns = [sheet.column(name) for name in (*texts, "throttle")]
+    texts = ("case", "block", "started_ns", "host_ms", "gpu_ms", "server_ms", latency, "token_id")
+    columns = [sheet.column(name) for name in (*texts, *stated(sheet))]
     return [
-        Sample(
-            row, case, block, int(started), real(host), real(gpu), real(server), real(by), int(token), clock, reasons
-        )
-        for row, (case, block, started, host, gpu, server, by, token, clock, reasons) in enumerate(
+        Sample(row, case, block, int(started), real(host), real(gpu), real(server), real(by), int(token), tuple(state))
+        for row, (case, block, started, host, gpu, server, by, token, *state) in enumerate(
             zip(*columns, strict=True), start=2
         )
     ]
+
+
+def stated(sheet: Sheet) -> list[str]:
+    """The columns of the card's state that a file has: older ones lack the last."""
+    return [column for column in SAMPLES_STATE if column in sheet.columns]
 
 
 def check_latencies(job: Job, samples: list[Sample]) -> Check:
@@ -110,19 +113,21 @@ def check_telemetry(samples: list[Sample], telemetry: Sheet, manifest: Mapping[s
 
 
 def joined(samples: list[Sample], times: list[int], telemetry: Sheet) -> Check:
-    """Whether each sample's clock and reasons are those of the reading before or after it.
+    """Whether each sample's state, all that both files have of it, is that of the reading before or after it.
 
     Which of the two is nearer is not asked: the later one may have come after the block was put on record.
     """
     alone = 0
-    states = list(zip(telemetry.column("sm_clock_mhz"), telemetry.column("throttle"), strict=True))
+    columns = stated(telemetry)[: len(samples[0].state) if samples else 0]
+    states = list(zip(*map(telemetry.column, columns), strict=True))
+    unread = ("",) * len(columns)
     for sample in samples:
         after = bisect_left(times, sample.started_ns)
         around = [at for at in (after - 1, after) if 0 <= at < len(times)]
         near = {states[at] for at in around if abs(times[at] - sample.started_ns) <= TOLERANCE_NS}
         alone += not near
-        if (sample.clock_mhz, sample.throttle) not in (near or {("", "")}):
-            said = f"{sample.clock_mhz} MHz '{sample.throttle}'"
+        if (own := sample.state[: len(columns)]) not in (near or {unread}):
+            said = ", ".join(f"{column} '{text[:20]}'" for column, text in zip(columns, own, strict=True))
             return failed("telemetry", f"samples.csv row {sample.row} has {said}, and no reading beside it does")
     whose = f"{alone} of {len(samples)} samples had none beside them, the others have" if alone else "every sample has"
     return ok("telemetry", f"{len(times)} readings forward in time; {whose} the state of one beside it")
