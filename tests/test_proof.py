@@ -84,6 +84,7 @@ FALSE = [
     ("CudaGraph", {}, seen(*LIBRARY, launches=3), Replayed(8, 1, 10), "1 of 10 samples were answered neither"),
     ("Jit", {}, seen(*LIBRARY), NONE, "the prefill showed no kernel of JIT"),
     ("Jit", {}, seen("_gemv", "_greedy"), NONE, "the decode steps showed no _attend_one"),
+    ("Jit", {}, seen("_gemv", "_attend_one", "reduce_argmax"), NONE, "the decode steps showed no _accept or _greedy"),
     ("Jit", {}, seen(*STEP, LIBRARY[0]), NONE, "matrix products of another library: nvjet_hsh_64x8_64x16"),
     ("JitCudaGraph", {}, seen(*LIBRARY, "_greedy", launches=3), GRAPHS, "the decode steps showed no _attend_one"),
     ("TransformersCompile", {}, seen(*LIBRARY), NONE, "no kernel named triton_* was seen"),

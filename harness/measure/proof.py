@@ -16,6 +16,8 @@ OURS = frozenset({
 """The kernels of this repository as a profiler names them: Triton's by their functions, and the wgmma one."""
 STEP = frozenset({"_gemv", "_attend_one"})
 """What no decode step of ours can do without."""
+CHOICE = frozenset({"_greedy", "_accept"})
+"""What ends each step of a sampler of Triton, the likeliest id or a drawn one."""
 PRODUCT = re.compile("gemm|gemv|cutlass|nvjet|xmma|splitk|cublas", re.IGNORECASE)
 """Names of matrix products in other libraries' kernels."""
 INDUCTOR = "triton_"
@@ -156,6 +158,8 @@ def step_fault(claim: Claim, found: Identity) -> str:
     step = {kernel.name for kernel in found.kernels if kernel.phase == "decode"}
     if lost := STEP - step:
         return f"the decode steps showed no {listed(lost)}, which JIT can't do without"
+    if "Triton" in found.sampler and not CHOICE & step:
+        return f"the decode steps showed no {' or '.join(sorted(CHOICE))}, without which the sampler is no Triton's"
     if foreign := products(found.kernels, "decode"):
         return f"the decode steps ran matrix products of another library: {listed(foreign)}"
     return ""
