@@ -110,6 +110,19 @@ def test_graphs_that_hide_their_kernels_prove_nothing_and_fail_nothing():
     )
 
 
+@pytest.mark.parametrize(("name", "kernels"), [("CudaGraph", LIBRARY), ("JitCudaGraph", STEP)])
+def test_a_case_with_graphs_that_answered_nothing_by_one_is_not_proven(name, kernels):
+    found = seen(*kernels, ungraphed=3)
+    row = prove(entry(name), found, Replayed(0, 10, 10))
+    assert row["identity"] == "not proven: none of 10 samples was answered by a CUDA graph"
+    assert str(prove(entry(name), found, Replayed(1, 9, 10))["identity"]).startswith("proven: ")
+
+
+def test_a_drawn_id_is_chosen_by_our_sampler_too():
+    found = seen("_gemv", "_attend_one", "_accept")
+    assert str(prove(entry("Jit"), found, NONE)["identity"]).startswith("proven: ")
+
+
 def test_who_shows_nothing_is_not_proven():
     row = prove(entry("TensorRtLlm"), Identity({"tensorrt_llm": "1.1"}, unproven="out of sight"), NONE)
     assert (row["identity"], row["kernels"], row["graph_launches"]) == ("not proven: out of sight", None, None)

@@ -78,7 +78,7 @@ def prove(entry: CaseJob, found: Identity, counted: Replayed) -> dict[str, objec
     if found.activity == "cuda":
         fault = fault or launch_fault(claim, found, entry) or kernel_fault(claim, found)
         fault = fault or (step_fault(claim, found) if entry.options.get("decode", "kv_cache") == "kv_cache" else "")
-    unproven = found.unproven or why_unproven(claim, found)
+    unproven = found.unproven or why_unproven(claim, found) or no_graph(claim, counted)
     if fault:
         raise WrongIdentity(fault)
     return {
@@ -101,6 +101,13 @@ def why_unproven(claim: Claim, found: Identity) -> str:
     if not claim.module:
         return f"nothing is known of this code that could be held against it; {shown(found)}"
     return hidden(claim, found)
+
+
+def no_graph(claim: Claim, counted: Replayed) -> str:
+    """Why a case in the name of graphs is not proven, empty where a graph answered a sample: all went without one."""
+    if not claim.graphs or counted.graphs or not counted.samples:
+        return ""
+    return f"none of {counted.samples} samples was answered by a CUDA graph"
 
 
 def module_fault(claim: Claim, found: Identity) -> str:
