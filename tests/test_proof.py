@@ -183,6 +183,17 @@ def test_a_profiler_that_does_not_start_is_said(monkeypatch):
     assert found.modules["torch"] == torch.__version__
 
 
+def test_launches_and_replays_are_those_of_both_recorded_phases(monkeypatch):
+    calls = {"prefill": ["cudaGraphLaunch", "cudaLaunchKernel"], "decode": ["cudaGraphLaunch", "cudaGraphLaunch"]}
+    counters = iter(Stats(replays=replays) for replays in (4, 5, 6, 8))
+    case = SimpleNamespace(prefill=lambda *_: 7, decode=lambda: 7, stats=lambda: next(counters))
+    monkeypatch.setattr(identity, "recorder", lambda _: SimpleNamespace(start=lambda: None, stop=lambda: None))
+    monkeypatch.setattr(identity, "watched", lambda _, phase, work: ([Kernel(phase, "_gemv", 1)], calls[phase]))
+    found = identity.identify(case, [1, 2], "cuda", "greedy")  # type: ignore[arg-type]
+    assert (found.launches, found.replays) == (3, 3), "the prefill between them is not recorded"
+    assert {kernel.phase for kernel in found.kernels} == {"prefill", "decode"}
+
+
 def test_a_false_engine_fails_its_block(make_job, monkeypatch, tmp_path):
     job = make_job()
     job.cases["fake"] = CaseJob("Fake", "cases.cuda_graph.CudaGraph", "inproc", None, 60, {})
