@@ -22,7 +22,7 @@ LEVEL = 0.05
 BATCH = 250
 NAIVE_DRAWS = 500
 INTERVAL_DRAWS = 1000
-TRUTH_DRAWS = 400_000
+TRUTH_BLOCKS = 200
 EFFECTS = ("normal", "two speeds", "heavy tail")
 
 
@@ -116,11 +116,21 @@ def interval_holds(samples: Array, truth: float) -> float:
     return float(np.mean([found.low <= truth <= found.high for found in held]))
 
 
-def average_holds(samples: Array, truth: float) -> float:
-    """The share of intervals of an average over lengths of medians, as a table has it, that hold the true one."""
-    by_block, pooled = (np.log(np.exp(found[:, 0]).mean(axis=-1)) for found in quantiles(samples, 0.5))
+def averages(found: Array) -> Array:
+    """Log of the mean over lengths, which stand in the last axis, of quantiles' logarithms."""
+    return np.log(np.exp(found).mean(axis=-1))
+
+
+def average_holds(samples: Array, many: Array, p: float) -> float:
+    """The share of intervals of an average over lengths that hold the true one, that of `many` processes.
+
+    As tables have it: the mean of pooled quantiles, with the interval that the means of blocks give it. `samples` are
+    [draws, name, block, length, request], `many` the same of one draw and name.
+    """
+    by_block, pooled = (averages(found[:, 0]) for found in quantiles(samples, p))
     _, reach = t_test(by_block, pooled)
-    return float((np.abs(pooled - math.log(truth)) <= reach).mean())
+    truth = float(averages(quantiles(many, p)[1])[0, 0])
+    return float((np.abs(pooled - truth) <= reach).mean())
 
 
 def rates(source: Source, design: Design, kind: str, draws: int, seed: int) -> dict[str, float]:
@@ -157,25 +167,29 @@ def found_in(samples: Array) -> dict[str, Array]:
 
 
 def checks(source: Source, design: Design, kind: str, draws: int, seed: int) -> dict[str, float]:
-    """The naive test and the bootstrap of a mean, on fewer draws."""
+    """The naive test, and how often intervals of a mean and of averages hold, on fewer draws."""
     rng = np.random.default_rng([seed, 100 + EFFECTS.index(kind)])
     count = min(draws, INTERVAL_DRAWS)
     samples = requests(source, design, count, rng)[:, :2]
     samples = samples + source.block_sd * shifts(kind, (count, 2, design.blocks, 1, 1), rng)
-    logs = source.block_sd * shifts(kind, (TRUTH_DRAWS,), rng)
     # The true mean: that of the residuals times that of the shifts, drawn as often as makes it sure.
-    mean = float(np.exp(source.residuals[:, 0]).mean() * np.exp(logs).mean())
+    factor = np.exp(source.block_sd * shifts(kind, (400_000,), rng)).mean()
+    mean, many = float(np.exp(source.residuals[:, 0]).mean() * factor), processes(source, design, kind, seed)
     return {
         "naive": naive(samples[:NAIVE_DRAWS]),
         "interval": interval_holds(samples, mean),
-        "average_interval": average_holds(samples, true_average(source, logs, rng)),
+        "p50_interval": average_holds(samples, many, 0.5),
+        "p99_interval": average_holds(samples, many, 0.99),
     }
 
 
-def true_average(source: Source, logs: Array, rng: np.random.Generator) -> float:
-    """What an average of medians would be with so many processes, shifted by `logs`."""
-    lengths = np.moveaxis(source.residuals, 1, 0).reshape(source.residuals.shape[1], -1)
-    return float(np.mean([np.exp(np.median(rng.choice(own, len(logs)) + logs)) for own in lengths]))
+def processes(source: Source, design: Design, kind: str, seed: int) -> Array:
+    """Residuals [1, 1, block, length, request] of so many processes that their quantiles are all but the true ones."""
+    rng = np.random.default_rng([seed, 200 + EFFECTS.index(kind)])
+    drawn = requests(source, Design(TRUTH_BLOCKS, design.requests), 1, rng).reshape(
+        1, 1, NAMES * TRUTH_BLOCKS, -1, design.requests
+    )
+    return drawn + source.block_sd * shifts(kind, (1, 1, NAMES * TRUTH_BLOCKS, 1, 1), rng)
 
 
 def null_rates(found: list[Source], draws: int, seed: int) -> pd.DataFrame:

@@ -107,8 +107,8 @@ def _p99(run: Run) -> pd.DataFrame:
 def width_reached(run: Run, frame: pd.DataFrame) -> str:
     """Of a run that measured until P99 was known: in how many cells it is known as well as asked; else nothing.
 
-    A block stops by what it expects of all blocks together, or when its budget is used up: so the pooled interval may
-    be wider than asked.
+    A block stops by what it expects of those to come, the last one by all that there is, each at the latest when its
+    budget is used up: so the pooled interval may be wider than asked.
     """
     asked = run.sweep.get("p99_width")
     if run.sweep.get("p99_iterations") != "auto" or asked is None:
@@ -116,8 +116,8 @@ def width_reached(run: Run, frame: pd.DataFrame) -> str:
     widths = frame["p99_relative_width"]
     widest = "" if widths.isna().all() else f", the widest has {widths.max():.1%}"
     return (
-        f" Requests went on until the interval of P99 was expected within {100 * asked:g}% of it, or the budget of a "
-        f"block was used up: it is in {(widths <= asked).sum()} of {len(widths)} cells{widest}."
+        f" Requests went on until the interval of P99 was within {100 * asked:g}% of it, or the budget of a block was "
+        f"used up: it is in {(widths <= asked).sum()} of {len(widths)} cells{widest}."
     )
 
 

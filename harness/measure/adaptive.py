@@ -1,7 +1,8 @@
 """`sweep.p99_iterations=auto`: requests until the interval of P99 is narrow, or a budget is used up.
 
-Standard library only: workers decide this in their own interpreters. A block knows nothing of the others, so it asks
-how wide the pooled interval would be if every block of its case were like it.
+Standard library only: workers decide this in their own interpreters. A block knows what those before it measured, and
+asks how wide the pooled interval would be if those to come were like itself. The last one knows all there is: it goes
+on until the interval is narrow, and not only expected to be.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import csv
 import math
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -23,7 +24,8 @@ CHECK_EVERY = 16
 """Rounds between two looks: an interval that is looked at after every request would stop at its luckiest."""
 
 MARGIN = 0.9
-"""Who stops when an interval looks narrow stops at a lucky look: pooled, it comes out about a tenth wider."""
+"""Who stops when an interval looks narrow stops at a lucky look: pooled with blocks to come, it comes out about a tenth
+wider. A last block has none to come, and needs no margin."""
 
 
 class Stop(NamedTuple):
@@ -56,26 +58,29 @@ def ranks_from_the_top(n: int) -> tuple[int, int] | None:
     return (above, count) if above >= 0 and count < n else None
 
 
-def expected_width(ordered: Sequence[int], blocks: int) -> float:
-    """Width over value of the interval of P99 pooled over `blocks` blocks like this one; infinite where n is too small.
-
-    `ordered`: a block's latencies, sorted. The pooled ranks fall on every `blocks`-th of them, rounded outwards.
+def expected_width(ordered: Sequence[int], blocks: int, earlier: Sequence[int] = ()) -> float:
+    """Width over value of the interval of P99 over what `earlier` blocks measured and `blocks` like this one, itself
+    among them; infinite where those are too few. `ordered`: a block's latencies, sorted.
     """
-    n = len(ordered)
-    ends = ranks_from_the_top(n * blocks)
+    pooled = sorted([*earlier, *(value for value in ordered for _ in range(blocks))])
+    n = len(pooled)
+    ends = ranks_from_the_top(n)
     if ends is None:
         return math.inf
-    above, below = ends[0] // blocks, min(n - 1, math.ceil(ends[1] / blocks))
-    value = ordered[max(1, math.ceil(n * P - 1e-9)) - 1]
-    return (ordered[n - 1 - above] - ordered[n - 1 - below]) / value
+    above, below = ends
+    return (pooled[n - 1 - above] - pooled[n - 1 - below]) / pooled[max(1, math.ceil(n * P - 1e-9)) - 1]
 
 
 class Rule:
-    """Which lengths of a block still want requests."""
+    """Which lengths of a block still want requests. `blocks`: this one and those to come; `earlier`: the latencies of
+    those before it, by length."""
 
-    def __init__(self, lengths: Iterable[int], blocks: int, width: float) -> None:
+    def __init__(
+        self, lengths: Iterable[int], blocks: int, width: float, earlier: Mapping[int, Sequence[int]] | None = None
+    ) -> None:
         self._open = list(lengths)
-        self._blocks, self._width = blocks, width
+        self._blocks, self._earlier = blocks, earlier or {}
+        self._width = width if blocks == 1 else MARGIN * width
         self._latencies: dict[int, list[int]] = defaultdict(list)
         self.stops: list[Stop] = []
 
@@ -83,13 +88,17 @@ class Rule:
         """Take a request's latency."""
         insort(self._latencies[length], latency_ns)
 
+    def latencies(self, length: int) -> list[int]:
+        """What was taken of a length, sorted."""
+        return list(self._latencies[length])
+
     def still_open(self, rounds: int, spent: bool) -> list[int]:
         """The lengths that go on after so many rounds; `spent`: the budget is used up, so none does."""
         if not spent and rounds < MOST_ITERATIONS and rounds % CHECK_EVERY:
             return self._open
         for length in list(self._open):
-            width = expected_width(self._latencies[length], self._blocks)
-            reached = width <= MARGIN * self._width
+            width = expected_width(self._latencies[length], self._blocks, self._earlier.get(length, ()))
+            reached = width <= self._width
             if reached or spent or rounds >= MOST_ITERATIONS:
                 reason: Reason = "width" if reached else "budget" if spent else "most"
                 self.stops.append(Stop(length, len(self._latencies[length]), width, reason))

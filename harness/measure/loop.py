@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from harness.contract import REHEARSE_NS, Case, Footprint, Stats
 from harness.job import Job
 from harness.measure.adaptive import Rule, Stop, extra_rounds
+from harness.measure.earlier import Earlier, before
 from harness.measure.prompts import prompt_for, timed_index
 from harness.schema import Metric
 
@@ -196,7 +197,8 @@ class Block:
         sweep = self.job.sweep
         iterations = sweep.iterations(self.warmup)
         total = iterations * len(sweep.prompt_lengths)
-        rule = Rule(sweep.prompt_lengths, self.job.blocks_of(self.case_name), sweep.p99_width)
+        earlier = before(self.job, self.case_name, self.block) if sweep.auto else Earlier({}, 1)
+        rule = Rule(sweep.prompt_lengths, earlier.left, sweep.p99_width, earlier.latencies)
         done = 0
 
         def measure(iteration: int, lengths: Sequence[int]) -> None:

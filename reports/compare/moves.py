@@ -94,9 +94,8 @@ def moves_table(cells: Sequence[Cell], forced: str, smoke: bool) -> Table:
         for one in moves
     ]
     rules = frozenset(place for place in range(1, len(moves)) if moves[place].metric != moves[place - 1].metric)
-    columns = ("Metric", "Case", "Cells", "B/A", "Lowest", "Highest", "Farthest")
-    columns += (LOOPS if looped else ()) + (FLOORS if carded else ())
-    head = heads(*columns, left=("Metric", "Case"))
+    more = (LOOPS if looped else ()) + (FLOORS if carded else ())
+    head = heads("Metric", "Case", "Cells", "B/A", "Lowest", "Highest", "Farthest", *more, left=("Metric", "Case"))
     title = f"How far B lies from A{forced}"
     facts = f"{FACTS}{HOST if looped else ''}{CARD if carded else ''}"
     frame = pd.DataFrame(moves, columns=Move._fields)

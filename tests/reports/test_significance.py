@@ -14,9 +14,10 @@ from scipy import stats
 from reports import aa, coverage, enriched, significance
 from reports.__main__ import tables_of
 from reports.blocks import components
-from reports.blockwise import by_block, clustered, contrast, holm, p99_samples, t_test
+from reports.blockwise import COLUMNS, average_interval, by_block, clustered, contrast, holm, p99_samples, t_test
 from reports.latency import p99_table
 from reports.overview import speedup_frame
+from reports.quantiles import at
 from reports.run import load
 from tests import synthetic
 from tests.synthetic import Spec, invent
@@ -170,6 +171,38 @@ def test_what_does_not_differ_is_rarely_found_to_differ(kind, design):
 
 def test_taking_requests_for_independent_would_find_differences_everywhere():
     assert aa.checks(source(np.random.default_rng(1)), aa.DESIGNS[-1], "normal", 200, seed=2)["naive"] > 0.5
+
+
+def test_an_averages_interval_is_that_of_the_tables_and_holds_as_often_as_it_says():
+    draw, made = np.random.default_rng(3), source(np.random.default_rng(1))
+    many = aa.processes(made, aa.DESIGNS[-1], "normal", seed=2)
+    samples = aa.requests(made, aa.DESIGNS[-1], 200, draw)
+    samples = samples + made.block_sd * aa.shifts("normal", (200, aa.NAMES, 5, 1, 1), draw)
+    truth = np.exp(at(np.moveaxis(many[0, 0], 0, 1).reshape(3, -1), 0.5)).mean()
+    held = []
+    for one in samples[:, 0]:
+        means = np.exp(at(one, 0.5)).mean(axis=-1)
+        value = float(np.exp(at(np.moveaxis(one, 0, 1).reshape(3, -1), 0.5)).mean())
+        rows = [("10", "case", block, mean) for block, mean in enumerate(means)]
+        found = average_interval(pd.DataFrame(rows, columns=list(COLUMNS)), "case", value)
+        held.append(found.low <= truth <= found.high)
+    assert aa.average_holds(samples, many, 0.5) == pytest.approx(np.mean(held))
+    assert 0.9 < np.mean(held) < 0.99
+
+
+def test_of_two_alike_below_all_others_a_table_names_a_winner_where_one_comparison_differs():
+    """Holm leaves the last pair of a row uncorrected once all others differ: checked by his correction itself."""
+    made, draw = source(np.random.default_rng(1)), np.random.default_rng(3)
+    samples = aa.requests(made, aa.DESIGNS[-1], 400, draw)
+    samples = samples + made.block_sd * aa.shifts("normal", (400, aa.NAMES, 5, 1, 1), draw)
+    p = aa.p_values(*aa.quantiles(samples, 0.5))
+    assert aa.found_in(samples)["winner"] == pytest.approx((p <= 0.05).any(axis=-1).mean(axis=1))
+    others = np.array([0.0, 0.0, 50.0, 100.0])[:, None, None, None]
+    apart = aa.p_values(*aa.quantiles(samples + others, 0.5))
+    pair = aa.PAIRS.index((0, 1))
+    named = [[holm(row)[pair] <= 0.05 for row in table.T] for table in apart]
+    assert (np.delete(apart, pair, axis=1) < 1e-3).all(), "all others differ for certain"
+    assert np.array_equal(np.array(named), apart[:, pair] <= 0.05)
 
 
 def test_intervals_by_rank_hold_the_quantile_as_often_as_they_say():

@@ -1,0 +1,39 @@
+"""What other blocks of a case have measured already, for a block that decides how much more is wanted.
+
+Standard library only, like `adaptive`, which it serves.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from harness.job import Job
+
+
+class Earlier(NamedTuple):
+    """`latencies`: nanoseconds by prompt length, of the case's other blocks that have their requests; `left`: how many
+    blocks have none yet and are still to come, this one among them."""
+
+    latencies: Mapping[int, Sequence[int]]
+    left: int
+
+
+def before(job: Job, case: str, block: int) -> Earlier:
+    """What a block of a run with p99_iterations=auto finds when it begins.
+
+    A block has its requests once it wrote why they ended (p99_stops.csv). One before this in the order that never got
+    there failed, and its turn is over; one behind it may have them already, where the run was resumed.
+    """
+    turns = [number for name, number in job.order if name == case]
+    done = {number for number in turns if number != block and (job.block_dir(case, number) / "p99_stops.csv").is_file()}
+    found: dict[int, list[int]] = defaultdict(list)
+    column = "server_ms" if job.cases[case].clock == "server" else "host_ms"
+    for number in sorted(done):
+        with (job.block_dir(case, number) / "samples.csv").open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["metric"] == "ttft":
+                    found[int(row["prompt_length"])].append(round(float(row[column] or row["host_ms"]) * 1e6))
+    return Earlier(found, 1 + sum(number not in done for number in turns[turns.index(block) + 1 :]))
