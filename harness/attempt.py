@@ -15,6 +15,7 @@ from harness.job import Job
 from harness.measure.adaptive import stopped
 from harness.output.record import DONE, NOT_HERE, read_verdict
 from harness.processes.launch import Outcome
+from harness.schema import CONTRADICTED
 from harness.settings.identity import wrong_engine
 
 ASIDE = "attempt-"
@@ -55,14 +56,14 @@ def stored_samples(path: Path) -> Counter[str]:
 def checked(job: Job, case: str, block: int, outcome: Outcome) -> Outcome:
     """The outcome, held against the plan and the files: a verdict that they contradict is a failure with its reason."""
     stored = stored_samples(job.block_dir(case, block) / "samples.csv")
-    reason = ""
+    reason, payload = "", outcome.payload
     if outcome.state == "ok":
-        reason = wrong_engine(case, job.cases[case], str(outcome.payload.get("engine", ""))) or missing(
-            stored, planned_samples(job, case, block)
-        )
+        reason = wrong_engine(case, job.cases[case], str(outcome.payload.get("engine", "")))
+        payload = {**payload, "identity": f"{CONTRADICTED}: {reason}"} if reason else payload
+        reason = reason or missing(stored, planned_samples(job, case, block))
     elif outcome.state in NOT_HERE and stored.total():
         reason = f"said {outcome.state} when {stored.total()} samples had been measured: {outcome.reason}"
-    return replace(outcome, state="failed", reason=reason) if reason else outcome
+    return replace(outcome, state="failed", reason=reason, payload=payload) if reason else outcome
 
 
 def is_done(job: Job, case: str, block: int) -> bool:

@@ -27,12 +27,12 @@ from harness.measure import energy, referee
 from harness.measure.overhead import loop_overhead_us
 from harness.measure.preparing import heard
 from harness.measure.prompts import prompt
-from harness.measure.proof import Replayed, prove
+from harness.measure.proof import Replayed, WrongIdentity, prove
 from harness.measure.sink import BlockSink, Events
 from harness.measure.workloads import workload
 from harness.processes.heed import Heed, Interrupted
 from harness.processes.orphan import die_with_parent
-from harness.schema import CAPTURES, ENERGY, EVICTION, IDENTITY
+from harness.schema import CAPTURES, CONTRADICTED, ENERGY, EVICTION, IDENTITY
 
 PROVISION = "cases.runtime.provision.provision"
 EXIT_CODES = {"ok": 0, "unsupported": 0, "unavailable": 0, "failed": 1}
@@ -96,6 +96,9 @@ def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int
         verdict |= {"state": "unsupported", "reason": str(error), "stage": sink.current_stage}
     except Interrupted as error:
         verdict |= {"state": "failed", "reason": str(error), "stage": sink.current_stage}
+    except WrongIdentity as error:
+        said = {"reason": str(error), "identity": f"{CONTRADICTED}: {error}"}
+        verdict |= {"state": "failed", "stage": sink.current_stage, **said}
     except Exception as error:  # noqa: BLE001  the border of the process: whatever it was becomes a row
         print_trace()
         verdict |= {"state": "failed", "reason": one_line(error), "stage": sink.current_stage}

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness import schema
+from harness.output.summary import answered
 from harness.schema import REFERENCE
 from reports.files import TEXT, load_table
 from reports.sound import load_manifest
@@ -230,6 +231,7 @@ def load(path: Path) -> Run:
         )
     }
     as_today(frames)
+    frames["samples"] = answered(frames["samples"], frames["status"])
     names = config["run"] if config.get("study") else places(config["run"])  # an experiment has an order of its own
     cases = told_apart({name: str(config["cases"][name]["title"]) for name in names})
     for name, frame in frames.items():

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from harness.job import CaseJob
 from harness.measure.loop import Place, Timed
 from harness.measure.proof import CLAIMS, OURS, Replayed, WrongIdentity, prove
 from harness.measure.sink import BlockSink, Events
+from harness.processes.heed import Heed
 from harness.settings.compose import compose_raw, to_config
 from harness.settings.identity import FIXED
 
@@ -203,6 +205,16 @@ def test_a_false_engine_fails_its_block(make_job, monkeypatch, tmp_path):
         worker.identify(case, job, "fake", 0, GRAPHS)  # type: ignore[arg-type]
     lines = (job.block_dir("fake", 0) / "identity.csv").read_text().splitlines()
     assert lines[:2] == ["case,block,phase,kernel,count", "fake,0,prefill,_gemv,1"]
+
+
+def test_a_verdict_says_that_another_answered_and_only_then(make_job, monkeypatch, tmp_path):
+    """A profiler that breaks proves nothing either way: what was measured stays the case's own."""
+    for block, error in enumerate((WrongIdentity("kernels of JIT answered"), RuntimeError("CUPTI is in use"))):
+        monkeypatch.setattr(worker, "identify", Mock(side_effect=error))
+        events = Events(os.open(tmp_path / "events", os.O_WRONLY | os.O_CREAT))
+        found = worker.measure_block(make_job(), "fake", block, events, 0, Heed())
+        assert (found["state"], found["stage"]) == ("failed", "identity")
+        assert found.get("identity") == (None if block else "contradicted: kernels of JIT answered")
 
 
 def test_samples_are_counted_by_who_answered_them(tmp_path):

@@ -193,6 +193,7 @@ def test_under_a_fixed_name_only_its_own_engine_may_answer(make_job, case, engin
     found = attempt.checked(job, case, 0, outcome("ok", engine))
     assert found.state == "failed"
     assert found.reason.startswith(f"the engine says it is '{engine}', and under the name {case} only ")
+    assert found.payload["identity"] == f"contradicted: {found.reason}"
 
 
 def test_a_run_that_goes_on_has_no_tables_of_less_than_it_holds(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from harness import schema
 from harness.output import equivalence
 from harness.output.summary import Floor, load_floor, load_samples, summarise, throttled
+from reports.run import load
 from tests.synthetic import STORED, VOCABULARY, Spec, invent
 
 SUMMARIES = {
@@ -118,6 +119,33 @@ def test_decode_has_each_range_and_the_whole(run_dir):
 
 def test_a_case_without_samples_has_no_row(run_dir):
     assert all("tensorrt_llm" not in set(pd.read_csv(run_dir / name)["case"]) for name in SUMMARIES)
+
+
+def test_what_another_engine_answered_speaks_for_nobody(large, tmp_path):
+    """Its samples stay in samples.csv; a block that failed for another reason keeps its part in the tables."""
+    run = shutil.copytree(large, tmp_path / "run")
+    summarise(run)
+    before = pd.read_csv(run / "ttft.csv")
+    edit(run / "samples.csv", latency_ms=lambda t: t["latency_ms"].mask((t["block"] == 1) & (t["case"] == "jit"), 0.01))
+    edit(run / "status.csv", state=lambda t: t["state"].mask((t["block"] == 1) & (t["case"] == "jit"), "failed"))
+    summarise(run)
+    pooled = pd.read_csv(run / "ttft.csv")
+    assert pooled.loc[pooled["case"] == "jit", "min_ms"].eq(0.01).all()
+    foreign = "contradicted: kernels of Transformers answered"
+    status = pd.read_csv(run / "status.csv").assign(identity="proven: 9 different kernels")
+    mask = (status["block"] == 1) & (status["case"] == "jit")
+    status.assign(identity=status["identity"].mask(mask, foreign)).to_csv(run / "status.csv", index=False)
+    summarise(run)
+    without = pd.read_csv(run / "ttft.csv")
+    own, others = without["case"] == "jit", without["case"] != "jit"
+    assert (without.loc[own, "min_ms"] > 0.01).all()
+    assert (without.loc[own, "n"] == before.loc[own, "n"] * 2 / 3).all()
+    pd.testing.assert_frame_equal(without[others], before[others])
+    read = load(run)
+    assert (
+        len(read.samples)
+        == len(load_samples(run / "samples.csv")) - len(read.samples[read.samples["case"] == "jit"]) // 2
+    )
 
 
 def test_floor_is_the_longer_of_reading_and_computing():
