@@ -174,7 +174,9 @@ def energy_table(run: Run) -> Table:
     ]
     columns = [*heads("Prompt", left=("Prompt",))]
     columns += [Column(Cell(title, case_marks(run, case, notes))) for case, title in run.cases.items()]
-    facts = f"{ENERGY}{run.facts(frame.loc[frame['metric'] != 'rest', 'n'])}"
+    counts = frame.groupby("case")["block"].nunique()
+    of = f"Of {counts.max()} process{'es' if counts.max() > 1 else ''} a case, so without intervals. "
+    facts = f"{ENERGY}{of}{run.facts(frame.loc[frame['metric'] != 'rest', 'n'])}"
     return Table("energy", "Energy", columns, rows, notes, facts, run.smoke, frame, frozenset({len(lines) - 2}))
 
 

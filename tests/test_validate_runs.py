@@ -96,6 +96,19 @@ def test_damage_is_seen_in_one_sentence(copy, kind, capsys):
     assert any(said in line for line in lines), lines
 
 
+def test_a_case_can_t_have_passed_with_logits_further_off_than_is_allowed(tmp_path):
+    """Without the logits, which no published run has, the row says so itself."""
+    folder = shutil.copytree(ROOT / "results/published/h200-2026-11-22-default-4", tmp_path / "run")
+    forget_digests(folder)
+    assert failures(folder) == []
+    lines = (folder / "equivalence.csv").read_text().splitlines()
+    row = next(number for number, line in enumerate(lines) if line.startswith("jit,"))
+    assert lines[row].split(",")[5] == "True"
+    field(folder / "equivalence.csv", row, "max_relative_logit_error", "0.5")
+    (found,) = failures(folder)
+    assert found.text == f"row {row + 1}: passed, with a logit error above the run's tolerance of 0.02"
+
+
 def test_an_edit_that_all_else_allows_is_seen_by_its_digest(copy):
     field(copy / "status.csv", 1, "load_s", "0.125")
     assert [line.text for line in failures(copy)] == [

@@ -37,7 +37,7 @@ def check_summaries(folder: Path, job: Job, sheets: Mapping[str, Sheet]) -> Iter
         del makers["equivalence.csv"]  # it is made from that too, which the line on that file says can't be read
     for name, (columns, rows) in makers.items():
         if name in sheets:
-            yield compared(folder, name, sheets[name], again(name, columns, rows))
+            yield compared(folder, name, sheets[name], again(name, columns, rows), job.sweep.tolerance)
 
 
 def again(name: str, columns: tuple[str, ...], rows: Rows) -> Sheet:
@@ -48,7 +48,7 @@ def again(name: str, columns: tuple[str, ...], rows: Rows) -> Sheet:
         return read_sheet(path)
 
 
-def compared(folder: Path, name: str, stored: Sheet, made: Sheet) -> Check:
+def compared(folder: Path, name: str, stored: Sheet, made: Sheet, tolerance: float) -> Check:
     """Whether the stored file says what the samples say, in all columns that can be made again."""
     title = f"{name} again"
     if len(stored.rows) != len(made.rows):
@@ -62,9 +62,25 @@ def compared(folder: Path, name: str, stored: Sheet, made: Sheet) -> Check:
             return failed(title, f"row {row}: {column} is '{old[:40]}', and the samples give '{new[:40]}'")
     if not scores and (lie := unearned(stored, made)):
         return failed(title, f"row {lie}: passed is not False, and the timed ids alone are enough for that")
+    if name == "equivalence.csv" and (far := too_far(stored, tolerance)):
+        return failed(title, f"row {far}: passed, with a logit error above the run's tolerance of {tolerance:g}")
     if scores:
         return ok(title, f"{len(stored.rows)} rows made from the samples are the stored ones to the printed digits")
     return note(title, "the ids of timed requests are those of the samples; the logits, in blocks/, are not there")
+
+
+def too_far(stored: Sheet, tolerance: float) -> int | None:
+    """The first row of equivalence.csv that is stored as passed with an error above the tolerance."""
+    pairs = enumerate(zip(stored.column("passed"), stored.column("max_relative_logit_error"), strict=True), start=2)
+    return next((row for row, (passed, error) in pairs if passed == "True" and above(error, tolerance)), None)
+
+
+def above(text: str, limit: float) -> bool:
+    """Whether a field is a number above the limit."""
+    try:
+        return float(text) > limit
+    except ValueError:
+        return False
 
 
 def unearned(stored: Sheet, made: Sheet) -> int | None:

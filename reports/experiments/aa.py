@@ -29,7 +29,7 @@ LEAST_REACH = 1.0
 """Per cent that the figure shows at least: differences below look as small as they are."""
 BESIDE = 4.0
 """Prompt tokens by which the figure puts a pair to the right of the one before: their bars would hide each other."""
-TESTS = "Paired t-tests over blocks; Holm's correction is over all cells of a pair."
+TESTS = "Student's t over paired blocks; Holm's correction is over all cells of a pair."
 NONE = "Too few blocks for any test: ratios are shown, and no share of significant ones."
 
 

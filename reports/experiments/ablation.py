@@ -173,7 +173,7 @@ def effects_table(run: Run) -> Table:
     cells = [(run.cases[case], run.manifest["config"]["cases"][case].get("transport")) for case in CELLS]
     behind = [title for title, transport in cells if transport == "unix"]
     caution = f"Behind a socket server, which adds its time: {', '.join(behind)}. " if behind else ""
-    return table(run, records(run), "effects", f"{FACTORS} {caution}")
+    return table(run, records(run), "effects", caution)
 
 
 def lacking(run: Run) -> list[str]:

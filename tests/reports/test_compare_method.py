@@ -105,6 +105,7 @@ def test_holm_by_hand():
         (Ratio(1.02, 1.01, 1.028, 0.001), 0.01, "same"),  # certain, and within the margin
         (Ratio(1.02, 1.01, 1.04, 0.001), 0.01, "unclear"),
         (Ratio(1.00, 0.96, 1.04, 0.9), 1.0, "unclear"),
+        (Ratio(0.98, 0.96, 0.99, 0.001), 0.01, "unclear"),  # the interval leaves the margin below alone
         (Ratio(0.975, 0.972, 0.98, 0.001), 0.01, "same"),
         (Ratio(0.965, 0.96, 0.972, 0.001), 0.01, "faster"),
     ],

@@ -8,8 +8,9 @@ import pytest
 
 from harness import schema
 from harness.output.summary import summarise
-from reports import machine, page
+from reports import machine
 from reports.__main__ import tables_of, write_report
+from reports.definitions import definitions
 from reports.run import load
 
 SEEN = "proven: 12 different kernels, of them this repository's _gemv; 3 CUDA graphs launched, 3 replays counted"
@@ -177,8 +178,8 @@ def test_energy_is_a_table_where_it_was_measured_and_said_where_not(tables, new,
     assert texts["Decode, J a token"][jit].text == "1.50"
     assert texts["At rest, W"][jit].text == "120.00"
     change_manifest(new, no_energy="telemetry.hz is 0")
-    assert page.definitions(load(new))["Energy"].endswith("Not measured in this run: telemetry.hz is 0.")
-    assert "Not measured" not in page.definitions(stored)["Energy"]
+    assert definitions(load(new))["Energy"].endswith("Not measured in this run: telemetry.hz is 0.")
+    assert "Not measured" not in definitions(stored)["Energy"]
 
 
 def test_where_ids_diverge_is_said(new):
