@@ -171,3 +171,9 @@ def test_a_block_that_one_cell_lost_is_in_no_effect(tmp_path):
     lost = (status["case"] == "jit") & (status["block"] == 2)
     status.assign(state=status["state"].mask(lost, "failed")).to_csv(path / "status.csv", index=False)
     assert ablation.shared_blocks(load(path)) == [0, 1, 3]
+
+
+def test_the_launch_gap_is_the_median_of_differences_and_no_difference_of_medians():
+    frame = pd.DataFrame({"host_ms": [3.0, 4.0, 9.0], "gpu_ms": [2.5, 1.0, 7.0]})
+    assert enriched.launch_gap(frame) == 2.0, "of 0.5, 3 and 2"
+    assert math.isnan(enriched.launch_gap(frame.assign(gpu_ms=math.nan)))
