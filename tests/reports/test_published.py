@@ -9,6 +9,7 @@ from reports import markup, readme
 from reports.__main__ import tables_of
 from reports.compare import command
 from reports.experiments import section
+from reports.merge import command as merge
 from reports.paper.__main__ import main as paper
 from reports.run import load
 
@@ -16,10 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "results" / "published"
 PUBLISHED = sorted(path.parent for path in RUNS.glob("*/manifest.json"))
 COMPARED = {
-    "again": ("h200-2026-11-22-default", "h200-2026-11-22-default-2"),
-    "again/hosts": ("h200-2026-11-22-host_a", "h200-2026-11-22-host_b"),
+    "again": ("h200-2026-11-22-default-3", "h200-2026-11-22-default-4"),
+    "again/older": ("h200-2026-11-22-default-2", "h200-2026-11-22-default-4", "--force"),
     "two_gpus/compare": ("h200x2-2026-11-22-alone", "h200x2-2026-11-22-beside_llama2_7b"),
 }
+MERGED = ("h200x2-2026-11-22-beside_llama2_7b", "h200x2-2026-11-22-beside_llama3_8b")
 WRITTEN = ("csv", "md", "tex")
 
 
@@ -80,6 +82,13 @@ def test_the_front_page_quotes_the_run_that_it_names(part):
 @pytest.mark.parametrize("name", COMPARED)
 def test_the_committed_comparisons_are_those_of_their_runs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "write_figure", lambda plot, folder: b"")
-    command.main([*(str(RUNS / run) for run in COMPARED[name]), "--to", str(tmp_path)])
+    first, second, *options = COMPARED[name]
+    command.main([str(RUNS / first), str(RUNS / second), *options, "--to", str(tmp_path)])
     for suffix in WRITTEN:
         assert unlike(texts(tmp_path, suffix), texts(ROOT / "results" / name, suffix)) == []
+
+
+def test_the_committed_merged_report_is_that_of_its_runs(tmp_path):
+    assert merge.main([*(str(RUNS / name) for name in MERGED), "--to", str(tmp_path)]) == 0
+    for suffix in WRITTEN:
+        assert unlike(texts(tmp_path, suffix), texts(ROOT / "results" / "two_gpus" / "merged", suffix)) == []
