@@ -1,5 +1,6 @@
 """`python -m reports results/<run>`: tables, plots and a page from the files of a run; `compare A B` sets two side by
-side, `merge FOLDER` puts many into one report, and `export RUN... --to FILE` into one file."""
+side, `spread RUN...` says how far several machines lie apart, `merge FOLDER` puts many runs into one report, and
+`export RUN... --to FILE` into one file."""
 
 from __future__ import annotations
 
@@ -31,11 +32,13 @@ from reports.experiments import ablation, section
 from reports.experiments.section import Section
 from reports.merge import command as merge
 from reports.run import Run, load
+from reports.spread import command as spread
 from reports.table import Table
 from reports.write import put, report_folder, write_figure, write_table
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare.main,
+    "spread": spread.main,
     "merge": merge.main,
     "export": export.main,
 }

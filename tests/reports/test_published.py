@@ -12,6 +12,7 @@ from reports.experiments import section
 from reports.merge import command as merge
 from reports.paper.__main__ import main as paper
 from reports.run import load
+from reports.spread import command as spread
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "results" / "published"
@@ -21,6 +22,7 @@ COMPARED = {
     "again/older": ("h200-2026-11-22-default-2", "h200-2026-11-22-default-4", "--force"),
     "two_gpus/compare": ("h200x2-2026-11-22-alone", "h200x2-2026-11-22-beside_llama2_7b"),
 }
+SPREAD = ("h200-2026-11-22-default-2", "h200-2026-11-22-default-3", "h200-2026-11-22-default-4", "--force")
 MERGED = ("h200x2-2026-11-22-beside_llama2_7b", "h200x2-2026-11-22-beside_llama3_8b")
 WRITTEN = ("csv", "md", "tex")
 
@@ -92,3 +94,9 @@ def test_the_committed_merged_report_is_that_of_its_runs(tmp_path):
     assert merge.main([*(str(RUNS / name) for name in MERGED), "--to", str(tmp_path)]) == 0
     for suffix in WRITTEN:
         assert unlike(texts(tmp_path, suffix), texts(ROOT / "results" / "two_gpus" / "merged", suffix)) == []
+
+
+def test_the_committed_spread_is_that_of_its_runs(tmp_path):
+    assert spread.main([*(str(RUNS / name) for name in SPREAD[:-1]), SPREAD[-1], "--to", str(tmp_path)]) == 0
+    for suffix in WRITTEN:
+        assert unlike(texts(tmp_path, suffix), texts(ROOT / "results" / "again" / "machines", suffix)) == []

@@ -1,0 +1,1 @@
+"""One protocol on several machines: how far they lie apart."""

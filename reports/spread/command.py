@@ -1,0 +1,76 @@
+"""`python -m reports spread RUN RUN [RUN ...]`: one protocol on several machines, and how far they lie apart.
+
+The exit code is 0, or 2 for what can't be set side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from reports import terminal
+from reports.compare.command import refuse
+from reports.compare.manifests import Difference, differences
+from reports.compare.tables import forced
+from reports.run import Run, load
+from reports.spread.pairs import spreads
+from reports.spread.tables import LETTERS, machines_table, spread_table
+from reports.write import write_table
+
+MISTAKE = 2
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m reports spread", description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, results/<run>")
+    parser.add_argument("--force", action="store_true", help="take runs that differ in what matters, and say so")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="write the tables into this folder")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; one sentence on stderr for a mistake."""
+    options = arguments(argv)
+    console = terminal.console()
+    try:
+        check_options(options)
+        runs = [load(path) for path in options.runs]
+        said = forced(checked(runs, force=options.force))
+        tables = [machines_table(runs, said), spread_table(runs, spreads(runs), said)]
+        if options.to:
+            options.to.mkdir(parents=True, exist_ok=True)
+            for table in tables:
+                write_table(table, options.to)
+    except (ValueError, OSError) as error:
+        print(f"reports: {error}", file=sys.stderr)
+        return MISTAKE
+    for table in tables:
+        terminal.show(table, console)
+    return 0
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raises ValueError with one sentence on options that can't be followed."""
+    resolved = [path.resolve() for path in options.runs]
+    if not 2 <= len(resolved) <= len(LETTERS):
+        raise ValueError(f"{len(resolved)} run can't lie apart: name two or more, at most {len(LETTERS)}")
+    if twice := next((path for path in options.runs if resolved.count(path.resolve()) > 1), None):
+        raise ValueError(f"{twice} is named twice: name each run once")
+    if options.to and options.to.exists() and not options.to.is_dir():
+        raise ValueError(f"--to {options.to} is a file: give a folder")
+    if options.to and options.to.resolve() in resolved:
+        raise ValueError(f"--to {options.to} is the folder of a run, whose files stay as they are: give another")
+
+
+def checked(runs: Sequence[Run], *, force: bool) -> list[Difference]:
+    """In what the runs differ, each thing once. Raises ValueError on one that matters, unless the user insists."""
+    found: dict[str, Difference] = {}
+    for a, b in itertools.combinations(runs, 2):
+        refuse(between := differences(a, b), force=force)
+        for one in between:
+            found.setdefault(one.what, one)
+    return list(found.values())

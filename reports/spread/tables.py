@@ -1,0 +1,85 @@
+"""The machines and how far they lie apart, as two tables."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Sequence
+
+import pandas as pd
+
+from reports.compare.manifests import ABSENT
+from reports.compare.moves import percent
+from reports.compare.tables import end_of, loop_us, looped, name_of
+from reports.run import Run
+from reports.spread.pairs import Spread
+from reports.table import DASH, Cell, Notes, Table, heads, number
+
+LETTERS = string.ascii_uppercase
+MACHINES = (
+    "Card: as NVML names it, where the run says so. Bandwidth, matmul: what the run's own calibration reached on it. "
+    "Host's loop: a fixed one of Python timed right behind each sample, median over the cases that every run "
+    "with one timed."
+)
+APART = (
+    "Columns of letters: a run's geometric mean over the cells, in ms, of medians, or of 99th percentiles. Of a pair "
+    "of runs counts the cell that lies farthest apart (the larger of B/A and A/B): in the closest pair, in the one in "
+    "the middle, in the farthest. In loops, in floors: the farthest pair with each latency over the host's loop beside "
+    "it, or over its own run's floor; the first tells something of cases that launch their kernels one by one, the "
+    "second of those that keep the card busy."
+)
+
+
+def machines_table(runs: Sequence[Run], forced: str) -> Table:
+    """A row a run: when, on which card, and how fast card and host were."""
+    timed = [looped(run) for run in runs]
+    cases = set.intersection(*(found for found in timed if found)) if any(timed) else set()
+    rows = [
+        [
+            letter, name_of(run), str(run.manifest["started"])[:16].replace("T", " "), card_of(run),
+            measured(run, "read_bandwidth_tb_s", 2), measured(run, "matmul_tflop_s", 0),
+            loop_us(run, cases) if cases and own else DASH, end_of(run),
+        ]
+        for letter, run, own in zip(LETTERS, runs, timed, strict=False)
+    ]  # fmt: skip
+    names = ("", "Run", "Started", "Card", "Bandwidth (TB/s)", "Matmul (TFLOP/s)", "Host's loop (us)", "Whole")
+    head = heads(*names, left=("", "Run", "Started", "Card", "Whole"))
+    frame = pd.DataFrame(rows, columns=["letter", *(name.split(" (")[0].lower() for name in names[1:])])
+    cells = [[Cell(text) for text in row] for row in rows]
+    smoke = any(run.smoke for run in runs)
+    return Table("spread_machines", f"The machines{forced}", head, cells, Notes(), MACHINES, smoke, frame)
+
+
+def card_of(run: Run) -> str:
+    """The card's identity in short."""
+    return str((run.manifest["gpu"] or {}).get("uuid") or ABSENT)[:12]
+
+
+def measured(run: Run, key: str, digits: int) -> str:
+    """A rate of the calibration, a dash where there is none."""
+    value = run.manifest.get(key)
+    return DASH if value is None else number(float(value), digits)
+
+
+def spread_table(runs: Sequence[Run], found: Sequence[Spread], forced: str) -> Table:
+    """A row a metric and case."""
+    letters = LETTERS[: len(runs)]
+    parts = [name for name in ("in_loops", "in_floors") if any(math.isfinite(getattr(one, name)) for one in found)]
+    rows = [
+        [Cell(text) for text in (one.metric, one.title, str(one.cells), *(number(mean, 2) for mean in one.means))]
+        + [Cell(percent(getattr(one, name))) for name in ("closest", "middle", "farthest", *parts)]
+        for one in found
+    ]
+    names = ("Closest pair", "Middle", "Farthest", *(name.replace("_", " ").capitalize() for name in parts))
+    head = heads("Metric", "Case", "Cells", *letters, *names, left=("Metric", "Case"))
+    rules = frozenset(place for place in range(1, len(found)) if found[place].metric != found[place - 1].metric)
+    shares = ("closest", "middle", "farthest", "in_loops", "in_floors")
+    frame = pd.DataFrame(
+        {"metric": one.metric, "case": one.case, "title": one.title, "cells": one.cells}
+        | dict(zip((f"{letter.lower()}_ms" for letter in letters), one.means, strict=True))
+        | {name: getattr(one, name) for name in shares}
+        for one in found
+    )
+    facts = f"{APART} {len(runs)} runs, {runs[0].facts()}"
+    smoke = any(run.smoke for run in runs)
+    return Table("spread", f"How far the machines lie apart{forced}", head, rows, Notes(), facts, smoke, frame, rules)
