@@ -99,6 +99,15 @@ def test_what_is_known_already_shortens_a_block():
     assert rest.n < whole.n
 
 
+@pytest.mark.parametrize("blocks", [1, 3, 5])
+@pytest.mark.parametrize("known", [0, 77, 400])
+def test_the_width_expected_is_that_of_the_pooled_latencies(blocks, known):
+    draw = random.Random(blocks)
+    ordered, earlier = (sorted(round(1e6 * draw.lognormvariate(0, 0.3)) for _ in range(n)) for n in (400, known))
+    found = quantile(sorted([*earlier, *(ordered * blocks)]), 0.99)
+    assert expected_width(ordered, blocks, earlier) == pytest.approx((found.high - found.low) / found.value)
+
+
 def test_a_block_finds_what_the_others_measured(make_job):
     job = replace(make_job(p99_iterations="auto"), order=[("fake", 1), ("fake", 3), ("fake", 0), ("fake", 2)])
     assert before(job, "fake", 1) == Earlier({}, 4)

@@ -60,15 +60,16 @@ def ranks_from_the_top(n: int) -> tuple[int, int] | None:
 
 def expected_width(ordered: Sequence[int], blocks: int, earlier: Sequence[int] = ()) -> float:
     """Width over value of the interval of P99 over what `earlier` blocks measured and `blocks` like this one, itself
-    among them; infinite where those are too few. `ordered`: a block's latencies, sorted.
+    among them; infinite where those are too few. Both are sorted. It looks at the tail alone: a request waits for it.
     """
-    pooled = sorted([*earlier, *(value for value in ordered for _ in range(blocks))])
-    n = len(pooled)
+    n = len(earlier) + len(ordered) * blocks
     ends = ranks_from_the_top(n)
     if ends is None:
         return math.inf
     above, below = ends
-    return (pooled[n - 1 - above] - pooled[n - 1 - below]) / pooled[max(1, math.ceil(n * P - 1e-9)) - 1]
+    own = ordered[-math.ceil((below + 1) / blocks) :]
+    tail = sorted([*earlier[-below - 1 :], *(value for value in own for _ in range(blocks))], reverse=True)
+    return (tail[above] - tail[below]) / tail[n - max(1, math.ceil(n * P - 1e-9))]
 
 
 class Rule:
@@ -79,7 +80,8 @@ class Rule:
         self, lengths: Iterable[int], blocks: int, width: float, earlier: Mapping[int, Sequence[int]] | None = None
     ) -> None:
         self._open = list(lengths)
-        self._blocks, self._earlier = blocks, earlier or {}
+        self._blocks = blocks
+        self._earlier = {length: sorted(latencies) for length, latencies in (earlier or {}).items()}
         self._width = width if blocks == 1 else MARGIN * width
         self._latencies: dict[int, list[int]] = defaultdict(list)
         self.stops: list[Stop] = []
