@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from harness import schema
-from harness.output.summary import answered
 from harness.schema import REFERENCE
 from reports.files import TEXT, load_table
 from reports.sound import load_manifest
@@ -231,7 +230,7 @@ def load(path: Path) -> Run:
         )
     }
     as_today(frames)
-    frames["samples"] = answered(frames["samples"], frames["status"])
+    frames["samples"] = answered(frames["samples"], frames["status"])  # as the run's own summaries have it
     names = config["run"] if config.get("study") else places(config["run"])  # an experiment has an order of its own
     cases = told_apart({name: str(config["cases"][name]["title"]) for name in names})
     for name, frame in frames.items():
@@ -257,6 +256,13 @@ def as_today(frames: dict[str, pd.DataFrame]) -> None:
     )
     for name in ("ttft", "decode"):
         frames[name] = frames[name].assign(**{} if "coalesced" in frames[name] else {"coalesced": 0})
+
+
+def answered(samples: pd.DataFrame, status: pd.DataFrame) -> pd.DataFrame:
+    """The samples without those of blocks in which something else answered than the case says."""
+    told = status[status["identity"].str.startswith(schema.CONTRADICTED)]
+    foreign = pd.MultiIndex.from_frame(told[["case", "block"]])
+    return samples[~pd.MultiIndex.from_frame(samples[["case", "block"]]).isin(foreign)]
 
 
 def told_apart(titles: dict[str, str]) -> dict[str, str]:
