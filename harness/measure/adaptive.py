@@ -45,15 +45,15 @@ def ranks_from_the_top(n: int) -> tuple[int, int] | None:
     largest with P(J <= a) <= 2.5 %; the lower end that with `b` above it, b + 1 the smallest with P(J > b) <= 2.5 %.
     The same ranks as harness.output.statistics.interval_ranks.
     """
-    share = 1.0 - P
-    term, below, above, count = P**n, 0.0, -1, 0
+    odds = (1.0 - P) / P
+    term, below, above, count = n * math.log(P), 0.0, -1, 0
     while True:
-        below += term  # P(J <= count)
+        below += math.exp(term)  # P(J <= count); P**n itself is 0 to a float from 75,000 samples on
         if below <= TAIL:
             above = count
         if 1.0 - below <= TAIL:
             break
-        term *= (n - count) / (count + 1) * share / P
+        term += math.log((n - count) / (count + 1) * odds)
         count += 1
     return (above, count) if above >= 0 and count < n else None
 
