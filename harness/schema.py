@@ -87,9 +87,9 @@ same request is its likeliest. `first_wrong` is a request of the length, counted
 decode step, and empty where none is wrong. `widest_gap` is the largest gap to the likeliest id's logit, over the gap
 that a near-tie may have."""
 IDENTITY = ("case", "block", "phase", "kernel", "count")
+"""What a profiler saw in a prefill and in two decode steps: kernels, or operations on the CPU, most often first."""
 CONTRADICTED = "contradicted"
 """What `identity` in status.csv begins with where something else answered than the case says."""
-"""What a profiler saw in a prefill and in two decode steps: kernels, or operations on the CPU, most often first."""
 ENERGY = (
     "case", "block", "metric", "prompt_length", "n", "tokens", "began_ns", "ended_ns",
     "joules", "joules_per_request", "joules_per_token", "idle_w", "method",
