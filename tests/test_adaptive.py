@@ -126,6 +126,10 @@ def test_a_block_finds_what_the_others_measured(make_job):
     assert before(job, "fake", 0) == Earlier({3: [1_500_000], 5: [2_000_000]}, 2), "block 3 failed, and had its turn"
     assert before(job, "fake", 1) == Earlier({}, 4), "its own are those of an earlier attempt"
     assert before(job, "fake", 2).left == 1
+    status = job.block_dir("fake", 0).parents[1] / "status.csv"
+    status.write_text("case,block,identity\nfake,1,contradicted: kernels of JIT answered\nother,0,proven: 3 kernels\n")
+    assert before(job, "fake", 0) == Earlier({}, 2), "what another engine answered is nobody's"
+    status.unlink()
     by_server = replace(job, cases={**job.cases, "fake": replace(job.cases["fake"], clock="server")})
     assert before(by_server, "fake", 0).latencies == {3: [1_250_000], 5: [2_000_000]}, (
         "without a server's, the client's"

@@ -178,3 +178,22 @@ def test_a_reference_that_says_nothing_of_use_is_told(job, said):
     assert one.text is not None
     with pytest.raises(ValueError, match=r"NaN or infinity|0 judgements of 5 ids"):
         list(referee.rows(job, answers, referee.verdicts([one.text], lambda *_: said, lambda done: None)))
+
+
+def test_what_something_else_answered_is_neither_judged_nor_the_references_word(job, tmp_path, monkeypatch):
+    job = replace(job, run_dir=str(tmp_path))
+    samples = [*requests(job, REFERENCE), *requests(job, "other", {(1, 3, 0): FAR})]
+    monkeypatch.setattr(referee, "read_samples", lambda path: samples)
+    asked = []
+    monkeypatch.setattr(referee, "ask", lambda job, texts, events: asked.append(texts) or {})
+    events = object()
+    (tmp_path / "status.csv").write_text(
+        f"case,block,identity\nother,1,contradicted: by JIT\n{REFERENCE},1,proven: 3\n"
+    )
+    referee.judge(job, events)  # type: ignore[arg-type]
+    rows = [line.split(",") for line in (tmp_path / "referee.csv").read_text().splitlines()[1:]]
+    assert {tuple(row[3:7]) for row in rows} == {("4", "4", "0", "0")}, "the wrong id is another engine's"
+    assert asked == []
+    (tmp_path / "status.csv").write_text(f"case,block,identity\n{REFERENCE},0,contradicted: by JIT\n")
+    referee.judge(job, events)  # type: ignore[arg-type]
+    assert len(asked[0]) == 4 * len(job.sweep.prompt_lengths) + 1, "block 0 has no reference, block 1 one wrong id"

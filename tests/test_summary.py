@@ -261,3 +261,14 @@ def test_scores_of_another_size_are_not_compared(run_dir):
     )
     assert (table["passed"] == "").all()
     assert (table["reason"] == "jit-0/scores.f32 holds 64 logits where the run plans 576").all()
+
+
+@pytest.mark.parametrize("spoilt", ["jit", "baseline"])
+def test_logits_of_something_else_are_nobodys(run_dir, spoilt):
+    status = pd.read_csv(run_dir / "status.csv")
+    foreign = (status["case"] == spoilt) & (status["block"] == 0)
+    status["identity"] = foreign.map({True: "contradicted: by Transformers", False: "proven: 3 kernels"})
+    status.to_csv(run_dir / "status.csv", index=False)
+    summarise(run_dir)
+    found = pd.read_csv(run_dir / "equivalence.csv", keep_default_na=False).set_index("case").loc["jit"]
+    assert found["reason"].str.startswith(f"no logits: something else answered in block 0 of {spoilt}").all()

@@ -8,15 +8,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from harness import schema
 from harness.output import manifest
 from harness.stored import tables
-from harness.stored.check import Check
+from harness.stored.check import Check, Sheet
 from harness.stored.command import main, validate
 from harness.stored.digests import check_code
+from harness.stored.ids import check_referee
 from harness.stored.summaries import alike
 from tests import runs
 from tests.damage import DAMAGE, field, forget_digests
@@ -289,3 +291,12 @@ def test_whatever_happens_to_a_byte_nothing_but_sentences_come(copy, seed, capsy
 
 def test_every_column_of_the_schema_has_a_type():
     assert [column for columns in tables.TABLES.values() for column in columns if not tables.typed(column)] == []
+
+
+def test_ids_of_something_else_are_not_counted_as_judged():
+    job = Mock(cases={"other": None}, same_requests=lambda case: True)
+    samples = Sheet(["case", "block", "metric", "prompt_length"], [["other", block, "ttft", "3"] for block in "001"])
+    referee = Sheet(list(schema.REFEREE), [["other", "ttft", "3", "2", "2", "0", "0", "", "0"]])
+    status = Sheet(["case", "block", "identity"], [["other", "0", "proven: 3"], ["other", "1", "contradicted: by JIT"]])
+    assert [line.state for line in check_referee(job, samples, referee, status)] == ["ok"]
+    assert [line.state for line in check_referee(job, samples, referee, None)] == ["FAILED"]

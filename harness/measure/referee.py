@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from harness.contract import Judged
 from harness.disk import write_aside
+from harness.foreign import foreign_blocks
 from harness.job import Job
 from harness.loader import load_case
 from harness.measure.preparing import heard
@@ -207,14 +208,20 @@ def rows(job: Job, answers: dict[str, list[Answer]], found: dict[Text, list[Judg
 
 
 def judge(job: Job, events: Events) -> dict[str, int]:
-    """Write the run's referee.csv, whole or not at all; how many different texts the reference was given."""
-    answers = answers_of(job, read_samples(Path(job.run_dir) / "samples.csv"))
+    """Write the run's referee.csv, whole or not at all; how many different texts the reference was given.
+
+    What something else answered in a case's name is neither judged nor, under the reference's, held for its word.
+    """
+    folder = Path(job.run_dir)
+    foreign = foreign_blocks(folder / "status.csv")
+    samples = [one for one in read_samples(folder / "samples.csv") if (one.case, one.block) not in foreign]
+    answers = answers_of(job, samples)
     texts = [one.text for own in answers.values() for one in own if one.text is not None and one.text[1]]
     asked = list(dict.fromkeys(texts))
     found = ask(job, asked, events) if asked else {}
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([REFEREE, *rows(job, answers, found)])
-    write_aside(Path(job.run_dir) / "referee.csv", text.getvalue())
+    write_aside(folder / "referee.csv", text.getvalue())
     return {"texts": len(asked)}
 
 

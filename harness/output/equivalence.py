@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harness.foreign import foreign_blocks
 from harness.job import Job
 from harness.output import judged, record
 from harness.schema import REFERENCE
@@ -65,6 +66,8 @@ def load_scores(run_dir: Path, job: Job, case: str) -> tuple[Logits | None, str]
     path = run_dir / "blocks" / f"{case}-0" / "scores.f32"
     if case not in job.cases:
         return None, f"{case} is not part of this run"
+    if (case, 0) in foreign_blocks(run_dir / "status.csv"):
+        return None, f"no logits: something else answered in block 0 of {case}"
     if not path.is_file():
         row = record.read_verdict(replace(job, run_dir=str(run_dir)), case, 0)
         there = row is not None and row["state"] == "ok"

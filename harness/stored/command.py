@@ -64,7 +64,7 @@ def check_sheets(folder: Path, job: Job, manifest: Mapping[str, Any], sheets: Ma
         yield check_order(timed, manifest)
         yield from check_given(job, samples)
         if (referee := sheets.get("referee.csv")) is not None:
-            yield from check_referee(job, samples, referee)
+            yield from check_referee(job, samples, referee, status)
         if telemetry is not None:
             yield from (read := list(check_telemetry(timed, telemetry, manifest)))
             forward = not manifest.get("resumed") and not any(line.state == "FAILED" for line in read)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from harness.job import Job
+from harness.schema import CONTRADICTED
 from harness.stored.check import Check, Sheet, failed, ok
 
 Place = tuple[str, str, str]
@@ -42,10 +43,18 @@ def known(text: str, vocabulary: int) -> bool:
     return text.isdecimal() and (not vocabulary or int(text) < vocabulary)
 
 
-def check_referee(job: Job, samples: Sheet, referee: Sheet) -> Iterator[Check]:
-    """Each row of referee.csv counts all timed ids of its case, metric and length, and what it says of them agrees."""
-    places = zip(*(samples.column(name) for name in ("case", "metric", "prompt_length")), strict=True)
-    timed = Counter(place for place in places if place[1] in ("ttft", "decode"))
+def check_referee(job: Job, samples: Sheet, referee: Sheet, status: Sheet | None) -> Iterator[Check]:
+    """Each row of referee.csv counts all timed ids of its case, metric and length, and what it says of them agrees.
+
+    Those of a block in which something else answered are not judged.
+    """
+    foreign = foreign_in(status)
+    places = zip(*(samples.column(name) for name in ("case", "block", "metric", "prompt_length")), strict=True)
+    timed = Counter(
+        (case, metric, length)
+        for case, block, metric, length in places
+        if metric in ("ttft", "decode") and (case, block) not in foreign
+    )
     rows = list(zip(*(referee.column(name) for name in referee.columns), strict=True))
     seen = [row[:3] for row in rows]
     for number, row in enumerate(rows, start=2):
@@ -57,6 +66,14 @@ def check_referee(job: Job, samples: Sheet, referee: Sheet) -> Iterator[Check]:
         yield failed("referee", f"referee.csv has no row of {lost[0]}, {lost[1]} of {lost[2]} tokens")
         return
     yield ok("referee", f"all timed ids of {len(judged)} cases are judged, each once")
+
+
+def foreign_in(status: Sheet | None) -> set[tuple[str, str]]:
+    """Case and block, as text, where status.csv says that something else answered."""
+    if status is None or "identity" not in status.columns:
+        return set()
+    rows = zip(*(status.column(name) for name in ("case", "block", "identity")), strict=True)
+    return {(case, block) for case, block, identity in rows if identity.startswith(CONTRADICTED)}
 
 
 def referee_fault(job: Job, row: tuple[str, ...], timed: int, times: int) -> str:

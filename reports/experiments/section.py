@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness import schema
+from harness.output.summary import answered
 from reports.files import load_table
 from reports.marks import case_marks
 from reports.plots import Plot
@@ -112,9 +113,12 @@ def cell_of(run: Run, record: Record, field: Field, notes: Notes) -> Cell:
 
 
 def table_file(run: Run, name: str) -> pd.DataFrame:
-    """captures.csv, eviction.csv and their like; empty when no case gave any. Raises ValueError with one sentence."""
+    """captures.csv, eviction.csv and their like, without blocks in which something else answered; empty when no case
+    gave any. Raises ValueError with one sentence."""
     path = run.path / f"{name}.csv"
-    return load_table(path, COLUMNS[name]) if path.is_file() else pd.DataFrame(columns=list(COLUMNS[name]))
+    if not path.is_file():
+        return pd.DataFrame(columns=list(COLUMNS[name]))
+    return answered(load_table(path, COLUMNS[name]), run.status)
 
 
 def first_block(frame: pd.DataFrame, case: str) -> pd.DataFrame:

@@ -182,6 +182,17 @@ def test_energy_is_a_table_where_it_was_measured_and_said_where_not(tables, new,
     assert "Not measured" not in definitions(stored)["Energy"]
 
 
+def test_joules_of_something_else_are_no_cases(new):
+    """They are measured before the proof that fails."""
+    assert machine.measured(load(new))
+    status = pd.read_csv(new / "status.csv")
+    foreign = (status["case"] == "jit") & (status["block"] == 0)
+    status.assign(identity=status["identity"].mask(foreign, "contradicted: by Transformers")).to_csv(
+        new / "status.csv", index=False
+    )
+    assert not machine.measured(load(new))
+
+
 def test_where_ids_diverge_is_said(new):
     samples = pd.read_csv(new / "samples.csv")
     decode = (samples["case"] == "jit") & (samples["metric"] == "decode") & (samples["context_length"] == 30)
