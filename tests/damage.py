@@ -100,6 +100,7 @@ DAMAGE: dict[str, tuple[Spoil, str]] = {
     "a column renamed": (replace("ttft.csv", "p50_ms", "median_ms"), "where 'p50_ms' belongs"),
     "a column added": (edit("p99.csv", lambda data: data.replace(b"\n", b",x\n")), "does not name"),
     "columns lost": (write("status.csv", "case,block\n"), "has no column state"),
+    "a column that others need": (replace("status.csv", "case,block", "cases,block"), "where 'case' belongs"),
     "ragged": (replace("status.csv", "\n", "\nfake,0\n"), "has 2 fields"),
     "a quote left open": (write("status.csv", 'case,"block\n'), "not a readable CSV"),
     "not UTF-8": (edit(SAMPLES, lambda data: b"\xff\xfe" + data), "is not UTF-8"),

@@ -69,7 +69,7 @@ def answered(samples: pd.DataFrame, status: pd.DataFrame) -> pd.DataFrame:
 
     Those of a block that failed otherwise are the case's own, whatever became of it later. `status` is status.csv.
     """
-    if "identity" not in status:
+    if not {"case", "block", "identity"} <= set(status):
         return samples
     told = status[status["identity"].astype(str).str.startswith(schema.CONTRADICTED)]
     foreign = set(zip(told["case"], told["block"], strict=True))

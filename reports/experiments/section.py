@@ -12,11 +12,10 @@ from typing import Any
 import pandas as pd
 
 from harness import schema
-from harness.output.summary import answered
 from reports.files import load_table
 from reports.marks import case_marks
 from reports.plots import Plot
-from reports.run import Run
+from reports.run import Run, answered
 from reports.table import DASH, Cell, Column, Notes, Table, number
 
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper"
