@@ -57,7 +57,7 @@ def check_options(options: argparse.Namespace) -> None:
     """Raises ValueError with one sentence on options that can't be followed."""
     resolved = [path.resolve() for path in options.runs]
     if not 2 <= len(resolved) <= len(LETTERS):
-        raise ValueError(f"{len(resolved)} run can't lie apart: name two or more, at most {len(LETTERS)}")
+        raise ValueError(f"runs to set side by side: {len(resolved)}; name two or more, at most {len(LETTERS)}")
     if twice := next((path for path in options.runs if resolved.count(path.resolve()) > 1), None):
         raise ValueError(f"{twice} is named twice: name each run once")
     if options.to and options.to.exists() and not options.to.is_dir():

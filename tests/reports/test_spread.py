@@ -89,7 +89,7 @@ def test_runs_that_differ_in_what_matters_are_refused_and_forced_with_a_word(thr
 @pytest.mark.parametrize(
     ("which", "options", "sentence"),
     [
-        ([0], [], "1 run can't lie apart: name two or more"),
+        ([0], [], "runs to set side by side: 1; name two or more"),
         ([0, 1, 0], [], "is named twice: name each run once"),
         ([0, 1], ["--to", "0"], "is the folder of a run, whose files stay as they are"),
         ([0, 1], ["--to", "file"], "is a file: give a folder"),
