@@ -150,7 +150,8 @@ def closed(case: Case | None, verdict: dict[str, Any], sink: BlockSink) -> dict[
     if case is None:
         return {}
     if verdict["state"] != "ok":
-        sink.outcome(verdict["state"], verdict["reason"], verdict["stage"])
+        foreign = {"identity": verdict["identity"]} if "identity" in verdict else {}
+        sink.outcome(verdict["state"], verdict["reason"], verdict["stage"], **foreign)
     sink.stage("close")
     try:
         case.close()

@@ -265,6 +265,17 @@ def test_an_interpreter_that_vanished_is_a_failure(tmp_path):
     assert "did not start" in outcome.reason
 
 
+def test_that_another_answered_is_not_lost_with_a_worker_that_dies_as_it_closes_its_case(tmp_path):
+    said = (
+        b'{"event":"outcome","state":"failed","reason":"x","stage":"identity","identity":"contradicted: x"}\n'
+        b'{"event":"stage","stage":"close"}\n'
+    )
+    program = f"import os, sys; os.write(int(sys.argv[2]), {said!r}); os.abort()"
+    outcome = launch.run_child([sys.executable, "-c", program], {}, tmp_path / "log.txt", 20, lambda event: None)
+    assert (outcome.state, outcome.stage, outcome.exit_code) == ("failed", "identity", -signal.SIGABRT)
+    assert outcome.payload == {"identity": "contradicted: x"}
+
+
 TOLD = b'{"event":"outcome","state":"failed","reason":"x","stage":"ttft"}\n'
 
 

@@ -104,9 +104,12 @@ class BlockSink:
         self._next_event = 0.0
         self._events.send("stage", stage=name)
 
-    def outcome(self, state: str, reason: str, stage: str) -> None:
-        """Tell the parent how the block ends, if nothing more comes: it is not well, and its case is closed next."""
-        self._events.send("outcome", state=state, reason=reason, stage=stage)
+    def outcome(self, state: str, reason: str, stage: str, **more: str) -> None:
+        """Tell the parent how the block ends, if nothing more comes: it is not well, and its case is closed next.
+
+        `more`: what of the verdict must not be lost even so.
+        """
+        self._events.send("outcome", state=state, reason=reason, stage=stage, **more)
 
     def progress(self, stage: str, prompt_length: int, done: int, total: int) -> None:
         """Tell the parent how far the stage is, a few times a second and at its end."""

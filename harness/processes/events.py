@@ -14,7 +14,7 @@ ENDS = ("failed", "unavailable", "unsupported")
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
 
-NUMBERS, TEXTS = ("prompt_length", "done", "total", "median_ms"), ("stage", "detail", "reason")
+NUMBERS, TEXTS = ("prompt_length", "done", "total", "median_ms"), ("stage", "detail", "reason", "identity")
 """Fields that are shown, and what they have to be."""
 
 

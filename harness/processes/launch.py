@@ -215,6 +215,7 @@ def _judge(events: EventReader, exit_code: int, ended: str, wall_s: float, log: 
     if events.outcome is not None and (ended or events.breach or not verdict):
         reason = f"{_first(events.outcome)}; close: {_how(events, exit_code, ended)}"
         stage = str(events.outcome["stage"])
+        payload |= {key: value for key, value in events.outcome.items() if key == "identity"}
     elif ended:
         state = "timeout" if ended.startswith("after its limit") else "failed"
         reason = f"ended {ended} in stage {events.stage or 'start'}"
