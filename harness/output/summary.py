@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness import schema
 from harness.disk import write_aside
+from harness.foreign import foreign_blocks
 from harness.job import Job, read_job
 from harness.output import equivalence, statistics
 
@@ -64,24 +65,17 @@ def load_samples(path: Path) -> pd.DataFrame:
     return samples
 
 
-def answered(samples: pd.DataFrame, status: pd.DataFrame) -> pd.DataFrame:
-    """The samples without those of blocks in which something else answered than the case says: they speak for nobody.
+def answered(run_dir: Path) -> pd.DataFrame:
+    """The samples of a run without those of blocks in which something else answered than the case says: they speak for
+    nobody. Those of a block that failed otherwise are the case's own, whatever became of it later.
 
-    Those of a block that failed otherwise are the case's own, whatever became of it later. `status` is status.csv.
+    Raises:
+        ValueError: samples.csv without a column, or status.csv that is no table.
     """
-    if not {"case", "block", "identity"} <= set(status):
-        return samples
-    told = status[status["identity"].astype(str).str.startswith(schema.CONTRADICTED)]
-    foreign = set(zip(told["case"], told["block"], strict=True))
+    samples, foreign = load_samples(run_dir / "samples.csv"), foreign_blocks(run_dir / "status.csv")
     if not foreign:
         return samples
     return samples[[pair not in foreign for pair in zip(samples["case"], samples["block"], strict=True)]]
-
-
-def answered_in(run_dir: Path) -> pd.DataFrame:
-    """`answered` of the files of a run. Raises ValueError on samples.csv without a column."""
-    samples, status = load_samples(run_dir / "samples.csv"), run_dir / "status.csv"
-    return answered(samples, pd.read_csv(status)) if status.is_file() else samples
 
 
 def throttled(reasons: pd.Series) -> pd.Series:
@@ -103,7 +97,7 @@ def summarise(run_dir: Path) -> None:
     """
     job = read_job(run_dir / "job.json")
     floor = load_floor(run_dir / "manifest.json")
-    samples = answered_in(run_dir)
+    samples = answered(run_dir)
     write_table(run_dir / "ttft.csv", schema.TTFT, ttft_rows(job, samples, floor))
     write_table(run_dir / "p99.csv", schema.P99, p99_rows(job, samples))
     write_table(run_dir / "decode.csv", schema.DECODE, decode_rows(job, samples, floor))

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness import schema
 from harness.job import Job
 from harness.output import equivalence
-from harness.output.summary import Row, answered_in, decode_rows, load_floor, p99_rows, ttft_rows, write_table
+from harness.output.summary import Row, answered, decode_rows, load_floor, p99_rows, ttft_rows, write_table
 from harness.stored.check import Check, Sheet, failed, note, ok, read_sheet
 
 LAST_DIGIT = 2e-9
@@ -23,7 +23,7 @@ Rows = Callable[[], Iterator[Row]]
 def check_summaries(folder: Path, job: Job, sheets: Mapping[str, Sheet]) -> Iterator[Check]:
     """A line on each summary file that can be read."""
     try:
-        samples, floor = answered_in(folder), load_floor(folder / "manifest.json")
+        samples, floor = answered(folder), load_floor(folder / "manifest.json")
     except (ValueError, TypeError) as error:
         yield failed("summaries", f"they can't be made again: {str(error)[:200]}")
         return
