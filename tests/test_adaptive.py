@@ -81,9 +81,16 @@ def test_the_last_block_goes_on_until_the_pooled_interval_is_as_narrow_as_asked(
     for _ in range(20):
         pooled: list[int] = []
         for left in (5, 4, 3, 2, 1):
-            rule = Rule([10], left, 0.02, {10: tuple(pooled)})
-            (stop,), _ = run_rule(rule, lambda _: round(1e6 * draw.lognormvariate(0, 0.03)))
-            pooled += rule.latencies(10)
+            taken = iter([round(1e6 * draw.lognormvariate(0, 0.03)) for _ in range(MOST_ITERATIONS)])
+            own: list[int] = []
+
+            def latency(_: int, taken=taken, own=own) -> int:
+                own.append(next(taken))
+                return own[-1]
+
+            (stop,), _ = run_rule(Rule([10], left, 0.02, {10: pooled}), latency)
+            assert len(own) == stop.n
+            pooled += own
         assert stop.reason == "width"
         found = quantile(sorted(pooled), 0.99)
         assert stop.relative_width == pytest.approx((found.high - found.low) / found.value)

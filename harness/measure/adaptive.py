@@ -90,10 +90,6 @@ class Rule:
         """Take a request's latency."""
         insort(self._latencies[length], latency_ns)
 
-    def latencies(self, length: int) -> list[int]:
-        """What was taken of a length, sorted."""
-        return list(self._latencies[length])
-
     def still_open(self, rounds: int, spent: bool) -> list[int]:
         """The lengths that go on after so many rounds; `spent`: the budget is used up, so none does."""
         if not spent and rounds < MOST_ITERATIONS and rounds % CHECK_EVERY:
