@@ -1,4 +1,6 @@
-"""`python -m harness key=value ...`: compose, check everything, then run; `validate RUN` checks a stored run instead.
+"""`python -m harness key=value ...`: compose, check everything, then run.
+
+`validate RUN` checks a stored run instead, `summarise RUN` makes the tables of one that was killed.
 
 Every command line is composed once up front, because Hydra's own handling of a mistake is a trace or several lines;
 here it is one sentence and exit code 2. Then hydra.main composes again and does what Hydra does: --cfg, --multirun,
@@ -72,11 +74,15 @@ def main() -> int:
 
 
 def obey() -> int:
-    """Do what the command line says: check a stored run, or compose and run."""
+    """Do what the command line says: check or summarise a stored run, or compose and run."""
     if sys.argv[1:2] == ["validate"]:
         from harness.stored import command  # loads pandas and NVML: not for a run's --help
 
         return spoken(lambda: command.main(sys.argv[2:]))
+    if sys.argv[1:2] == ["summarise"]:
+        from harness import unfinished
+
+        return spoken(lambda: unfinished.main(sys.argv[2:]))
     code = go_on(sys.argv[1:])
     if code is not None:
         return code

@@ -50,6 +50,8 @@ KEYS = {
     "energy.csv": ["case", "block", "metric", "prompt_length"],
     "referee.csv": ["case", "metric", "prompt_length"],
 }
+SUMMARIES = ("ttft.csv", "p99.csv", "decode.csv", "equivalence.csv")
+"""What is made at a run's end; all else is written block by block."""
 
 
 def read(path: Path) -> str:
@@ -77,9 +79,7 @@ def read_bytes(path: Path) -> bytes:
             raise ValueError(
                 f"{path} is no file (a folder, a device, a pipe or a link to nothing): a run has a file there"
             )
-        raise ValueError(
-            f"{path} is missing: the run did not get as far as its summaries, or this is not a run's folder"
-        )
+        raise ValueError(f"{path} is missing: {_why_missing(path)}")
     most = MOST.get(path.suffix, MOST[".json"])
     with path.open("rb") as file:
         data = file.read(most + 1) if path.stat().st_size <= most else b""
@@ -87,6 +87,14 @@ def read_bytes(path: Path) -> bytes:
     if more:
         raise ValueError(f"{path} has more than {most >> 20} MiB, the most that is read: no run writes so much")
     return data
+
+
+def _why_missing(path: Path) -> str:
+    """Why a run may lack one of its files, and what to do where it can be made."""
+    if path.name in SUMMARIES and (path.parent / "samples.csv").is_file():
+        made = f"python -m harness summarise {path.parent} makes them of the blocks that ended"
+        return f"the run was killed before its summaries: {made}"
+    return "the run did not get as far as its summaries, or this is not a run's folder"
 
 
 def read_object(path: Path) -> dict[str, Any]:

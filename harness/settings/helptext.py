@@ -24,6 +24,8 @@ usage: python -m harness [key=value ...]
   python -m harness run=[baseline,jit_cuda_graph] sweep.prompt_lengths=[10,400] model=tiny
   python -m harness experiment=smoke             every stage on the CPU with a tiny model
   python -m harness resume=results/NAME          go on with a run that was stopped, as it was configured
+  python -m harness summarise results/NAME       make the tables of a run that was killed
+  python -m harness validate results/NAME        check the files of a stored run
   python -m harness dry_run=true                 print the plan, run nothing
   python -m harness --cfg job                    print the composed configuration
   python -m harness --multirun seed=1,2          one run for each combination

@@ -135,7 +135,9 @@ def inside(folder: Path, output: Path | None) -> tuple[list[Path], list[str]]:
         if not (path / MANIFEST).is_file():
             left_out.append(f"{path.name} (it has no {MANIFEST})")
         elif not (path / SUMMARY).is_file():
-            left_out.append(f"{path.name} (it has no {SUMMARY}: the run did not get as far as its summaries)")
+            left_out.append(
+                f"{path.name} (it has no {SUMMARY}: of a run that was killed `python -m harness summarise` makes it)"
+            )
         else:
             found.append(path)
     if not found:

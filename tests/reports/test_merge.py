@@ -145,7 +145,7 @@ def test_a_second_report_is_the_same_file_by_file_and_names_what_it_left_out(two
         (two / name).mkdir()
     shutil.copy(two / "fast-two" / "manifest.json", two / "early")
     said = [
-        "reports: left out early (it has no ttft.csv: the run did not get as far as its summaries)",
+        "reports: left out early (it has no ttft.csv: of a run that was killed `python -m harness summarise` makes it)",
         "reports: left out notes (it has no manifest.json)",
     ]
     copied = shutil.copytree(two, tmp_path / "other" / "sweep")

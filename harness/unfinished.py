@@ -1,0 +1,62 @@
+"""`python -m harness summarise RUN`: the tables of a run that was killed and does not go on, of its blocks that ended.
+
+Ctrl-C makes them by itself. The run stays unfinished: its tables say how many blocks there are, and it may go on yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.disk import Stopped, told
+from harness.folder import read_manifest
+from harness.job import Job, read_job
+from harness.machine import lock
+from harness.output import record
+from harness.output.summary import summarise
+
+USERS_MISTAKE = 2
+
+
+def summarise_unfinished(folder: Path) -> str:
+    """Make the tables of a run without an end from the blocks that are over; what is there then, in one sentence.
+
+    Raises:
+        ValueError: one sentence on why there is nothing to do: no run, one under way, a finished one, no block over.
+        Stopped: what the file system refuses.
+    """
+    job = _plan(folder)
+    with lock.hold_folder(folder), told(folder):
+        over = [pair for pair in job.order if record.read_verdict(job, *pair) is not None]
+        if not over:
+            raise ValueError(f"no block of {folder} ended: go on with python -m harness resume={folder}")
+        record.rebuild(job)
+        summarise(folder)
+    return f"the tables of {folder} are of {len(over)} of {len(job.order)} blocks"
+
+
+def _plan(folder: Path) -> Job:
+    if not (folder / "job.json").is_file() or not (folder / "manifest.json").is_file():
+        raise ValueError(f"{folder} has no job.json and manifest.json: name the folder of a run that began to measure")
+    if read_manifest(folder / "manifest.json").get("finished") is not None:
+        raise ValueError(f"{folder} is finished and has its tables: python -m reports {folder} shows them")
+    return read_job(folder / "job.json", folder)
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when every run named has its tables, 1 for what the file system refuses, 2 for a user's mistake."""
+    parser = argparse.ArgumentParser(prog="python -m harness summarise", description=__doc__)
+    parser.add_argument("run", type=Path, nargs="+", help="folder of a run that was killed, such as results/<run>")
+    worst = 0
+    for folder in parser.parse_args(argv).run:
+        try:
+            print(f"{summarise_unfinished(folder)}; they are shown by: python -m reports {folder}")
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            worst = USERS_MISTAKE
+        except Stopped as error:
+            print(f"failed: {error}", file=sys.stderr)
+            worst = max(worst, error.exit_code)
+    return worst
