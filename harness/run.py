@@ -97,6 +97,7 @@ def _freeze(run: Run, watch: Watcher, telemetry: Telemetry) -> Job:
     if unsteady:
         run.say(f"warning: {unsteady}")
     manifest.placed(run.folder / "manifest.json", run.gpu, run.started)
+    manifest.attempted(run.folder / "manifest.json", run.gpu, run.started, prepared)
     manifest.warned(run.folder / "manifest.json", [*conditions.before(run.gpu), *filter(None, [unsteady])])
     return job
 

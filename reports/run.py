@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness import schema
 from harness.schema import REFERENCE
+from reports import attempts
 from reports.files import TEXT, load_table
 from reports.sound import load_manifest
 from reports.style import places
@@ -113,7 +114,8 @@ class Run:
         """What must stand under every table and figure; `counts` are the samples behind its values."""
         sizes = sorted({int(count) for count in counts})
         n = [] if not sizes else [f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}"]
-        date, part = str(self.manifest["started"])[:10], [told for told in (self.unfinished, self.neighbours) if told]
+        told = (self.unfinished, self.neighbours, attempts.moved(self.manifest))
+        date, part = str(self.manifest["started"])[:10], [words for words in told if words]
         part += [f"warned before the run: {line}" for line in self.manifest.get("warnings", [])]
         words = [*n, self.gpu, date, f"protocol {self.manifest['protocol']}", self.model, "batch size 1", *part]
         return "; ".join(words) + "."
@@ -133,12 +135,6 @@ class Run:
         return (
             f"measured beside up to {found['runs']} other run{'s' if found['runs'] > 1 else ''} on the same host{apart}"
         )
-
-    @property
-    def cards(self) -> set[str]:
-        """The UUIDs of the cards that launchers gave to the run's attempts; none where nobody launched it."""
-        cards = [place.get("gpu") for place in self.manifest.get("placements", [])]
-        return {str(card["uuid"]) for card in cards if isinstance(card, Mapping) and card.get("uuid")}
 
     @property
     def cores(self) -> str:

@@ -36,6 +36,7 @@ KINDS: dict[str, type] = {
     "neighbours.runs": int,
     "neighbours.cores": list,
     "placements": list,
+    "attempts": list,
     "weight_bytes": float,
     "read_bandwidth_tb_s": float,
     "matmul_tflop_s": float,
@@ -142,6 +143,10 @@ def check_lists(manifest: dict[str, Any], path: Path) -> None:
         refuse(line, str, "a sentence in warnings", path)
     for place in manifest.get("placements", []):
         refuse(place, dict, "an entry in placements", path)
+    for attempt in manifest.get("attempts", []):
+        refuse(attempt, dict, "an entry in attempts", path)
+        refuse(attempt.get("gpu_uuid"), str, "gpu_uuid in attempts", path, null=True)
+        refuse(attempt.get("read_bandwidth_tb_s"), float, "read_bandwidth_tb_s in attempts", path, null=True)
     for place, values in (("config.run", config["run"]), ("config.sweep.prompt_lengths", lengths)):
         if not values or len(values) > MOST_ENTRIES:
             raise ValueError(f"{path}: {place} has {len(values)} entries, not from 1 to {MOST_ENTRIES}")

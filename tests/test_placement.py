@@ -87,6 +87,22 @@ def test_a_run_that_nobody_launched_has_no_placement(tmp_path):
     assert json.loads(path.read_text()) == {"placements": [], "neighbours": None}
 
 
+def test_the_manifest_says_the_card_of_each_attempt_and_how_fast_it_was(tmp_path):
+    """Another card of the kind may go on with a run, and cards of one kind are not equally fast."""
+    path = tmp_path / "manifest.json"
+    path.write_text("{}")
+    manifest.attempted(path, CARDS[0], "t0", {"read_bandwidth_tb_s": 4.61, "matmul_tflop_s": 740.0, "digest": "d"})
+    manifest.attempted(path, CARDS[1], "t1", {"read_bandwidth_tb_s": 4.69, "loop_overhead_us": 0.5})
+    manifest.attempted(path, None, "t2", {})
+    assert json.loads(path.read_text())["attempts"] == [
+        {"at": "t0", "gpu_uuid": "GPU-0abc", "read_bandwidth_tb_s": 4.61, "matmul_tflop_s": 740.0,
+         "loop_overhead_us": None},
+        {"at": "t1", "gpu_uuid": "GPU-1abc", "read_bandwidth_tb_s": 4.69, "matmul_tflop_s": None,
+         "loop_overhead_us": 0.5},
+        {"at": "t2", "gpu_uuid": None, "read_bandwidth_tb_s": None, "matmul_tflop_s": None, "loop_overhead_us": None},
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("text", ["yes", "[]", '{"launcher": "x", "more": 1}'])
 def test_a_placement_by_hand_is_refused(monkeypatch, text):
     monkeypatch.setenv(VARIABLE, text)

@@ -37,6 +37,8 @@ FROM_PREPARE = (
     "read_bandwidth_tb_s", "matmul_tflop_s", "weight_bytes", "flops_per_token", "loop_overhead_us", "sentence_source",
 )  # fmt: skip
 
+CALIBRATED = ("read_bandwidth_tb_s", "matmul_tflop_s", "loop_overhead_us")
+
 
 def now() -> str:
     """The time as ISO 8601 in UTC, to the second."""
@@ -223,6 +225,15 @@ def placed(path: Path, gpu: Gpu | None, at: str) -> None:
     places = [*stored.get("placements", []), *([placement.facts(gpu, at)] if placement.scheduled() else [])]
     beside = placement.neighbours() or stored.get("neighbours")
     write_json(path, {**stored, "placements": places, "neighbours": beside})
+
+
+def attempted(path: Path, gpu: Gpu | None, at: str, prepared: Mapping[str, Any]) -> None:
+    """Note on which card this attempt measures and what its calibration found there: one that goes on may be on another
+    card of the kind, while the floor stays that of the first."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    found = {key: prepared.get(key) for key in CALIBRATED}
+    this = {"at": at, "gpu_uuid": None if gpu is None else gpu.uuid, **found}
+    write_json(path, {**stored, "attempts": [*stored.get("attempts", []), this]})
 
 
 def warned(path: Path, lines: Sequence[str]) -> None:

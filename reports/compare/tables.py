@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
+from reports.attempts import card
 from reports.compare.cells import Cell, unsupported
 from reports.compare.manifests import ABSENT, Difference
 from reports.compare.verdict import RULE
@@ -77,7 +78,7 @@ def host_row(a: Run, b: Run) -> list[str]:
 
 def card_rows(a: Run, b: Run) -> list[list[str]]:
     """Which card each run was on, where both say it: the same one again, or another of the kind."""
-    cards = [str((run.manifest["gpu"] or {}).get("uuid") or "") for run in (a, b)]
+    cards = [card(run.manifest) for run in (a, b)]
     return [["card", *cards, "same card" if cards[0] == cards[1] else "another card"]] if all(cards) else []
 
 

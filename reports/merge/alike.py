@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reports.attempts import cards
 from reports.compare.manifests import Difference, differences
 from reports.merge.gather import Sweep, model_of, name_of
 from reports.run import Run
@@ -73,10 +74,10 @@ def check_studies(runs: Sequence[Run]) -> None:
 def check_cells(sweep: Sweep) -> None:
     """Raises ValueError on two runs of one model on one GPU, also where they are said to come from two machines."""
     places: dict[tuple[str, str], Run] = {}
-    cards: dict[tuple[str, str], Run] = {}
+    owners: dict[tuple[str, str], Run] = {}
     for run in sweep.runs:
-        for card in sorted(run.cards):
-            other = cards.setdefault((model_of(run), card), run)
+        for card in cards(run.manifest):
+            other = owners.setdefault((model_of(run), card), run)
             if other is not run and other.gpu != run.gpu:
                 raise ValueError(
                     f"{name_of(other)} and {name_of(run)} are both {model_of(run)} on the card {card}, so that they "

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from reports.attempts import card
 from reports.compare.manifests import ABSENT
 from reports.compare.moves import percent
 from reports.compare.tables import end_of, loop_us, looped, name_of
@@ -52,7 +53,7 @@ def machines_table(runs: Sequence[Run], forced: str) -> Table:
 
 def card_of(run: Run) -> str:
     """The card's identity in short."""
-    return str((run.manifest["gpu"] or {}).get("uuid") or ABSENT)[:12]
+    return card(run.manifest, 12) or ABSENT
 
 
 def measured(run: Run, key: str, digits: int) -> str:

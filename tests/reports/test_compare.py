@@ -307,6 +307,22 @@ def test_cases_of_one_run_only_and_those_that_failed_are_said(first, tmp_path, c
     assert {key[1] for key, said in verdicts(tmp_path / "out").items() if said == ""} == {"jit", "cuda_graph", "eager"}
 
 
+def test_the_card_is_said_and_whether_it_is_the_same_one(first, second, tmp_path):
+    assert not row_of(first, second, tmp_path, "card"), "a run of before says none"
+    manifest(first, gpu__uuid="GPU-1")
+    manifest(second, gpu__uuid="GPU-1")
+    assert row_of(first, second, tmp_path, "card") == ["GPU-1", "GPU-1", "same card"]
+    manifest(second, attempts=[{"gpu_uuid": "GPU-1"}, {"gpu_uuid": "GPU-2"}])
+    assert row_of(first, second, tmp_path, "card") == ["GPU-1", "GPU-1, then GPU-2", "another card"]
+
+
+def row_of(first, second, folder, what):
+    """A row of compare_runs.csv, empty where there is none."""
+    compare(first, second, "--to", folder / "rows")
+    frame = pd.read_csv(folder / "rows" / "compare_runs.csv", keep_default_na=False)
+    return next((list(row)[1:4] for row in frame.itertuples(index=False) if row[0] == what), [])
+
+
 def test_an_unfinished_run_and_a_lost_block_are_said(first, second, capsys):
     status = (second / "status.csv").read_text().splitlines(keepends=True)
     (second / "status.csv").write_text("".join(status[:-1]))

@@ -92,6 +92,9 @@ FAULTS = {
     "foreign JSON": ("manifest.json", lambda data: b"[]", "holds no JSON object"),
     "no JSON": ("manifest.json", lambda data: data[:100], "is not valid JSON"),
     "an empty object": ("manifest.json", lambda data: b"{}", "has no "),
+    "attempts in words": (
+        "manifest.json", lambda data: data.replace(b"{", b'{"attempts": ["x"],', 1), "in attempts is 'x', not an",
+    ),
     "neighbours in words": ("manifest.json", lambda data: data.replace(b"{", b'{"neighbours": "two",', 1), "neigh"),
     "no warnings but null": (
         "manifest.json", lambda data: data.replace(b"{", b'{"warnings": null,', 1), "warnings is 'None', not a list",

@@ -434,6 +434,29 @@ def test_cases_of_one_title_are_told_apart():
     assert told_apart(titles) == {"a": "One [a]", "b": "Two", "c": "One [c]"}
 
 
+ONE, OTHER = {"gpu_uuid": "GPU-1", "read_bandwidth_tb_s": 4.61}, {"gpu_uuid": "GPU-2", "read_bandwidth_tb_s": 4.69}
+
+
+@pytest.mark.parametrize(
+    ("attempts", "said"),
+    [
+        ([ONE], ""),
+        ([ONE, ONE], ""),
+        ([{"gpu_uuid": None}], ""),
+        ([ONE, OTHER], "begun on one card and gone on on another of its kind, which read 4.61 and 4.69 TB/s"),
+        ([ONE, {**OTHER, "read_bandwidth_tb_s": 4.612}], "begun on one card and gone on on another of its kind"),
+        ([ONE, OTHER, {"gpu_uuid": "GPU-3"}],
+         "begun on one card and gone on on others of its kind, which read 4.61 and 4.69 TB/s"),
+    ],
+)  # fmt: skip
+def test_a_run_that_went_on_on_another_card_says_so_under_every_table(tmp_path, attempts, said):
+    path = invent(tmp_path / "run", Spec())
+    stored = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**stored, "attempts": attempts}))
+    run = load(path)
+    assert all(("gone on on" in table.facts) == bool(said) and said in table.facts for table in tables_of(run))
+
+
 def test_an_interrupted_run_says_so_under_every_table(tmp_path):
     path = invent(tmp_path / "run", Spec())
     assert load(path).unfinished == ""
