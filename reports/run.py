@@ -110,12 +110,13 @@ class Run:
         weights = "random weights" if model["weights"] == "random" else f"weights of {model['weights']}"
         return f"{model['name']}, {model['dtype']}, {weights}"
 
-    def facts(self, counts: Iterable[float] = ()) -> str:
-        """What must stand under every table and figure; `counts` are the samples behind its values."""
+    def facts(self, counts: Iterable[float] = (), dates: str = "") -> str:
+        """What must stand under every table and figure; `counts` are the samples behind its values, `dates` are those
+        of several runs."""
         sizes = sorted({int(count) for count in counts})
         n = [] if not sizes else [f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}"]
         told = (self.unfinished, self.neighbours, attempts.moved(self.manifest))
-        date, part = str(self.manifest["started"])[:10], [words for words in told if words]
+        date, part = dates or str(self.manifest["started"])[:10], [words for words in told if words]
         part += [f"warned before the run: {line}" for line in self.manifest.get("warnings", [])]
         words = [*n, self.gpu, date, f"protocol {self.manifest['protocol']}", self.model, "batch size 1", *part]
         return "; ".join(words) + "."

@@ -14,11 +14,12 @@ from pathlib import Path
 from reports import terminal
 from reports.compare.command import refuse
 from reports.compare.manifests import Difference, differences
-from reports.compare.tables import forced
+from reports.compare.tables import forced, name_of
 from reports.run import Run, load
-from reports.spread.pairs import spreads
+from reports.spread.figure import machines_figure
+from reports.spread.pairs import pair_up, spreads
 from reports.spread.tables import LETTERS, machines_table, spread_table
-from reports.write import write_table
+from reports.write import write_figure, write_table
 
 MISTAKE = 2
 
@@ -28,7 +29,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m reports spread", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, results/<run>")
     parser.add_argument("--force", action="store_true", help="take runs that differ in what matters, and say so")
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="write the tables into this folder")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="write tables and figure into this folder")
     return parser.parse_args(argv)
 
 
@@ -40,9 +41,11 @@ def main(argv: Sequence[str]) -> int:
         check_options(options)
         runs = [load(path) for path in options.runs]
         said = forced(checked(runs, force=options.force))
-        tables = [machines_table(runs, said), spread_table(runs, spreads(runs), said)]
+        paired = pair_up(runs)
+        tables = [machines_table(runs, said), spread_table(runs, spreads(paired), said)]
         if options.to:
             options.to.mkdir(parents=True, exist_ok=True)
+            write_figure(machines_figure(paired, runs, tables[-1]), options.to)
             for table in tables:
                 write_table(table, options.to)
     except (ValueError, OSError) as error:
@@ -70,7 +73,11 @@ def checked(runs: Sequence[Run], *, force: bool) -> list[Difference]:
     """In what the runs differ, each thing once. Raises ValueError on one that matters, unless the user insists."""
     found: dict[str, Difference] = {}
     for a, b in itertools.combinations(runs, 2):
-        refuse(between := differences(a, b), force=force)
+        between = differences(a, b)
+        try:
+            refuse(between, force=force)
+        except ValueError as error:
+            raise ValueError(f"{name_of(a)} (A) and {name_of(b)} (B): {error}") from None
         for one in between:
             found.setdefault(one.what, one)
     return list(found.values())

@@ -48,8 +48,31 @@ class Logs(NamedTuple):
     floors: float
 
 
-def spreads(runs: Sequence[Run]) -> list[Spread]:
-    """Each metric and case that all of the runs have cells of, in the order of the page; cells that one lacks are out.
+class Paired(NamedTuple):
+    """Runs by their places, two and two; each pair's cells; and the keys of those that all pairs have, in order."""
+
+    pairs: list[tuple[int, int]]
+    cells: list[dict[Key, Cell]]
+    keys: list[Key]
+
+    @property
+    def runs(self) -> int:
+        """How many."""
+        return self.pairs[-1][1] + 1
+
+    def values(self, key: Key) -> list[float]:
+        """A cell in each run, in ms; a run's from the first pair that it is in."""
+        found = []
+        for run in range(self.runs):
+            place = next(number for number, pair in enumerate(self.pairs) if run in pair)
+            cell = self.cells[place][key]
+            side = (cell.a, cell.b)[self.pairs[place].index(run)]
+            found.append(math.nan if side is None else side.value)
+        return found
+
+
+def pair_up(runs: Sequence[Run]) -> Paired:
+    """Every run against every other, in the order of the page; cells that one lacks are out.
 
     Raises:
         ValueError: one sentence on a latency that is none, or on runs that have no cell in common.
@@ -57,12 +80,15 @@ def spreads(runs: Sequence[Run]) -> list[Spread]:
     pairs = list(itertools.combinations(range(len(runs)), 2))
     found = [{cell.key: cell for cell in cells_of(runs[a], runs[b], MARGIN) if there(cell)} for a, b in pairs]
     common = [key for key in found[0] if all(key in cells for cells in found)]
-    groups = dict.fromkeys((key.metric, key.case) for key in sorted(common, key=lambda key: ORDER.index(key.metric)))
-    if not groups:
+    if not common:
         raise ValueError("these runs have no cells of the same case in common: there is nothing to set side by side")
-    return [
-        spread([key for key in common if (key.metric, key.case) == group], found, pairs, len(runs)) for group in groups
-    ]
+    return Paired(pairs, found, sorted(common, key=lambda key: ORDER.index(key.metric)))
+
+
+def spreads(paired: Paired) -> list[Spread]:
+    """Each metric and case that all of the runs have cells of."""
+    groups = dict.fromkeys((key.metric, key.case) for key in paired.keys)
+    return [spread([key for key in paired.keys if (key.metric, key.case) == group], paired) for group in groups]
 
 
 def there(cell: Cell) -> bool:
@@ -70,29 +96,21 @@ def there(cell: Cell) -> bool:
     return cell.key.metric in METRICS and math.isfinite(cell.ratio.value)
 
 
-def spread(
-    keys: Sequence[Key], found: Sequence[dict[Key, Cell]], pairs: Sequence[tuple[int, int]], count: int
-) -> Spread:
-    """One case and metric: `found` has the cells of each of the `pairs` of `count` runs."""
-    first = found[0][keys[0]]
-    logs = np.array([[logs_of(cells[key]) for key in keys] for cells in found])
+def spread(keys: Sequence[Key], paired: Paired) -> Spread:
+    """One case and metric."""
+    first = paired.cells[0][keys[0]]
+    logs = np.array([[logs_of(cells[key]) for key in keys] for cells in paired.cells])
     apart = np.array([[farthest(own) for own in pair.T] for pair in logs])
     raw = apart[:, 0]
-    means = tuple(mean_of(run, keys, found, pairs) for run in range(count))
+    means = np.exp(np.log([paired.values(key) for key in keys]).mean(axis=0))
     most = (float(apart[:, place].max()) for place in range(logs.shape[-1]))
     return Spread(
-        keys[0].metric, keys[0].case, first.title, len(keys), means, float(raw.min()), float(np.median(raw)), *most
-    )
+        keys[0].metric, keys[0].case, first.title, len(keys), tuple(map(float, means)), float(raw.min()),
+        float(np.median(raw)), *most,
+    )  # fmt: skip
 
 
 def logs_of(cell: Cell) -> Logs:
     """The logarithms of a cell's ratios."""
     ratio = math.log(cell.ratio.value)
     return Logs(ratio, math.log(cell.scaled.value), ratio - math.log(cell.floor))
-
-
-def mean_of(run: int, keys: Sequence[Key], found: Sequence[dict[Key, Cell]], pairs: Sequence[tuple[int, int]]) -> float:
-    """A run's geometric mean over the cells, in ms, from the first pair that it is in."""
-    place = next(number for number, pair in enumerate(pairs) if run in pair)
-    sides = [(cell.a, cell.b)[pairs[place].index(run)] for cell in (found[place][key] for key in keys)]
-    return float(np.exp(np.mean([math.log(side.value) for side in sides if side])))

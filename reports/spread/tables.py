@@ -81,6 +81,12 @@ def spread_table(runs: Sequence[Run], found: Sequence[Spread], forced: str) -> T
         | {name: getattr(one, name) for name in shares}
         for one in found
     )
-    facts = f"{APART} {len(runs)} runs, {runs[0].facts()}"
+    facts = f"{APART} {facts_of(runs)}"
     smoke = any(run.smoke for run in runs)
     return Table("spread", f"How far the machines lie apart{forced}", head, rows, Notes(), facts, smoke, frame, rules)
+
+
+def facts_of(runs: Sequence[Run]) -> str:
+    """How many runs, of which days, and what they have in common."""
+    dates = sorted({str(run.manifest["started"])[:10] for run in runs})
+    return f"{len(runs)} runs, {runs[0].facts(dates=f'{dates[0]} to {dates[-1]}' if len(dates) > 1 else dates[0])}"

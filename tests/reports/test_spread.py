@@ -8,6 +8,11 @@ import pandas as pd
 import pytest
 
 from reports.__main__ import main
+from reports.run import load
+from reports.spread import figure
+from reports.spread.figure import machines_figure
+from reports.spread.pairs import pair_up, spreads
+from reports.spread.tables import spread_table
 from tests.reports import pairs
 from tests.reports.pairs import manifest, times
 
@@ -81,9 +86,70 @@ def test_runs_that_differ_in_what_matters_are_refused_and_forced_with_a_word(thr
     assert spread(*three) == 2
     printed = capsys.readouterr()
     assert (printed.out, printed.err.count("\n")) == ("", 1)
-    assert "the runs differ in what matters (driver is 0.0 in A and 1.0 in B)" in printed.err
+    assert "a (A) and c (B): the runs differ in what matters (driver is 0.0 in A and 1.0 in B)" in printed.err
     assert spread(*three, "--force") == 0
     assert "The machines – FORCED: the runs differ in 1 thing that matters" in capsys.readouterr().out
+
+
+def drawn(three, metric="TTFT"):
+    """The panel of a metric, and the x and y of each machine's marks in it."""
+    runs = [load(path) for path in three]
+    paired = pair_up(runs)
+    plot = machines_figure(paired, runs, spread_table(runs, spreads(paired), ""))
+    axes = next(axes for axes in plot.figure.axes if axes.get_title().startswith(metric))
+    marks = [line.get_data() for line in axes.lines if line.get_linestyle() == "None"]
+    return plot, axes, marks
+
+
+def test_each_machine_has_a_mark_for_each_cell_where_it_lies_over_the_mean(three):
+    plot, axes, marks = drawn(three)
+    names = [text.get_text() for text in axes.texts]
+    assert names == ["Baseline", "CUDA Graph", "JIT-Only"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["10", "400"] * 3
+    place = 2 * names.index("JIT-Only") + 1
+    mean = (1.1 * 1.21) ** (1 / 3)
+    for (across, down), factor in zip(marks, (1.0, 1.1, 1.21), strict=True):
+        assert across[place] == pytest.approx(math.log(factor / mean))
+        assert across[place - 1] == pytest.approx(0, abs=1e-12)
+        assert list(down) == sorted(down), "downwards, none above another"
+        assert list(down) == list(axes.get_yticks())
+    low, high = axes.get_xlim()
+    assert low < math.log(1 / mean), "no mark lies outside"
+    assert high > math.log(1.21 / mean)
+    legend = [text.get_text() for text in plot.figure.legends[0].get_texts()]
+    assert legend == ["A  a", "B  b", "C  c"]
+
+
+def test_the_figure_says_what_the_runs_are_and_from_when_to_when(three, tmp_path):
+    manifest(three[1], started="2026-01-05T00:00:00+00:00")
+    assert spread(*three, "--to", tmp_path / "out") == 0
+    assert {path.suffix for path in (tmp_path / "out").glob("spread.*")} == {".csv", ".md", ".tex", ".png", ".pdf"}
+    plot, *_ = drawn(three)
+    title, *lines = (text.get_text() for text in plot.figure.texts)
+    said = " ".join([title, *reversed(lines)])
+    assert "3 runs, Invented GPU; 2026-01-02 to 2026-01-05; protocol controlled" in plot.caption
+    assert all(word in said for word in ("How far the machines lie apart", "Band: 3 % to both sides", "2026-01-05"))
+
+
+def test_more_cells_than_a_figure_can_show_are_said_and_the_old_figure_goes(three, tmp_path, monkeypatch):
+    assert spread(*three, "--to", tmp_path) == 0
+    monkeypatch.setattr(figure, "MOST", 3)
+    assert drawn_reason(three).endswith("cells are more than a figure can show")
+    assert spread(*three, "--to", tmp_path) == 0
+    assert not (tmp_path / "spread.png").exists()
+
+
+def drawn_reason(three):
+    runs = [load(path) for path in three]
+    paired = pair_up(runs)
+    return machines_figure(paired, runs, spread_table(runs, spreads(paired), "")).reason
+
+
+def test_a_smoke_run_is_stamped_in_each_panel(three):
+    for run in three:
+        manifest(run, smoke=True)
+    plot, *_ = drawn(three)
+    assert all(any("SMOKE" in text.get_text() for text in axes.texts) for axes in plot.figure.axes)
 
 
 @pytest.mark.parametrize(
