@@ -43,6 +43,22 @@ def _step(
     return highest, mass * fade + tl.sum(weight, 1), total
 
 
+@triton.jit
+def _queries(base, there, at, cosines, sines, WIDTH: tl.constexpr, ROTATED: tl.constexpr):
+    """The two halves of some rows' queries, rotated here if they are not yet."""
+    HALF: tl.constexpr = WIDTH // 2
+    half = tl.arange(0, HALF)
+    source = base + half[None, :]
+    one = tl.load(source, mask=there, other=0.0)
+    two = tl.load(source + HALF, mask=there, other=0.0)
+    if not ROTATED:
+        cosine = tl.load(cosines + at[:, None] * HALF + half[None, :], mask=there, other=0.0)
+        sine = tl.load(sines + at[:, None] * HALF + half[None, :], mask=there, other=0.0)
+        wide_one, wide_two = turned(one.to(tl.float32), two.to(tl.float32), cosine, sine)
+        one, two = wide_one.to(source.dtype.element_ty), wide_two.to(source.dtype.element_ty)
+    return one, two
+
+
 @triton.jit(do_not_specialize=["rows"])
 def _attend_rows(
     queries, words, cosines, sines, keys, values, out, rows, scale,
@@ -58,21 +74,12 @@ def _attend_rows(
     tl_cuda.gdc_wait()
     head = tl.program_id(0)
     first = (tl.num_programs(1) - 1 - tl.program_id(1)) * BLOCK_Q
-    HALF: tl.constexpr = WIDTH // 2
     kv_head = head // (HEADS // KV_HEADS)
     row = first + tl.arange(0, BLOCK_Q)
     at = position + row
-    half = tl.arange(0, HALF)
     there = row[:, None] < rows
-    source = queries + row[:, None] * STRIDE + head * WIDTH + half[None, :]
-    query_1 = tl.load(source, mask=there, other=0.0)
-    query_2 = tl.load(source + HALF, mask=there, other=0.0)
-    kind = queries.dtype.element_ty
-    if not ROTATED:
-        cosine = tl.load(cosines + at[:, None] * HALF + half[None, :], mask=there, other=0.0)
-        sine = tl.load(sines + at[:, None] * HALF + half[None, :], mask=there, other=0.0)
-        one, two = turned(query_1.to(tl.float32), query_2.to(tl.float32), cosine, sine)
-        query_1, query_2 = one.to(kind), two.to(kind)
+    own = queries + row[:, None] * STRIDE + head * WIDTH
+    query_1, query_2 = _queries(own, there, at, cosines, sines, WIDTH, ROTATED)
     keys += kv_head.to(tl.int64) * CAPACITY * WIDTH
     values += kv_head.to(tl.int64) * CAPACITY * WIDTH
     peak = tl.full((BLOCK_Q,), LOWEST, tl.float32)
@@ -85,7 +92,7 @@ def _attend_rows(
         )
     width = tl.arange(0, WIDTH)
     target = out + row[:, None] * (HEADS * WIDTH) + head * WIDTH + width[None, :]
-    tl.store(target, (total / mass[:, None]).to(kind), mask=there)
+    tl.store(target, (total / mass[:, None]).to(out.dtype.element_ty), mask=there)
 
 
 MANY = 144

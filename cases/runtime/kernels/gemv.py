@@ -20,30 +20,16 @@ def _tile(base, cols, K: tl.constexpr, EVEN: tl.constexpr):
 
 
 @triton.jit
-def _gemv(
-    weight, x, norm, residual, out, eps,
-    N: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr,
+def _sums(
+    base, up_base, x, norm, tile, up_tile, gains,
+    K: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
-    """out[N] = weight[N, K] @ x[K], optionally of RMSNorm(x), gated by SiLU, or added to a residual.
+    """Products of the rows with x, not yet added up over a block's columns, and x squared likewise.
 
-    Before `gdc_wait` only weights are read, which never change: the kernel before may still be running.
+    `tile`, `up_tile` and `gains` are those of the first columns, read ahead.
     """
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    row = tl.minimum(rows, N - 1).to(tl.int64)
-    cols = tl.arange(0, BLOCK)
-    base = weight + row[:, None] * K
-    up_base = base + N * K
     EVEN: tl.constexpr = K % BLOCK == 0
-    tile = _tile(base, cols, K, EVEN)
-    if GATED:
-        up_tile = _tile(up_base, cols, K, EVEN)
-    if NORM:
-        gains = tl.load(norm + cols, mask=cols < K, other=0.0)
-    tl_cuda.gdc_launch_dependents()
-    tl_cuda.gdc_wait()
-    if ADD:
-        added = tl.load(residual + row)
+    cols = tl.arange(0, BLOCK)
     total = tl.zeros((ROWS, BLOCK), tl.float32)
     up_total = tl.zeros((ROWS, BLOCK), tl.float32)
     squares = tl.zeros((BLOCK,), tl.float32)
@@ -62,6 +48,12 @@ def _gemv(
         total += tile.to(tl.float32) * values[None, :]
         if GATED:
             up_total += up_tile.to(tl.float32) * values[None, :]
+    return total, up_total, squares
+
+
+@triton.jit
+def _finished(total, up_total, squares, eps, K: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr):
+    """The rows' results: added up over the columns, scaled by RMSNorm, gated."""
     result = tl.sum(total, 1)
     if NORM:
         scale = tl.rsqrt(tl.sum(squares, 0) / K + eps)
@@ -71,6 +63,34 @@ def _gemv(
         if NORM:
             up *= scale
         result = result * tl.sigmoid(result) * up
+    return result
+
+
+@triton.jit
+def _gemv(
+    weight, x, norm, residual, out, eps,
+    N: tl.constexpr, K: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr,
+):  # fmt: skip
+    """out[N] = weight[N, K] @ x[K], optionally of RMSNorm(x), gated by SiLU, or added to a residual.
+
+    Before `gdc_wait` only weights are read, which never change: the kernel before may still be running.
+    """
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.minimum(rows, N - 1).to(tl.int64)
+    cols = tl.arange(0, BLOCK)
+    base = weight + row[:, None] * K
+    up_base = base + N * K
+    EVEN: tl.constexpr = K % BLOCK == 0
+    tile = _tile(base, cols, K, EVEN)
+    up_tile = _tile(up_base, cols, K, EVEN) if GATED else tile
+    gains = tl.load(norm + cols, mask=cols < K, other=0.0) if NORM else cols
+    tl_cuda.gdc_launch_dependents()
+    tl_cuda.gdc_wait()
+    if ADD:
+        added = tl.load(residual + row)
+    sums = _sums(base, up_base, x, norm, tile, up_tile, gains, K, ROWS, BLOCK, NORM, GATED)
+    result = _finished(sums[0], sums[1], sums[2], eps, K, NORM, GATED)
     if ADD:
         result += added.to(tl.float32)
     tl.store(out + rows, result.to(out.dtype.element_ty), mask=rows < N)
