@@ -169,8 +169,8 @@ def why_dash(run: Run, column: str, case: str) -> str:
     title = run.cases[case]
     if case not in run.measured or not run.ended_well(case):
         return run.missing(case)
-    if column == "p99_ms" and not run.p99["supported"].any():
-        return "P99 needs n of at least 368 for a two-sided 95 % interval."
+    if column == "p99_ms" and not run.p99.loc[run.p99["case"] == case, "supported"].all():
+        return "P99 needs n of at least 368 at every length for a two-sided 95 % interval."
     if column == "decode_ms" and not run.decodes:
         return "This run measured no decode."
     if column == "cold_ms" and run.procedure(case).get("warmup") == "none":

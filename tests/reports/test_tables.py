@@ -2,6 +2,7 @@ import io
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -92,6 +93,22 @@ def test_p99_is_a_maximum_with_n_until_n_supports_it(tables, full):
     enough = texts(next(table for table in tables_of(full) if table.name == "p99"))
     assert all(float(value) > 0 for row in enough for value in row[1:-1])
     assert all(row[-1] in full.cases.values() or row[-1].startswith("tie: ") for row in enough)
+
+
+def test_an_average_of_p99_that_one_case_cannot_support_says_why(full):
+    """As of a run that was cut off: one case has a process less, the others' P99 stands."""
+    short = full.p99["case"].eq("jit")
+    lone = replace(
+        full, p99=full.p99.assign(supported=full.p99["supported"] & ~short, p99_ms=full.p99["p99_ms"].mask(short))
+    )
+    table = next(table for table in tables_of(lone) if table.name == "summary")
+    notes = dict(table.notes.lines())
+    row = next(row for row in table.rows if row[0].text == lone.cases["jit"])
+    assert row[2].text == "–"
+    assert [notes[mark] for mark in row[2].marks] == [
+        "P99 needs n of at least 368 at every length for a two-sided 95 % interval."
+    ]
+    assert next(row for row in table.rows if row[0].text == lone.cases["cuda_graph"])[2].text != "–"
 
 
 def test_decode_ends_with_the_whole_range(tables):
