@@ -32,9 +32,17 @@ def summarise_unfinished(folder: Path) -> str:
         over = [pair for pair in job.order if record.read_verdict(job, *pair) is not None]
         if not over:
             raise ValueError(f"no block of {folder} ended: go on with python -m harness resume={folder}")
+        _make(job, folder)
+    return f"the tables of {folder} are of {len(over)} of {len(job.order)} blocks"
+
+
+def _make(job: Job, folder: Path) -> None:
+    try:
         record.rebuild(job)
         summarise(folder)
-    return f"the tables of {folder} are of {len(over)} of {len(job.order)} blocks"
+    except ValueError as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"a file of {folder} is not as the harness wrote it ({why}): no tables of it") from error
 
 
 def _plan(folder: Path) -> Job:

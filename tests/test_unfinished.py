@@ -124,6 +124,16 @@ def test_what_is_no_run_is_refused_and_the_others_are_made(killed, tmp_path, mon
     assert (killed / "ttft.csv").is_file()
 
 
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"," * 99 + b"\n"])
+def test_a_damaged_table_is_one_sentence_with_the_run_in_it(killed, monkeypatch, capsys, damage):
+    (table,) = [path.with_name("samples.csv") for path in killed.glob("blocks/*/verdict.json")]
+    table.write_bytes(table.read_bytes() + damage)
+    assert summarise(monkeypatch, killed) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: a file of {killed} is not as the harness wrote it (")
+    assert said.count("\n") == 1
+
+
 def test_a_full_disk_is_one_sentence(killed, monkeypatch, capsys):
     def full(folder: Path) -> None:
         raise OSError(28, "No space left on device", str(folder / "ttft.csv"))
