@@ -111,15 +111,20 @@ class Run:
         return f"{model['name']}, {model['dtype']}, {weights}"
 
     def facts(self, counts: Iterable[float] = (), dates: str = "") -> str:
-        """What must stand under every table and figure; `counts` are the samples behind its values, `dates` are those
-        of several runs."""
+        """What must stand under every table and figure; `counts` are the samples behind its values. `dates` are those
+        of several runs: then the remarks of this one are left out."""
         sizes = sorted({int(count) for count in counts})
         n = [] if not sizes else [f"n = {sizes[0]}" if len(sizes) == 1 else f"n = {sizes[0]} to {sizes[-1]}"]
-        told = (self.unfinished, self.neighbours, attempts.moved(self.manifest))
-        date, part = dates or str(self.manifest["started"])[:10], [words for words in told if words]
-        part += [f"warned before the run: {line}" for line in self.manifest.get("warnings", [])]
-        words = [*n, self.gpu, date, f"protocol {self.manifest['protocol']}", self.model, "batch size 1", *part]
+        date, own = dates or str(self.manifest["started"])[:10], [] if dates else self.remarks
+        words = [*n, self.gpu, date, f"protocol {self.manifest['protocol']}", self.model, "batch size 1", *own]
         return "; ".join(words) + "."
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be known of this run alone: that it is not whole, not alone, on several cards, or warned of."""
+        told = (self.unfinished, self.neighbours, attempts.moved(self.manifest))
+        warned = [f"warned before the run: {line}" for line in self.manifest.get("warnings", [])]
+        return [*filter(None, told), *warned]
 
     @property
     def neighbours(self) -> str:

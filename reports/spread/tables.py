@@ -87,6 +87,8 @@ def spread_table(runs: Sequence[Run], found: Sequence[Spread], forced: str) -> T
 
 
 def facts_of(runs: Sequence[Run]) -> str:
-    """How many runs, of which days, and what they have in common."""
+    """How many runs, of which days, what they have in common, and what is to be known of one of them."""
     dates = sorted({str(run.manifest["started"])[:10] for run in runs})
-    return f"{len(runs)} runs, {runs[0].facts(dates=f'{dates[0]} to {dates[-1]}' if len(dates) > 1 else dates[0])}"
+    common = runs[0].facts(dates=f"{dates[0]} to {dates[-1]}" if len(dates) > 1 else dates[0])
+    own = [f"{letter}: {'; '.join(run.remarks)}." for letter, run in zip(LETTERS, runs, strict=False) if run.remarks]
+    return " ".join([f"{len(runs)} runs, {common}", *own])

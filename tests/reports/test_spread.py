@@ -12,7 +12,7 @@ from reports.run import load
 from reports.spread import figure
 from reports.spread.figure import machines_figure
 from reports.spread.pairs import pair_up, spreads
-from reports.spread.tables import spread_table
+from reports.spread.tables import facts_of, spread_table
 from tests.reports import pairs
 from tests.reports.pairs import manifest, times
 
@@ -129,6 +129,12 @@ def test_the_figure_says_what_the_runs_are_and_from_when_to_when(three, tmp_path
     said = " ".join([title, *reversed(lines)])
     assert "3 runs, Invented GPU; 2026-01-02 to 2026-01-05; protocol controlled" in plot.caption
     assert all(word in said for word in ("How far the machines lie apart", "Band: 3 % to both sides", "2026-01-05"))
+
+
+def test_what_is_to_be_known_of_one_run_stands_under_the_table_with_its_letter(three):
+    manifest(three[1], warnings=["persistence mode is off"])
+    said = facts_of([load(run) for run in three])
+    assert said.endswith(" B: warned before the run: persistence mode is off.")
 
 
 def test_more_cells_than_a_figure_can_show_are_said_and_the_old_figure_goes(three, tmp_path, monkeypatch):
