@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.attempt import is_done
 from harness.disk import Stopped, told
 from harness.folder import read_manifest
 from harness.job import Job, read_job
@@ -32,8 +33,17 @@ def summarise_unfinished(folder: Path) -> str:
         over = [pair for pair in job.order if record.read_verdict(job, *pair) is not None]
         if not over:
             raise ValueError(f"no block of {folder} ended: go on with python -m harness resume={folder}")
+        for pair in over:
+            _check_whole(job, *pair)
         _make(job, folder)
     return f"the tables of {folder} are of {len(over)} of {len(job.order)} blocks"
+
+
+def _check_whole(job: Job, case: str, block: int) -> None:
+    """Refuse a block that ended well and no longer has its samples: the run's own table may still have them."""
+    row = record.read_verdict(job, case, block)
+    if row is not None and row["state"] in record.DONE and not is_done(job, case, block):
+        raise ValueError(f"{job.block_dir(case, block)} lost samples since it ended: nothing was made or changed")
 
 
 def _make(job: Job, folder: Path) -> None:
@@ -46,8 +56,8 @@ def _make(job: Job, folder: Path) -> None:
 
 
 def _plan(folder: Path) -> Job:
-    if not (folder / "job.json").is_file() or not (folder / "manifest.json").is_file():
-        raise ValueError(f"{folder} has no job.json and manifest.json: name the folder of a run that began to measure")
+    if absent := [name for name in ("job.json", "manifest.json") if not (folder / name).is_file()]:
+        raise ValueError(f"{folder} has no {' and no '.join(absent)}: name the folder of a run that began to measure")
     if read_manifest(folder / "manifest.json").get("finished") is not None:
         raise ValueError(f"{folder} is finished and has its tables: python -m reports {folder} shows them")
     return read_job(folder / "job.json", folder)

@@ -24,7 +24,10 @@ def moved(manifest: Mapping[str, Any]) -> str:
     uuids = cards(manifest)
     if len(uuids) < 2:
         return ""
-    rates = [attempt.get("read_bandwidth_tb_s") for attempt in manifest.get("attempts", [])]
-    read = " and ".join(dict.fromkeys(f"{rate:.2f}" for rate in rates if rate))
+    rates: dict[str, float] = {}
+    for attempt in manifest.get("attempts", []):
+        if attempt.get("read_bandwidth_tb_s"):
+            rates.setdefault(str(attempt.get("gpu_uuid")), attempt["read_bandwidth_tb_s"])
+    read = " and ".join(dict.fromkeys(f"{rate:.2f}" for rate in rates.values()))
     words = f", which read {read} TB/s" if " and " in read else ""
     return f"begun on one card and gone on on {'another' if len(uuids) == 2 else 'others'} of its kind{words}"

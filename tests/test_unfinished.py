@@ -120,8 +120,19 @@ def test_without_a_block_that_ended_there_is_nothing_to_make(killed, monkeypatch
 
 def test_what_is_no_run_is_refused_and_the_others_are_made(killed, tmp_path, monkeypatch, capsys):
     assert summarise(monkeypatch, tmp_path, killed) == 2
-    assert f"{tmp_path} has no job.json and manifest.json: name the folder of a run" in capsys.readouterr().err
+    assert f"{tmp_path} has no job.json and no manifest.json: name the folder of a run" in capsys.readouterr().err
     assert (killed / "ttft.csv").is_file()
+
+
+@pytest.mark.parametrize("left", [None, 100])
+def test_tables_that_still_have_what_a_block_lost_are_kept(killed, monkeypatch, capsys, left):
+    assert summarise(monkeypatch, killed) == 0
+    whole = {path: path.read_bytes() for path in killed.glob("*.csv")}
+    (table,) = [path.with_name("samples.csv") for path in killed.glob("blocks/*/verdict.json")]
+    table.unlink() if left is None else table.write_bytes(table.read_bytes()[:left])
+    assert summarise(monkeypatch, killed) == 2
+    assert f"{table.parent} lost samples since it ended: nothing was made or changed" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in killed.glob("*.csv")} == whole
 
 
 @pytest.mark.parametrize("damage", [b"\xff\xfe", b"," * 99 + b"\n"])

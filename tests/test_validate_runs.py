@@ -85,6 +85,20 @@ def test_a_budget_that_ends_before_any_p99_leaves_a_run_that_holds(tmp_path):
     assert failures(folder) == []
 
 
+def test_a_run_that_was_killed_before_any_block_said_how_many_requests_it_has_is_not_damaged(tmp_path):
+    folder = tmp_path / "run"
+    assert runs.execute_in(folder, "sweep.p99_iterations=auto", "sweep.p99_budget_s=0.001") == 0
+    manifest.resumed(folder / "manifest.json", "2026-01-01T00:00:00+00:00")
+    for name in ("status", "samples"):
+        path = folder / f"{name}.csv"
+        path.write_text(path.read_text().splitlines(keepends=True)[0])
+    for name in ("p99_stops", "ttft", "p99", "decode", "equivalence", "identity", "captures"):
+        (folder / f"{name}.csv").unlink(missing_ok=True)
+    assert failures(folder) == []
+    line = next(line for line in validate(folder) if line.name == "requests")
+    assert (line.state, "no block ended well" in line.text) == ("note", True)
+
+
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_damage_is_seen_in_one_sentence(copy, kind, capsys):
     """By its own check, whether or not there are digests."""

@@ -128,6 +128,10 @@ def check_requests(job: Job, status: Sheet, samples: Sheet, stops: Sheet | None 
 
 def check_stops(status: Sheet, samples: Sheet, stops: Sheet | None) -> Check:
     """As many timed requests of each length and block as p99_stops.csv says, in the blocks that ended well."""
+    if stops is None and "ok" not in status.column("state"):
+        return note(
+            "requests", "p99_iterations is auto, and no block ended well: nothing says how many there were to be"
+        )
     if stops is None:
         return failed("requests", "p99_iterations is auto, and there is no p99_stops.csv to say how many there are")
     told = {

@@ -79,7 +79,8 @@ def host_row(a: Run, b: Run) -> list[str]:
 def card_rows(a: Run, b: Run) -> list[list[str]]:
     """Which card each run was on, where both say it: the same one again, or another of the kind."""
     cards = [card(run.manifest) for run in (a, b)]
-    return [["card", *cards, "same card" if cards[0] == cards[1] else "another card"]] if all(cards) else []
+    same = "same cards" if ", then " in cards[0] else "same card"
+    return [["card", *cards, same if cards[0] == cards[1] else "another card"]] if all(cards) else []
 
 
 def python_us(run: Run) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from itertools import cycle, islice
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -81,7 +81,7 @@ def panel(axes: Axes, metric: str, keys: Sequence[Key], paired: Paired) -> None:
     axes.axvspan(-band, band, color="#efefef", zorder=0)
     axes.axvline(0, color="#444444", linewidth=0.8, zorder=1)
     for look, own in zip(marks(paired.runs), logs.T, strict=True):
-        axes.plot(own, heights, look.marker, color=look.colour, markersize=4, alpha=0.85, linestyle="none", zorder=3)
+        axes.plot(own, heights, markersize=4, alpha=0.85, linestyle="none", zorder=3, **look)
     for place, key in enumerate(keys):
         if place == 0 or keys[place - 1].case != key.case:
             title = paired.cells[0][key].title
@@ -102,9 +102,17 @@ def panel(axes: Axes, metric: str, keys: Sequence[Key], paired: Paired) -> None:
         axes.spines[side].set_visible(False)
 
 
-def marks(count: int) -> list[style.Look]:
-    """A mark for each machine."""
-    return list(islice(cycle(style.SERIES), count))
+def marks(count: int) -> list[dict[str, Any]]:
+    """How each machine's mark looks, no two alike: filled, then hollow, then in another machine's shape."""
+    looks, times = style.SERIES, len(style.SERIES)
+    return [
+        {
+            "color": looks[place % times].colour,
+            "marker": looks[(place + place // (2 * times)) % times].marker,
+            "markerfacecolor": "white" if place // times % 2 else looks[place % times].colour,
+        }
+        for place in range(count)
+    ]
 
 
 def words(figure: Figure, names: Sequence[str], title: str, lines: Sequence[str]) -> None:
@@ -112,7 +120,7 @@ def words(figure: Figure, names: Sequence[str], title: str, lines: Sequence[str]
     width, height = figure.get_size_inches()
     figure.text(0.1 / width, 1 - 0.1 / height, title, fontsize=11.5, fontweight="bold", va="top")
     handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, linestyle="none", label=name)
+        Line2D([], [], linestyle="none", label=name, **look)
         for look, name in zip(marks(len(names)), names, strict=True)
     ]
     figure.legend(

@@ -12,7 +12,7 @@ from reports.run import load
 from reports.spread import figure
 from reports.spread.figure import machines_figure
 from reports.spread.pairs import pair_up, spreads
-from reports.spread.tables import facts_of, spread_table
+from reports.spread.tables import LETTERS, facts_of, spread_table
 from tests.reports import pairs
 from tests.reports.pairs import manifest, times
 
@@ -135,6 +135,11 @@ def test_what_is_to_be_known_of_one_run_stands_under_the_table_with_its_letter(t
     manifest(three[1], warnings=["persistence mode is off"])
     said = facts_of([load(run) for run in three])
     assert said.endswith(" B: warned before the run: persistence mode is off.")
+
+
+def test_no_two_machines_look_alike():
+    looks = [tuple(look.values()) for look in figure.marks(len(LETTERS))]
+    assert len(set(looks)) == 26
 
 
 def test_more_cells_than_a_figure_can_show_are_said_and_the_old_figure_goes(three, tmp_path, monkeypatch):

@@ -462,6 +462,8 @@ ONE, OTHER = {"gpu_uuid": "GPU-1", "read_bandwidth_tb_s": 4.61}, {"gpu_uuid": "G
         ([{"gpu_uuid": None}], ""),
         ([ONE, OTHER], "begun on one card and gone on on another of its kind, which read 4.61 and 4.69 TB/s"),
         ([ONE, {**OTHER, "read_bandwidth_tb_s": 4.612}], "begun on one card and gone on on another of its kind"),
+        ([ONE, OTHER, {**ONE, "read_bandwidth_tb_s": 4.62}],
+         "begun on one card and gone on on another of its kind, which read 4.61 and 4.69 TB/s"),
         ([ONE, OTHER, {"gpu_uuid": "GPU-3"}],
          "begun on one card and gone on on others of its kind, which read 4.61 and 4.69 TB/s"),
     ],
