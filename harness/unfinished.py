@@ -16,6 +16,7 @@ from harness.folder import read_manifest
 from harness.job import Job, read_job
 from harness.machine import lock
 from harness.output import record
+from harness.output.spoken import FAILED
 from harness.output.summary import summarise
 
 USERS_MISTAKE = 2
@@ -43,7 +44,10 @@ def _check_whole(job: Job, case: str, block: int) -> None:
     """Refuse a block that ended well and no longer has its samples: the run's own table may still have them."""
     row = record.read_verdict(job, case, block)
     if row is not None and row["state"] in record.DONE and not is_done(job, case, block):
-        raise ValueError(f"{job.block_dir(case, block)} lost samples since it ended: nothing was made or changed")
+        raise ValueError(
+            f"{job.block_dir(case, block)} lost samples since it ended: nothing was made or changed; put them back, "
+            f"or have it measured again with python -m harness resume={job.run_dir}"
+        )
 
 
 def _make(job: Job, folder: Path) -> None:
@@ -70,11 +74,16 @@ def main(argv: Sequence[str]) -> int:
     worst = 0
     for folder in parser.parse_args(argv).run:
         try:
-            print(f"{summarise_unfinished(folder)}; they are shown by: python -m reports {folder}")
+            made = summarise_unfinished(folder)
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             worst = USERS_MISTAKE
         except Stopped as error:
             print(f"failed: {error}", file=sys.stderr)
             worst = max(worst, error.exit_code)
+        except OSError as error:
+            print(f"failed: {error.filename or folder}: {error.strerror}", file=sys.stderr)
+            worst = max(worst, FAILED)
+        else:
+            print(f"{made}; they are shown by: python -m reports {folder}")
     return worst

@@ -153,3 +153,12 @@ def test_a_full_disk_is_one_sentence(killed, monkeypatch, capsys):
     assert summarise(monkeypatch, killed) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"failed: {killed / 'ttft.csv'} can't be written (No space left on device): free some space")
+
+
+def test_what_the_file_system_refuses_otherwise_is_one_sentence_too(killed, tmp_path, monkeypatch, capsys):
+    (killed / "ttft.csv").mkdir()
+    assert summarise(monkeypatch, tmp_path / ("x" * 300), killed) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line.startswith("failed: ") for line in said] == [True, True]
+    assert "File name too long" in said[0]
+    assert str(killed) in said[1]
