@@ -36,8 +36,8 @@ NOT_JUDGED = "not_judged"
 FROM_PREPARE = (
     "read_bandwidth_tb_s", "matmul_tflop_s", "weight_bytes", "flops_per_token", "loop_overhead_us", "sentence_source",
 )  # fmt: skip
-
 CALIBRATED = ("read_bandwidth_tb_s", "matmul_tflop_s", "loop_overhead_us")
+"""Of these what each attempt finds anew: how fast its card and host were."""
 
 
 def now() -> str:

@@ -108,23 +108,29 @@ def panel(axes: Axes, metric: str, cells: list[Cell], margin: float) -> None:
     reach = reach_of(cells)
     looks = style.looks(dict.fromkeys(cell.key.case for cell in cells))
     heights = rows_of(cells)
+    ratio_axes(axes, heights, [cell.key.place for cell in cells], reach, margin)
+    for cell, height in zip(cells, heights, strict=True):
+        draw(axes, cell, height, looks[cell.key.case].colour, reach)
+    axes.tick_params(axis="y", pad=7)
+    axes.set_title(f"{metric}, B/A", fontsize=9.5)
+    axes.set_ylabel(ROWS.get(metric, ""), fontsize=7.5)
+
+
+def ratio_axes(axes: Axes, heights: Sequence[float], places: Sequence[str], reach: float, margin: float) -> None:
+    """Ratios across, on a log scale that goes `reach` to both sides of 1, with the margin as a band; rows downwards."""
     band = math.log(1 + margin)
     axes.axvspan(-band, band, color="#efefef", zorder=0)
     axes.axvline(0, color="#444444", linewidth=0.8, zorder=1)
-    for cell, height in zip(cells, heights, strict=True):
-        draw(axes, cell, height, looks[cell.key.case].colour, reach)
     axes.set_xlim(-reach, reach)
     axes.set_ylim(heights[-1] + 1, 0)
-    axes.set_yticks(heights, [cell.key.place for cell in cells], fontsize=7)
-    axes.tick_params(axis="y", length=0, pad=7)
+    axes.set_yticks(heights, places, fontsize=7)
+    axes.tick_params(axis="y", length=0, pad=3)
     axes.tick_params(axis="x", labelsize=7.5)
     axes.grid(visible=False)
     named = next(ratios for most, ratios in TICKS if reach <= most)
     axes.xaxis.set_major_locator(FixedLocator([math.log(ratio) for ratio in named if abs(math.log(ratio)) <= reach]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda log, _: f"{math.exp(log):.3g}"))
-    axes.set_title(f"{metric}, B/A", fontsize=9.5)
-    axes.set_ylabel(ROWS.get(metric, ""), fontsize=7.5)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
 
@@ -155,6 +161,12 @@ def legend_and_text(figure: Figure, cells: Sequence[Cell], title: str, lines: li
         handles=handles, frameon=False, fontsize=8.5, ncols=max(1, min(len(handles), int(width / 1.9))),
         loc="upper left", bbox_to_anchor=(0.0, 1 - 0.36 / height), borderpad=0.2,
     )  # fmt: skip
+    foot(figure, lines)
+
+
+def foot(figure: Figure, lines: Sequence[str]) -> None:
+    """Caption and facts at the bottom."""
+    width, height = figure.get_size_inches()
     for place, line in enumerate(reversed(lines)):
         at = (0.08 + LINE_IN * place) / height
         figure.text(0.1 / width, at, line, fontsize=7.5, color=style.FAINT, va="bottom")

@@ -11,12 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from reports import style
 from reports.canvas import CHARACTERS_PER_INCH, LINE_IN, stamp
 from reports.compare.cells import Key
-from reports.compare.forest import LEAST_REACH, MOST, ROWS, TICKS, WIDTH_IN
+from reports.compare.forest import LEAST_REACH, MOST, ROWS, WIDTH_IN, foot, ratio_axes
 from reports.compare.tables import ORDER, name_of
 from reports.compare.verdict import MARGIN
 from reports.plots import Plot
@@ -77,29 +76,15 @@ def panel(axes: Axes, metric: str, keys: Sequence[Key], paired: Paired) -> None:
     logs = np.log([paired.values(key) for key in keys])
     logs -= logs.mean(axis=1, keepdims=True)
     reach, heights = max(LEAST_REACH, 1.1 * float(np.abs(logs).max())), heights_of(keys)
-    band = math.log(1 + MARGIN)
-    axes.axvspan(-band, band, color="#efefef", zorder=0)
-    axes.axvline(0, color="#444444", linewidth=0.8, zorder=1)
+    ratio_axes(axes, heights, [key.place for key in keys], reach, MARGIN)
     for look, own in zip(marks(paired.runs), logs.T, strict=True):
         axes.plot(own, heights, markersize=4, alpha=0.85, linestyle="none", zorder=3, **look)
     for place, key in enumerate(keys):
         if place == 0 or keys[place - 1].case != key.case:
             title = paired.cells[0][key].title
             axes.text(-reach, heights[place] - 0.75, title, fontsize=7.5, fontweight="bold", va="bottom")
-    axes.set_xlim(-reach, reach)
-    axes.set_ylim(heights[-1] + 1, 0)
-    axes.set_yticks(heights, [key.place for key in keys], fontsize=7)
-    axes.tick_params(axis="y", length=0, pad=3)
-    axes.tick_params(axis="x", labelsize=7.5)
-    axes.grid(visible=False)
-    named = next(ratios for most, ratios in TICKS if reach <= most)
-    axes.xaxis.set_major_locator(FixedLocator([math.log(ratio) for ratio in named if abs(math.log(ratio)) <= reach]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda log, _: f"{math.exp(log):.3g}"))
     axes.set_title(f"{metric} by {ROWS[metric].lower()}", fontsize=9.5)
     axes.set_xlabel("over the mean of all runs", fontsize=7.5)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
 
 
 def marks(count: int) -> list[dict[str, Any]]:
@@ -127,6 +112,4 @@ def words(figure: Figure, names: Sequence[str], title: str, lines: Sequence[str]
         handles=handles, frameon=False, fontsize=8, ncols=min(len(names), ACROSS), loc="upper left",
         bbox_to_anchor=(0.0, 1 - 0.3 / height), borderpad=0.2, handletextpad=0.2,
     )  # fmt: skip
-    for place, line in enumerate(reversed(lines)):
-        at = (0.08 + LINE_IN * place) / height
-        figure.text(0.1 / width, at, line, fontsize=7.5, color=style.FAINT, va="bottom")
+    foot(figure, lines)
