@@ -11,11 +11,13 @@ from harness.job import CaseJob
 
 OURS = frozenset({
     "_attend_one", "_attend_rows", "_gemv", "_pull", "_greedy", "_accept", "_read", "_rms_norm", "_write_cache",
-    "_silu_times", "linear",
+    "_silu_times", "linear", "matvec",
 })  # fmt: skip
-"""The kernels of this repository as a profiler names them: Triton's by their functions, and the wgmma one."""
-STEP = frozenset({"_gemv", "_attend_one"})
-"""What no decode step of ours can do without."""
+"""The kernels of this repository as a profiler names them: Triton's by their functions, and those on tensor cores."""
+VECTOR = frozenset({"_gemv", "matvec"})
+"""What multiplies a matrix by a vector: Triton's, or the one on tensor cores."""
+STEP = frozenset({"_attend_one"})
+"""What no decode step of ours can do without, besides one of those."""
 CHOICE = frozenset({"_greedy", "_accept"})
 """What ends each step of a sampler of Triton, the likeliest id or a drawn one."""
 PRODUCT = re.compile("gemm|gemv|cutlass|nvjet|xmma|splitk|cublas", re.IGNORECASE)
@@ -165,6 +167,8 @@ def step_fault(claim: Claim, found: Identity) -> str:
     step = {kernel.name for kernel in found.kernels if kernel.phase == "decode"}
     if lost := STEP - step:
         return f"the decode steps showed no {listed(lost)}, which JIT can't do without"
+    if not VECTOR & step:
+        return f"the decode steps showed no {' or '.join(sorted(VECTOR))}, one of which JIT can't do without"
     if "Triton" in found.sampler and not CHOICE & step:
         return f"the decode steps showed no {' or '.join(sorted(CHOICE))}, without which the sampler is no Triton's"
     if foreign := products(found.kernels, "decode"):
@@ -175,7 +179,7 @@ def step_fault(claim: Claim, found: Identity) -> str:
 def hidden(claim: Claim, found: Identity) -> str:
     """Why kernels prove nothing: graphs were launched, and decode steps showed no product of matrices."""
     step = {kernel.name for kernel in found.kernels if kernel.phase == "decode"}
-    if claim.graphs is False or not found.launches or step & STEP or products(found.kernels, "decode"):
+    if claim.graphs is False or not found.launches or step & (STEP | VECTOR) or products(found.kernels, "decode"):
         return ""
     return (
         f"the profiler saw {found.launches} CUDA graphs launched and no matrix product in decode steps: it does not "

@@ -81,7 +81,7 @@ def test_the_name_says_who_answers():
         hidden_size=512, intermediate_size=1024, num_attention_heads=8, num_key_value_heads=8, head_dim=64
     )
     assert products(wide, torch.float16).name.startswith("wgmma kernels by NVRTC")
-    assert products(wide, torch.float32).name == "cuBLASLt (wgmma kernels have no float32)"
+    assert products(wide, torch.float32).name == "cuBLASLt (our kernels for Hopper have no float32)"
     small = products(tiny_shape(), torch.float16)
     assert isinstance(small, LibraryProducts)
     assert "too small" in small.name

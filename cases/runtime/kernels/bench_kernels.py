@@ -11,7 +11,7 @@ from cases.runtime.kernels.attention import attend_one
 from cases.runtime.kernels.blocks import TritonBlocks
 from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.causal import attend_rows
-from cases.runtime.kernels.gemv import empty_like_rows, gemv
+from cases.runtime.kernels.gemv import empty_like_rows
 from cases.runtime.kernels.rowwise import rms_norm
 from cases.runtime.kernels.timing import CAPACITY, Kernel
 from cases.runtime.llama import POSITION, State
@@ -56,14 +56,14 @@ def decode(bench: Bench, contexts: Sequence[int]) -> Iterator[Kernel]:
     shape, weights, blocks, eps = bench.shape, bench.weights, bench.blocks, bench.shape.rms_norm_eps
     x = bench.random(1, shape.hidden_size)
     attended, inner = bench.random(1, shape.query_size), bench.random(1, shape.intermediate_size)
-    first = weights.layers[0]
+    first, vector = weights.layers[0], blocks.vector
 
     def one(name: str, work: Callable[[int], object], weight: Tensor, times: int = bench.layers) -> Kernel:
         return Kernel("decode", name, 1, 0, work, times, bench.nbytes(weight), 2.0 * weight.numel())
 
     def query_key_value(n: int) -> None:
         layer = weights.layers[n]
-        gemv(layer.qkv, x, empty_like_rows(layer.qkv), norm=layer.attention_norm, eps=eps)
+        vector(layer.qkv, x, empty_like_rows(layer.qkv), norm=layer.attention_norm, eps=eps)
 
     yield one("norm, query-key-value", query_key_value, first.qkv)
     qkv = bench.random(1, shape.query_size + 2 * shape.key_value_size)
@@ -80,10 +80,10 @@ def decode(bench: Bench, contexts: Sequence[int]) -> Iterator[Kernel]:
 
     def gate_up(n: int) -> None:
         layer = weights.layers[n]
-        gemv(layer.gate_up, x, empty_like_rows(layer.gate_up, gated=True), norm=layer.mlp_norm, eps=eps, gated=True)
+        vector(layer.gate_up, x, empty_like_rows(layer.gate_up, gated=True), norm=layer.mlp_norm, eps=eps, gated=True)
 
     yield one("norm, gate-up, SiLU", gate_up, first.gate_up)
-    yield one("down, residual", lambda n: gemv(weights.layers[n].down, inner, x, residual=x), first.down)
+    yield one("down, residual", lambda n: vector(weights.layers[n].down, inner, x, residual=x), first.down)
     logits = bench.state.logits
     yield one("norm, head", lambda _: blocks.head(x, weights, logits), weights.head, HEADS_IN_A_GRAPH)
 

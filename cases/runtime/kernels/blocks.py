@@ -9,9 +9,10 @@ from torch import Tensor
 from cases.runtime.kernels.attention import Scratch, attend_one
 from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.causal import attend_rows
-from cases.runtime.kernels.gemv import empty_like_rows, gemv
+from cases.runtime.kernels.gemv import empty_like_rows
 from cases.runtime.kernels.linear import products
 from cases.runtime.kernels.rowwise import rms_norm
+from cases.runtime.kernels.vectors import vectors
 from cases.runtime.llama import State
 from cases.runtime.shape import LlamaShape
 from cases.runtime.weights import LayerWeights, LlamaWeights
@@ -25,8 +26,13 @@ class TritonBlocks:
         self.products = products(shape, dtype)
         self.eps = shape.rms_norm_eps
         self.scratch = Scratch.make(shape, device)
-        self.name = f"Triton {triton.__version__} kernels, prefill products by {self.products.name}"
+        self.vector = vectors(shape, dtype)
+        self.name = (
+            f"Triton {triton.__version__} kernels, prefill products by {self.products.name}, "
+            f"decode products by {self.vector.name}"
+        )
         self.products.compile(shape)
+        self.vector.compile(shape)
 
     def attend(self, residual: Tensor, layer: LayerWeights, state: State, number: int) -> Tensor:
         """See Blocks."""
@@ -41,7 +47,7 @@ class TritonBlocks:
         fresh = residual.shape[0] == 1
         if fresh:
             out = empty_like_rows(layer.qkv)
-            rows = gemv(layer.qkv, residual, out, norm=layer.attention_norm, eps=self.eps).unsqueeze(0)
+            rows = self.vector(layer.qkv, residual, out, norm=layer.attention_norm, eps=self.eps).unsqueeze(0)
         else:
             normed = rms_norm(residual, layer.attention_norm, self.eps)
             rows, _ = self.products.queries(normed, layer.qkv, to, raw=True)
@@ -50,7 +56,7 @@ class TritonBlocks:
     def add_out(self, residual: Tensor, attended: Tensor, layer: LayerWeights) -> Tensor:
         """See Blocks. Writes in place."""
         if residual.shape[0] == 1:
-            gemv(layer.out, attended, residual, residual=residual)
+            self.vector(layer.out, attended, residual, residual=residual)
             return residual
         return self.products.add_linear(residual, attended, layer.out)
 
@@ -58,12 +64,12 @@ class TritonBlocks:
         """See Blocks. Writes in place."""
         if residual.shape[0] == 1:
             inner = empty_like_rows(layer.gate_up, gated=True)
-            gemv(layer.gate_up, residual, inner, norm=layer.mlp_norm, eps=self.eps, gated=True)
-            gemv(layer.down, inner, residual, residual=residual)
+            self.vector(layer.gate_up, residual, inner, norm=layer.mlp_norm, eps=self.eps, gated=True)
+            self.vector(layer.down, inner, residual, residual=residual)
             return residual
         normed = rms_norm(residual, layer.mlp_norm, self.eps)
         return self.products.add_linear(residual, self.products.gated_linear(normed, layer.gate_up), layer.down)
 
     def head(self, residual: Tensor, weights: LlamaWeights, logits: Tensor) -> None:
         """See Blocks."""
-        gemv(weights.head, residual, logits, norm=weights.norm, eps=self.eps)
+        self.vector(weights.head, residual, logits, norm=weights.norm, eps=self.eps)

@@ -95,17 +95,22 @@ def products(shape: LlamaShape, dtype: torch.dtype) -> Products:
     return HopperProducts(dtype)
 
 
-def _obstacle(shape: LlamaShape, dtype: torch.dtype) -> str:
-    """Why our kernels can't serve this model on this GPU; empty when they can."""
+def hopper_obstacle(dtype: torch.dtype) -> str:
+    """Why kernels for Hopper's tensor cores can't run here; empty when they can."""
     if torch.cuda.get_device_capability() != HOPPER:
         return "the GPU is no Hopper"
     if dtype not in (torch.float16, torch.bfloat16):
-        return f"wgmma kernels have no {str(dtype).removeprefix('torch.')}"
+        return f"our kernels for Hopper have no {str(dtype).removeprefix('torch.')}"
+    return why_absent()
+
+
+def _obstacle(shape: LlamaShape, dtype: torch.dtype) -> str:
+    """Why our kernels can't serve this model on this GPU; empty when they can."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
     sizes = [
         (shape.query_size + 2 * shape.key_value_size, hidden), (hidden, shape.query_size), (2 * inner, hidden),
         (hidden, inner),
     ]  # fmt: skip
-    if not all(fits(*size) for size in sizes):
-        return "a weight is too small or its sides are no multiples of 16"
-    return why_absent()
+    if why := hopper_obstacle(dtype):
+        return why
+    return "" if all(fits(*size) for size in sizes) else "a weight is too small or its sides are no multiples of 16"

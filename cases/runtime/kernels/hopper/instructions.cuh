@@ -1,12 +1,5 @@
-// Hopper's instructions, one function each: barriers, the copy engine (TMA), tensor cores (wgmma), conversions.
-typedef unsigned int u32;
-typedef unsigned long long u64;
-typedef unsigned short u16;
-
+// Hopper's instructions, one function each: barriers, the copy engine (TMA), tensor cores (wgmma).
 struct alignas(64) Map { u64 opaque[16]; };  // a CUtensorMap
-
-constexpr u64 READ_ONCE = 0x12F0000000000000ull;
-constexpr u64 READ_OFTEN = 0x14F0000000000000ull;
 
 __device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
@@ -100,35 +93,6 @@ __device__ __forceinline__ void group_wait() { asm volatile("wgmma.wait_group.sy
 
 __device__ __forceinline__ void multiply(float (&d)[TOKENS / 2], u64 a, u64 b, int add) { WGMMA(d, a, b, add); }
 
-__device__ __forceinline__ u32 pack(float low, float high) {
-  u32 both;
-#if BF16
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-#else
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-#endif
-  return both;
-}
-__device__ __forceinline__ float low_of(u32 both) {
-#if BF16
-  return __uint_as_float(both << 16);
-#else
-  float value;
-  asm("{\n.reg .b16 lo, hi;\nmov.b32 {lo, hi}, %1;\ncvt.f32.f16 %0, lo;\n}" : "=f"(value) : "r"(both));
-  return value;
-#endif
-}
-__device__ __forceinline__ float high_of(u32 both) {
-#if BF16
-  return __uint_as_float(both & 0xFFFF0000u);
-#else
-  float value;
-  asm("{\n.reg .b16 lo, hi;\nmov.b32 {lo, hi}, %1;\ncvt.f32.f16 %0, hi;\n}" : "=f"(value) : "r"(both));
-  return value;
-#endif
-}
-__device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
-
 __device__ __forceinline__ void store_4(u32 at, u32 a, u32 b, u32 c, u32 d) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(a), "r"(b), "r"(c),
                "r"(d)
@@ -141,7 +105,6 @@ __device__ __forceinline__ void store_1(u32 at, u32 a) {
   asm volatile("stmatrix.sync.aligned.m8n8.x1.trans.shared.b16 [%0], {%1};" ::"r"(at), "r"(a) : "memory");
 }
 __device__ __forceinline__ void consumers_sync() { asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS) : "memory"); }
-__device__ __forceinline__ void wait_for_previous() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 template <int COUNT>
 __device__ __forceinline__ void registers_up() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT)); }
 template <int COUNT>

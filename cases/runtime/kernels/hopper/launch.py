@@ -52,33 +52,37 @@ def done(result: tuple[Any, ...]) -> Any:
     return result[1] if len(result) > 1 else None
 
 
+def loaded(code: bytes, name: bytes, device: int) -> Any:
+    """A kernel of a device out of machine code."""
+    with torch.cuda.device(device):
+        torch.cuda.synchronize()  # whatever else it does, it makes the device's context this thread's
+        return done(driver.cuModuleGetFunction(done(driver.cuModuleLoadData(code)), name))
+
+
 @cache
 def function(tile: Tile, bf16: bool, device: int) -> Any:
     """The kernel of a tile, loaded on a device once and for all."""
-    with torch.cuda.device(device):
-        torch.cuda.synchronize()  # whatever else it does, it makes the device's context this thread's
-        library = done(driver.cuModuleLoadData(compiled(tile, bf16)))
-        found = done(driver.cuModuleGetFunction(library, b"linear"))
-        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        done(driver.cuFuncSetAttribute(found, attribute, tile.shared_bytes))
-        return found
+    found = loaded(compiled(tile, bf16), b"linear", device)
+    attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    done(driver.cuFuncSetAttribute(found, attribute, tile.shared_bytes))
+    return found
 
 
 @lru_cache(MOST_KEPT)
-def configuration(tile: Tile, grid: tuple[int, int], stream: int) -> Any:
-    """Grid, block, shared memory, cluster and programmatic launch."""
+def configuration(threads: int, grid: tuple[int, int], stream: int, shared_bytes: int = 0, paired: bool = False) -> Any:
+    """Grid, block, shared memory, cluster of two where `paired`, and programmatic launch."""
     made = driver.CUlaunchConfig()
     made.hStream = stream
     made.gridDimX, made.gridDimY, made.gridDimZ = *grid, 1
-    made.blockDimX, made.blockDimY, made.blockDimZ = tile.threads, 1, 1
-    made.sharedMemBytes = tile.shared_bytes
+    made.blockDimX, made.blockDimY, made.blockDimZ = threads, 1, 1
+    made.sharedMemBytes = shared_bytes
     early = driver.CUlaunchAttribute()
     early.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
     value = early.value
     value.programmaticStreamSerializationAllowed = 1
     early.value = value
     attributes = [early]
-    if tile.paired:
+    if paired:
         pair = driver.CUlaunchAttribute()
         pair.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
         value = pair.value
@@ -183,6 +187,8 @@ class Launcher(threading.local):
             problem.features //= 2
         problem.k_blocks = -(-x.shape[1] // (64 * tile.depth))
         stream = torch.cuda.current_stream().cuda_stream
-        found = configuration(tile, tile.grid(x.shape[0], weight.shape[0]), stream)
+        found = configuration(
+            tile.threads, tile.grid(x.shape[0], weight.shape[0]), stream, tile.shared_bytes, tile.paired
+        )
         kernel = function(tile, x.dtype is torch.bfloat16, x.device.index)
         done(driver.cuLaunchKernelEx(found, kernel, self._address, 0))

@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(CONSUMERS + LOADERS, 1)
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   if constexpr (SHARE) cluster_sync(); else __syncthreads();
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  launch_next();
 
   auto load_weights = [&](int tile, int step, int s) {
     const int row = row_tile(tile) * USED + (SHARE ? rank * (USED / 2) : 0);

@@ -10,7 +10,7 @@ from triton.runtime.cache import get_cache_manager
 from cases.runtime.kernels.hopper import nvrtc
 from cases.runtime.kernels.hopper.tiles import EPILOGUES, Tile
 
-FILES = ("tile.cuh", "instructions.cuh", "staging.cuh", "rotated.cuh", "linear.cu")
+FILES = ("tile.cuh", "numbers.cuh", "instructions.cuh", "staging.cuh", "rotated.cuh", "linear.cu")
 NAME = "linear.cubin"
 
 
@@ -42,16 +42,20 @@ def source(tile: Tile, bf16: bool) -> str:
 
 
 def compiled(tile: Tile, bf16: bool) -> bytes:
+    """Machine code of a tile. Raises RuntimeError with NVRTC's message."""
+    return kept(source(tile, bf16), NAME)
+
+
+def kept(text: str, name: str) -> bytes:
     """Machine code for sm_90a, from the folder where Triton keeps its own when it was compiled before.
 
     Raises:
         RuntimeError: NVRTC's message.
     """
-    text = source(tile, bf16)
     key = hashlib.sha256(f"{nvrtc.version()}\n{text}".encode()).hexdigest()
     cache = get_cache_manager(key)
-    if found := cache.get_file(NAME):
+    if found := cache.get_file(name):
         return Path(found).read_bytes()
     code = nvrtc.compiled(text)
-    cache.put(code, NAME, binary=True)
+    cache.put(code, name, binary=True)
     return code
