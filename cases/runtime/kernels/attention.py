@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import triton
@@ -10,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda as tl_cuda
 
+from cases.runtime.kernels.launch import Bound
 from cases.runtime.kernels.rowwise import turned
 from cases.runtime.shape import LlamaShape
 
@@ -178,10 +180,18 @@ def attend_one(
     keys, values = cache
     out = torch.empty(1, shape.query_size, dtype=rows.dtype, device=rows.device)
     scale = 1.4426950408889634 / shape.head_dim**0.5
-    _attend_one[(shape.num_attention_heads, SPLITS)](
-        rows, words, *tables, keys, values, scratch.partial, scratch.peaks, scratch.masses, scratch.arrived, out, scale,
-        HEADS=shape.num_attention_heads, KV_HEADS=shape.num_key_value_heads, WIDTH=shape.head_dim,
-        CAPACITY=keys.shape[1], BLOCK=BLOCK, SPLITS=SPLITS, FRESH=fresh, STRIDE=rows.shape[1], num_warps=warps,
-        launch_pdl=True,
-    )  # fmt: skip
+    launch = _bound(
+        shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim, keys.shape[1], fresh, rows.shape[1], warps
+    )
+    scratched = (scratch.partial, scratch.peaks, scratch.masses, scratch.arrived)
+    launch((rows, words, *tables, keys, values, *scratched, out), scale)
     return out
+
+
+@cache
+def _bound(heads: int, kv_heads: int, width: int, capacity: int, fresh: bool, stride: int, warps: int) -> Bound:
+    constants = {
+        "HEADS": heads, "KV_HEADS": kv_heads, "WIDTH": width, "CAPACITY": capacity, "BLOCK": BLOCK, "SPLITS": SPLITS,
+        "FRESH": fresh, "STRIDE": stride,
+    }  # fmt: skip
+    return Bound(_attend_one, (heads, SPLITS), constants, num_warps=warps, launch_pdl=True)

@@ -33,17 +33,19 @@ class TritonBlocks:
         )
         self.products.compile(shape)
         self.vector.compile(shape)
+        self._state: State | None = None
+        self._places: list[Place] = []
 
     def attend(self, residual: Tensor, layer: LayerWeights, state: State, number: int) -> Tensor:
         """See Blocks."""
-        to = Place.of(state, number, self.shape)
+        to = self._place(state, number)
         normed = rms_norm(residual, layer.attention_norm, self.eps)
         queries, rotated = self.products.queries(normed, layer.qkv, to)
         return attend_rows(queries, to.words, to.tables, to.cache, self.shape, rotated=rotated)
 
     def attend_last(self, residual: Tensor, layer: LayerWeights, state: State, number: int) -> Tensor:
         """See Blocks. The query stays float32 once it is rotated, so it comes raw."""
-        to = Place.of(state, number, self.shape)
+        to = self._place(state, number)
         fresh = residual.shape[0] == 1
         if fresh:
             out = empty_like_rows(layer.qkv)
@@ -69,6 +71,13 @@ class TritonBlocks:
             return residual
         normed = rms_norm(residual, layer.mlp_norm, self.eps)
         return self.products.add_linear(residual, self.products.gated_linear(normed, layer.gate_up), layer.down)
+
+    def _place(self, state: State, number: int) -> Place:
+        """A layer's: made once for a state, since launches are prepared by it."""
+        if state is not self._state:
+            self._state = state
+            self._places = [Place.of(state, layer, self.shape) for layer in range(self.shape.num_hidden_layers)]
+        return self._places[number]
 
     def head(self, residual: Tensor, weights: LlamaWeights, logits: Tensor) -> None:
         """See Blocks."""

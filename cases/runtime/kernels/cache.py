@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -29,6 +30,11 @@ class Place:
         """A layer's."""
         cache = (state.keys[layer], state.values[layer])
         return cls(state.words, (state.cosines, state.sines), cache, shape)
+
+    @cached_property
+    def addresses(self) -> tuple[int, ...]:
+        """Of all tensors: what a launch that was prepared is known by."""
+        return tuple(part.data_ptr() for part in (self.words, *self.tables, *self.cache))
 
     def write(self, qkv: Tensor) -> Tensor:
         """Write keys rotated, and values, of [rows, query + 2 * key-value size], which is returned as it came."""

@@ -6,6 +6,7 @@ The running softmax is that of FlashAttention-2 (Dao 2023).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import triton
@@ -13,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda as tl_cuda
 
+from cases.runtime.kernels.launch import Bound
 from cases.runtime.kernels.rowwise import turned
 from cases.runtime.shape import LlamaShape
 
@@ -139,10 +141,17 @@ def attend_rows(
     tile = tile or CausalTile.of(rows)
     out = torch.empty(rows, shape.query_size, dtype=queries.dtype, device=queries.device)
     scale = 1.4426950408889634 / shape.head_dim**0.5
-    _attend_rows[(shape.num_attention_heads, triton.cdiv(rows, tile.queries))](
-        queries, words, *tables, *cache, out, rows, scale,
-        HEADS=shape.num_attention_heads, KV_HEADS=shape.num_key_value_heads, WIDTH=shape.head_dim,
-        CAPACITY=cache[0].shape[1], STRIDE=stride, ROTATED=rotated, BLOCK_Q=tile.queries, BLOCK_K=tile.keys,
-        STAGES=tile.stages, num_warps=tile.warps, launch_pdl=True,
-    )  # fmt: skip
+    blocks = triton.cdiv(rows, tile.queries)
+    launch = _bound(shape, blocks, cache[0].shape[1], stride, rotated, tile)
+    launch((queries, words, *tables, *cache, out), rows, scale)
     return out
+
+
+@lru_cache(4096)
+def _bound(shape: LlamaShape, blocks: int, capacity: int, stride: int, rotated: bool, tile: CausalTile) -> Bound:
+    heads = shape.num_attention_heads
+    constants = {
+        "HEADS": heads, "KV_HEADS": shape.num_key_value_heads, "WIDTH": shape.head_dim, "CAPACITY": capacity,
+        "STRIDE": stride, "ROTATED": rotated, "BLOCK_Q": tile.queries, "BLOCK_K": tile.keys, "STAGES": tile.stages,
+    }  # fmt: skip
+    return Bound(_attend_rows, (heads, blocks), constants, num_warps=tile.warps, launch_pdl=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda as tl_cuda
+
+from cases.runtime.kernels.launch import Bound
 
 
 @triton.jit
@@ -141,14 +144,19 @@ def gemv(
     """
     outputs, inputs = weight.shape
     outputs = outputs // 2 if gated else outputs
-    tile = tile or tile_for(outputs, inputs, gated)
-    _gemv[(triton.cdiv(outputs, tile.rows),)](
-        weight, x, weight if norm is None else norm, x if residual is None else residual, out, eps,
-        N=outputs, K=inputs, ROWS=tile.rows, BLOCK=min(tile.block, triton.next_power_of_2(inputs)),
-        NORM=norm is not None, GATED=gated, ADD=residual is not None,
-        num_warps=tile.warps, launch_pdl=True,
-    )  # fmt: skip
+    launch = _bound(outputs, inputs, norm is not None, gated, residual is not None, tile)
+    launch((weight, x, weight if norm is None else norm, x if residual is None else residual, out), eps)
     return out
+
+
+@cache
+def _bound(outputs: int, inputs: int, norm: bool, gated: bool, add: bool, tile: Tile | None) -> Bound:
+    tile = tile or tile_for(outputs, inputs, gated)
+    block = min(tile.block, triton.next_power_of_2(inputs))
+    constants = {
+        "N": outputs, "K": inputs, "ROWS": tile.rows, "BLOCK": block, "NORM": norm, "GATED": gated, "ADD": add,
+    }  # fmt: skip
+    return Bound(_gemv, (triton.cdiv(outputs, tile.rows),), constants, num_warps=tile.warps, launch_pdl=True)
 
 
 def empty_like_rows(weight: Tensor, gated: bool = False) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 import triton
@@ -10,7 +11,11 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda as tl_cuda
 
+from cases.runtime.kernels.launch import Bound
 from cases.runtime.shape import LlamaShape
+
+KEPT = 4096
+"""Launches for so many numbers of rows."""
 
 
 @triton.jit
@@ -28,11 +33,14 @@ def _rms_norm(x, weight, out, eps, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm of [rows, width], in float32, rounded once."""
     out = torch.empty_like(x)
-    width = x.shape[1]
-    _rms_norm[(x.shape[0],)](
-        x, weight, out, eps, WIDTH=width, BLOCK=triton.next_power_of_2(width), num_warps=8, launch_pdl=True
-    )
+    _norms(*x.shape)((x, weight, out), eps)
     return out
+
+
+@lru_cache(KEPT)
+def _norms(rows: int, width: int) -> Bound:
+    constants = {"WIDTH": width, "BLOCK": triton.next_power_of_2(width)}
+    return Bound(_rms_norm, (rows,), constants, num_warps=8, launch_pdl=True)
 
 
 @triton.jit
@@ -84,13 +92,15 @@ def write_cache(
         cache: keys and values [key-value heads, capacity, head_dim], contiguous.
     """
     keys, values = cache
-    kv_heads = shape.num_key_value_heads
+    launch = _writes(qkv.shape[0], shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim, keys.shape[1])
+    launch((qkv, words, *tables, keys, values))
+
+
+@lru_cache(KEPT)
+def _writes(rows: int, heads: int, kv_heads: int, width: int, capacity: int) -> Bound:
     group = math.gcd(kv_heads, 8)
-    _write_cache[(qkv.shape[0], 2 * kv_heads // group)](
-        qkv, words, *tables, keys, values,
-        HEADS=shape.num_attention_heads, KV_HEADS=kv_heads, WIDTH=shape.head_dim, CAPACITY=keys.shape[1],
-        GROUP=group, num_warps=4, launch_pdl=True,
-    )  # fmt: skip
+    constants = {"HEADS": heads, "KV_HEADS": kv_heads, "WIDTH": width, "CAPACITY": capacity, "GROUP": group}
+    return Bound(_write_cache, (rows, 2 * kv_heads // group), constants, num_warps=4, launch_pdl=True)
 
 
 @triton.jit
@@ -109,6 +119,12 @@ def silu_times(gate_up: Tensor) -> Tensor:
     """SiLU(gate) * up of [rows, 2 * intermediate]."""
     rows, inner = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty(rows, inner, dtype=gate_up.dtype, device=gate_up.device)
-    block = 1024
-    _silu_times[(rows, triton.cdiv(inner, block))](gate_up, out, INNER=inner, BLOCK=block, num_warps=4, launch_pdl=True)
+    _gates(rows, inner)((gate_up, out))
     return out
+
+
+@lru_cache(KEPT)
+def _gates(rows: int, inner: int) -> Bound:
+    block = 1024
+    constants = {"INNER": inner, "BLOCK": block}
+    return Bound(_silu_times, (rows, triton.cdiv(inner, block)), constants, num_warps=4, launch_pdl=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import threading
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -15,8 +15,8 @@ from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.hopper.source import compiled
 from cases.runtime.kernels.hopper.tiles import Tile
 
-MOST_KEPT = 4096
-"""Tensor maps and configurations kept for the next launch."""
+MOST_KEPT = 2**14
+"""Launches kept for the next time, and their configurations."""
 
 
 class Cache(ctypes.Structure):
@@ -94,40 +94,14 @@ def configuration(threads: int, grid: tuple[int, int], stream: int, shared_bytes
     return made
 
 
-class Maps:
-    """Tensor maps by address and shape; a map describes memory and owns none."""
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[int, ...], Any] = {}
-
-    def rows(self, x: Tensor, box: int) -> int:
-        """Address of the map of a matrix, read `box` rows of 64 columns at a time."""
-        return self._find(x, box, 0)
-
-    def turns(self, weight: Tensor, box: int) -> int:
-        """Address of the map of [gate rows, then up rows], read as 8 rows of one, 8 of the other, `box` in all."""
-        return self._find(weight, box, weight.shape[0])
-
-    def pairs(self, weight: Tensor, box: int, head_dim: int) -> int:
-        """Address of the map of heads, read as 8 rows of a head's first half, 8 of its second, `box` in all."""
-        return self._find(weight, box, head_dim)
-
-    def _find(self, x: Tensor, box: int, group: int) -> int:
-        """The map of groups of so many rows, their halves read in turns; 0: no groups, rows as they come."""
-        key = (x.data_ptr(), x.shape[0], x.shape[1], box, group)
-        if key not in self._made:
-            if len(self._made) >= MOST_KEPT:
-                self._made.clear()
-            self._made[key] = _encode_turns(x, box, group) if group else _encode_rows(x, box)
-        return int(self._made[key].getPtr())
-
-
 def _encode_rows(x: Tensor, box: int) -> Any:
+    """The map of a matrix, read `box` rows of 64 columns at a time."""
     count, width = x.shape
     return _encode(x, [width, count], [2 * width], [64, box])
 
 
 def _encode_turns(weight: Tensor, box: int, group: int) -> Any:
+    """The map of groups of so many rows, read as 8 rows of a group's first half, 8 of its second, `box` in all."""
     rows, width = weight.shape
     sizes, strides = [width, 8, 2, group // 16], [2 * width, width * group, 16 * width]
     lengths = [64, 8, 2, box // 16]
@@ -156,14 +130,43 @@ def _encode(x: Tensor, sizes: list[int], strides: list[int], box: list[int]) -> 
     )  # fmt: skip
 
 
-class Launcher(threading.local):
-    """Launches on the current stream. The driver copies the arguments during the call; each thread has its own."""
+class Prepared:
+    """A launch whose arguments are known; the driver copies them each time, so any thread may launch it."""
+
+    __slots__ = ("_arguments", "_configuration", "_function", "_kept", "_places")
+
+    def __init__(self, configuration: Any, function: Any, places: Sequence[int], kept: object) -> None:
+        """`places`: the addresses of the arguments, which lie in `kept`."""
+        self._configuration, self._function, self._kept = configuration, function, kept
+        self._arguments = (ctypes.c_void_p * len(places))(*places)
+        self._places = ctypes.addressof(self._arguments)
+
+    def __call__(self) -> None:
+        """Launch it. Raises RuntimeError with the driver's state."""
+        done(driver.cuLaunchKernelEx(self._configuration, self._function, self._places, 0))
+
+
+class Launches:
+    """Prepared launches by whatever tells them apart; all are forgotten when there are too many."""
 
     def __init__(self) -> None:
-        self._maps = Maps()
-        self._problem = Problem()
-        self._arguments = (ctypes.c_void_p * 3)(0, 0, ctypes.addressof(self._problem))
-        self._address = ctypes.addressof(self._arguments)
+        self._made: dict[tuple[object, ...], Prepared] = {}
+
+    def __call__(self, key: tuple[object, ...], make: Callable[[], Prepared]) -> None:
+        """Launch the one of that key, made now if there is none."""
+        found = self._made.get(key)
+        if found is None:
+            if len(self._made) >= MOST_KEPT:
+                self._made.clear()
+            found = self._made[key] = make()
+        found()
+
+
+class Launcher:
+    """Launches products on the current stream."""
+
+    def __init__(self) -> None:
+        self._launches = Launches()
 
     def __call__(
         self, tile: Tile, x: Tensor, weight: Tensor, out: Tensor, to: Place | None = None, *, raw: bool = False
@@ -172,23 +175,29 @@ class Launcher(threading.local):
 
         With `to`, the tile being rotated, `out` takes the queries, [count, query size], not rotated where `raw`.
         """
-        maps, problem, arguments = self._maps, self._problem, self._arguments
-        if tile.kind == "gated":
-            arguments[0] = maps.turns(weight, tile.box_rows)
-        elif tile.kind == "rotated":
-            arguments[0] = maps.pairs(weight, tile.box_rows, tile.head_dim)
-        else:
-            arguments[0] = maps.rows(weight, tile.box_rows)
-        arguments[1] = maps.rows(x, tile.tokens)
-        if to is not None:
-            problem.cache.fill(to, raw)
-        problem.out, problem.count, problem.features = out.data_ptr(), x.shape[0], weight.shape[0]
-        if tile.kind == "gated":
-            problem.features //= 2
-        problem.k_blocks = -(-x.shape[1] // (64 * tile.depth))
-        stream = torch.cuda.current_stream().cuda_stream
-        found = configuration(
-            tile.threads, tile.grid(x.shape[0], weight.shape[0]), stream, tile.shared_bytes, tile.paired
-        )
-        kernel = function(tile, x.dtype is torch.bfloat16, x.device.index)
-        done(driver.cuLaunchKernelEx(found, kernel, self._address, 0))
+        key = (
+            tile, torch.cuda.current_stream().cuda_stream, x.data_ptr(), x.shape, x.dtype, weight.data_ptr(),
+            weight.shape, out.data_ptr(), to and to.addresses, raw,
+        )  # fmt: skip
+        self._launches(key, lambda: prepare(tile, x, weight, out, to, raw))
+
+
+def prepare(tile: Tile, x: Tensor, weight: Tensor, out: Tensor, to: Place | None, raw: bool) -> Prepared:
+    """A product's launch on the current stream; see Launcher."""
+    if tile.kind == "gated":
+        weights = _encode_turns(weight, tile.box_rows, weight.shape[0])
+    elif tile.kind == "rotated":
+        weights = _encode_turns(weight, tile.box_rows, tile.head_dim)
+    else:
+        weights = _encode_rows(weight, tile.box_rows)
+    tokens, problem = _encode_rows(x, tile.tokens), Problem()
+    if to is not None:
+        problem.cache.fill(to, raw)
+    problem.out, problem.count = out.data_ptr(), x.shape[0]
+    problem.features = weight.shape[0] // (2 if tile.kind == "gated" else 1)
+    problem.k_blocks = -(-x.shape[1] // (64 * tile.depth))
+    stream = torch.cuda.current_stream().cuda_stream
+    found = configuration(tile.threads, tile.grid(x.shape[0], weight.shape[0]), stream, tile.shared_bytes, tile.paired)
+    kernel = function(tile, x.dtype is torch.bfloat16, x.device.index)
+    places = (int(weights.getPtr()), int(tokens.getPtr()), ctypes.addressof(problem))
+    return Prepared(found, kernel, places, (weights, tokens, problem))

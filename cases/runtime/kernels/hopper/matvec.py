@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cuda.bindings import driver
 from torch import Tensor
 
-from cases.runtime.kernels.hopper.launch import MOST_KEPT, configuration, done, loaded
+from cases.runtime.kernels.hopper.launch import Launches, Prepared, configuration, loaded
 from cases.runtime.kernels.hopper.nvrtc import version
 from cases.runtime.kernels.hopper.slabs import Product, Slab, fits, products_of, slab_for
 from cases.runtime.kernels.hopper.source import kept
@@ -52,23 +51,6 @@ class Arguments(ctypes.Structure):
     )  # fmt: skip
 
 
-class Prepared:
-    """A launch whose arguments are known: the driver copies them at each."""
-
-    __slots__ = ("_address", "_arguments", "_configuration", "_function", "_places")
-
-    def __init__(self, configuration: Any, function: Any, arguments: Arguments) -> None:
-        self._configuration, self._function, self._arguments = configuration, function, arguments
-        base = ctypes.addressof(arguments)
-        offsets = [getattr(Arguments, name).offset for name, _ in Arguments._fields_]
-        self._places = (ctypes.c_void_p * len(offsets))(*(base + offset for offset in offsets))
-        self._address = ctypes.addressof(self._places)
-
-    def __call__(self) -> None:
-        """Launch it."""
-        done(driver.cuLaunchKernelEx(self._configuration, self._function, self._address, 0))
-
-
 class HopperVectors:
     """See kernels.vectors.Vectors. For float16 and bfloat16 on compute capability 9.0."""
 
@@ -76,7 +58,7 @@ class HopperVectors:
         """`slab` overrides the choice of `slab_for`."""
         self.name = f"mma kernels by {version()}"
         self._bf16, self._slab = dtype is torch.bfloat16, slab
-        self._prepared: dict[tuple[object, ...], Prepared] = {}
+        self._launches = Launches()
 
     def compile(self, shape: LlamaShape) -> None:
         """Compile and load the kernel of every product of a decode step; many at a time, kept on disk."""
@@ -99,12 +81,7 @@ class HopperVectors:
             torch.cuda.current_stream().cuda_stream, weight.data_ptr(), weight.shape, x.data_ptr(), out.data_ptr(),
             norm is not None and norm.data_ptr(), residual is not None and residual.data_ptr(), eps, gated,
         )  # fmt: skip
-        prepared = self._prepared.get(key)
-        if prepared is None:
-            if len(self._prepared) >= MOST_KEPT:
-                self._prepared.clear()
-            prepared = self._prepared[key] = self._prepare(weight, x, out, norm, eps, gated, residual)
-        prepared()
+        self._launches(key, lambda: self._prepare(weight, x, out, norm, eps, gated, residual))
         return out
 
     def _prepare(
@@ -120,7 +97,9 @@ class HopperVectors:
         arguments = Arguments(*read, (x if residual is None else residual).data_ptr(), out.data_ptr(), eps)
         grid = (slab.blocks_for(product), 1)
         found = configuration(slab.threads, grid, torch.cuda.current_stream().cuda_stream)
-        return Prepared(found, function(product, slab, self._bf16, x.device.index), arguments)
+        base = ctypes.addressof(arguments)
+        places = [base + getattr(Arguments, name).offset for name, _ in Arguments._fields_]
+        return Prepared(found, function(product, slab, self._bf16, x.device.index), places, arguments)
 
     def _chosen(self, product: Product) -> Slab:
         return self._slab or slab_for(product)

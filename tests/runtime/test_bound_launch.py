@@ -1,0 +1,114 @@
+"""Launching a Triton kernel again by its handle: which launches go by Triton, and that all pass the same arguments."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+from cases.runtime.kernels.launch import ALIGNMENT, Bound
+
+CONSTANTS = {"BLOCK": 64, "GATED": False}
+
+
+class Kernel:
+    """As Triton's: `kernel[grid](...)` compiles, launches and returns what can be launched again."""
+
+    def __init__(self, whole: tuple[str, ...] = ()) -> None:
+        self.arg_names = ["x", "out", "rows", "eps", "GATED", "BLOCK"]
+        self.params = [SimpleNamespace(name=name, do_not_specialize=name in whole) for name in self.arg_names]
+        self.pre_run_hooks: list[object] = []
+        self.dispatched: list[tuple[object, ...]] = []
+        self.again: list[tuple[object, ...]] = []
+
+    def __getitem__(self, grid):
+        def dispatch(*arguments, **named):
+            self.dispatched.append((grid, arguments, named))
+            return Compiled(self)
+
+        return dispatch
+
+
+class Compiled:
+    """What one launch by Triton gave."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, grid):
+        return lambda *arguments, stream: self.kernel.again.append((grid, arguments, stream))
+
+
+@pytest.fixture(autouse=True)
+def stream(monkeypatch):
+    """A Triton whose current stream is 7 and the number of the device."""
+    triton, runtime = ModuleType("triton"), ModuleType("triton.runtime")
+    runtime.driver = SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda device: (7, device)))
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.setitem(sys.modules, "triton.runtime", runtime)
+
+
+def aligned(dtype: torch.dtype = torch.float16) -> torch.Tensor:
+    made = torch.zeros(64, dtype=dtype)
+    return made[(-made.data_ptr() % ALIGNMENT) // made.element_size() :]
+
+
+def bound(kernel: Kernel) -> Bound:
+    return Bound(kernel, (5, 2), CONSTANTS, num_warps=4, launch_pdl=True)
+
+
+def test_the_second_launch_passes_the_same_arguments_by_the_handle():
+    kernel = Kernel()
+    launch, x, out = bound(kernel), aligned(), aligned()
+    for _ in range(3):
+        launch((x, out), 2.5, 1e-5)
+    named = {"GATED": False, "BLOCK": 64, "num_warps": 4, "launch_pdl": True}
+    ((grid, arguments, options),) = kernel.dispatched
+    assert (grid, arguments[2:], options) == ((5, 2, 1), (2.5, 1e-5), named)
+    assert arguments[0] is x
+    assert arguments[1] is out
+    again = ((5, 2, 1), (x.data_ptr(), out.data_ptr(), 2.5, 1e-5, False, 64), (7, -1))
+    assert kernel.again == [again, again]
+
+
+def test_other_dtypes_are_another_kernel():
+    kernel = Kernel()
+    launch = bound(kernel)
+    for x in (aligned(), aligned(torch.bfloat16), aligned(), aligned(torch.bfloat16)):
+        launch((x, aligned()), 1.0, 1.0)
+    assert len(kernel.dispatched) == 2
+    assert len(kernel.again) == 2
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_unaligned_address_goes_by_triton_each_time_and_leaves_the_handle_alone(place):
+    kernel = Kernel()
+    launch = bound(kernel)
+    tensors = [aligned(), aligned()]
+    tensors[place] = tensors[place][1:]
+    for _ in range(2):
+        launch(tensors, 1.0, 1.0)
+    assert (len(kernel.dispatched), len(kernel.again)) == (2, 0)
+    launch((aligned(), aligned()), 1.0, 1.0)
+    launch(tensors, 1.0, 1.0)
+    launch((aligned(), aligned()), 1.0, 1.0)
+    assert (len(kernel.dispatched), len(kernel.again)) == (4, 1)
+
+
+def test_hooks_see_every_launch():
+    kernel = Kernel()
+    launch = bound(kernel)
+    launch((aligned(), aligned()), 1.0, 1.0)
+    kernel.pre_run_hooks.append(print)
+    launch((aligned(), aligned()), 1.0, 1.0)
+    assert (len(kernel.dispatched), len(kernel.again)) == (2, 0)
+
+
+def test_an_integer_that_the_kernel_is_specialised_on_is_refused():
+    with pytest.raises(TypeError, match="rows=16: a kernel that is specialised on an integer can't be bound"):
+        bound(Kernel())((aligned(), aligned()), 16, 1.0)
+    kernel = Kernel(whole=("rows",))
+    bound(kernel)((aligned(), aligned()), 16, 1.0)
+    assert kernel.dispatched[0][1][2:] == (16, 1.0)
