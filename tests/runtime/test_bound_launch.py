@@ -34,20 +34,29 @@ class Kernel:
 class Compiled:
     """What one launch by Triton gave."""
 
+    function, packed_metadata = 1234, (4, 1)
+
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
 
     def __getitem__(self, grid):
-        return lambda *arguments, stream: self.kernel.again.append((grid, arguments, stream))
+        return lambda *arguments, stream: self.kernel.again.append(("hooked", grid, arguments, stream))
+
+    def run(self, x, y, z, stream, function, metadata, *rest):
+        assert (function, metadata, rest[:3]) == (1234, (4, 1), (None, None, None))
+        self.kernel.again.append(("run", (x, y, z), rest[3:], stream))
 
 
 @pytest.fixture(autouse=True)
-def stream(monkeypatch):
-    """A Triton whose current stream is 7 and the number of the device."""
+def hooks(monkeypatch):
+    """A Triton whose current stream is 7 and the number of the device; its hooks around a launch, none as yet."""
+    enter, leave = SimpleNamespace(calls=[]), SimpleNamespace(calls=[])
     triton, runtime = ModuleType("triton"), ModuleType("triton.runtime")
+    triton.knobs = SimpleNamespace(runtime=SimpleNamespace(launch_enter_hook=enter, launch_exit_hook=leave))
     runtime.driver = SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda device: (7, device)))
     monkeypatch.setitem(sys.modules, "triton", triton)
     monkeypatch.setitem(sys.modules, "triton.runtime", runtime)
+    return enter.calls, leave.calls
 
 
 def aligned(dtype: torch.dtype = torch.float16) -> torch.Tensor:
@@ -69,7 +78,7 @@ def test_the_second_launch_passes_the_same_arguments_by_the_handle():
     assert (grid, arguments[2:], options) == ((5, 2, 1), (2.5, 1e-5), named)
     assert arguments[0] is x
     assert arguments[1] is out
-    again = ((5, 2, 1), (x.data_ptr(), out.data_ptr(), 2.5, 1e-5, False, 64), (7, -1))
+    again = ("run", (5, 2, 1), (x.data_ptr(), out.data_ptr(), 2.5, 1e-5, False, 64), (7, -1))
     assert kernel.again == [again, again]
 
 
@@ -97,13 +106,26 @@ def test_an_unaligned_address_goes_by_triton_each_time_and_leaves_the_handle_alo
     assert (len(kernel.dispatched), len(kernel.again)) == (4, 1)
 
 
-def test_hooks_see_every_launch():
+def test_hooks_before_a_dispatch_see_every_launch():
     kernel = Kernel()
     launch = bound(kernel)
     launch((aligned(), aligned()), 1.0, 1.0)
     kernel.pre_run_hooks.append(print)
     launch((aligned(), aligned()), 1.0, 1.0)
     assert (len(kernel.dispatched), len(kernel.again)) == (2, 0)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_hooks_around_a_launch_get_tritons_own_call(hooks, which):
+    kernel = Kernel()
+    launch, x, out = bound(kernel), aligned(), aligned()
+    launch((x, out), 2.5, 1e-5)
+    hooks[which].append(print)
+    launch((x, out), 2.5, 1e-5)
+    hooks[which].clear()
+    launch((x, out), 2.5, 1e-5)
+    assert [how for how, *_ in kernel.again] == ["hooked", "run"]
+    assert kernel.again[0][1:] == kernel.again[1][1:]
 
 
 def test_an_integer_that_the_kernel_is_specialised_on_is_refused():

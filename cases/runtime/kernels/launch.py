@@ -11,6 +11,29 @@ ALIGNMENT = 16
 """Bytes: Triton compiles a kernel of its own for addresses that are no multiples."""
 
 
+Launch = Callable[..., None]
+
+
+def by_handle(compiled: Any, grid: tuple[int, int, int], constants: tuple[object, ...]) -> Launch:
+    """Launches a compiled kernel on a stream, given that, the tensors' addresses and the numbers.
+
+    As `compiled[grid]` does, but without what that prepares for hooks around a launch, unless there are any.
+    """
+    from triton import knobs
+
+    settings, hooked, run = knobs.runtime, compiled[grid], compiled.run
+    function, metadata = compiled.function, compiled.packed_metadata
+    x, y, z = grid
+
+    def launch(stream: int, *given: float) -> None:
+        if settings.launch_enter_hook.calls or settings.launch_exit_hook.calls:
+            hooked(*given, *constants, stream=stream)
+        else:
+            run(x, y, z, stream, function, metadata, None, None, None, *given, *constants)
+
+    return launch
+
+
 class Bound:
     """A Triton kernel whose grid, constants and options are fixed.
 
@@ -20,14 +43,16 @@ class Bound:
     always goes by Triton; integers are refused, unless the kernel is not specialised on them.
     """
 
-    __slots__ = ("_constants", "_grid", "_kernel", "_options", "_runners", "_stream")
+    __slots__ = ("_constants", "_grid", "_kernel", "_launches", "_options", "_stream", "_values")
 
     def __init__(self, kernel: Any, grid: Sequence[int], constants: dict[str, Any], **options: Any) -> None:
         """`constants`: the kernel's last parameters. `options`: num_warps, launch_pdl."""
         self._kernel, self._options = kernel, options
-        self._grid = (*grid, 1, 1)[:3]
+        x, y, z = (*grid, 1, 1)[:3]
+        self._grid = (x, y, z)
         self._constants = {name: constants[name] for name in kernel.arg_names if name in constants}
-        self._runners: dict[tuple[object, ...], Callable[..., None]] = {}
+        self._values = tuple(self._constants.values())
+        self._launches: dict[tuple[object, ...], Launch] = {}
         self._stream: Callable[[int], int] | None = None
 
     def __call__(self, tensors: Sequence[Tensor], *numbers: float) -> None:
@@ -42,12 +67,12 @@ class Bound:
             united |= place
         device = tensors[0].get_device()
         key = (device, *[tensor.dtype for tensor in tensors])
-        runner = self._runners.get(key)
-        if runner is None or united % ALIGNMENT or self._kernel.pre_run_hooks:
+        launch = self._launches.get(key)
+        if launch is None or united % ALIGNMENT or self._kernel.pre_run_hooks:
             self._dispatch(tensors, numbers, None if united % ALIGNMENT else key)
             return
         assert self._stream is not None  # noqa: S101  the dispatch before found it
-        runner(*places, *numbers, *self._constants.values(), stream=self._stream(device))
+        launch(self._stream(device), *places, *numbers)
 
     def _dispatch(self, tensors: Sequence[Tensor], numbers: Sequence[float], key: tuple[object, ...] | None) -> None:
         """Launch by Triton, and keep what it found under the key, if one is given."""
@@ -59,4 +84,4 @@ class Bound:
             from triton.runtime import driver
 
             self._stream = driver.active.get_current_stream
-            self._runners[key] = found[self._grid]
+            self._launches[key] = by_handle(found, self._grid, self._values)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from cuda.bindings import driver
 from torch import Tensor
+from triton.runtime import driver as triton_driver
 
 from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.hopper.source import compiled
@@ -143,23 +144,25 @@ class Prepared:
 
     def __call__(self) -> None:
         """Launch it. Raises RuntimeError with the driver's state."""
-        done(driver.cuLaunchKernelEx(self._configuration, self._function, self._places, 0))
+        result = driver.cuLaunchKernelEx(self._configuration, self._function, self._places, 0)
+        if result[0]:  # CUDA_SUCCESS is 0
+            done(result)
 
 
-class Launches:
-    """Prepared launches by whatever tells them apart; all are forgotten when there are too many."""
+class Launches(dict[tuple[object, ...], Prepared]):
+    """Prepared launches by all that tells them apart; when there are too many, they are forgotten."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[object, ...], Prepared] = {}
+        super().__init__()
+        self.stream: Callable[[int], int] = triton_driver.active.get_current_stream
+        """The current stream of a device, without an object made of it."""
 
-    def __call__(self, key: tuple[object, ...], make: Callable[[], Prepared]) -> None:
-        """Launch the one of that key, made now if there is none."""
-        found = self._made.get(key)
-        if found is None:
-            if len(self._made) >= MOST_KEPT:
-                self._made.clear()
-            found = self._made[key] = make()
-        found()
+    def add(self, key: tuple[object, ...], made: Prepared) -> Prepared:
+        """Keep one, which is returned."""
+        if len(self) >= MOST_KEPT:
+            self.clear()
+        self[key] = made
+        return made
 
 
 class Launcher:
@@ -175,15 +178,20 @@ class Launcher:
 
         With `to`, the tile being rotated, `out` takes the queries, [count, query size], not rotated where `raw`.
         """
+        stream = self._launches.stream(x.get_device())
+        # A tile is told by its place in memory, which is nobody else's while the launch keeps it.
         key = (
-            tile, torch.cuda.current_stream().cuda_stream, x.data_ptr(), x.shape, x.dtype, weight.data_ptr(),
-            weight.shape, out.data_ptr(), to and to.addresses, raw,
+            id(tile), stream, x.data_ptr(), x.shape, x.dtype, weight.data_ptr(), weight.shape, out.data_ptr(),
+            None if to is None else to.addresses, raw,
         )  # fmt: skip
-        self._launches(key, lambda: prepare(tile, x, weight, out, to, raw))
+        found = self._launches.get(key)
+        if found is None:
+            found = self._launches.add(key, prepare(tile, stream, x, weight, out, to, raw))
+        found()
 
 
-def prepare(tile: Tile, x: Tensor, weight: Tensor, out: Tensor, to: Place | None, raw: bool) -> Prepared:
-    """A product's launch on the current stream; see Launcher."""
+def prepare(tile: Tile, stream: int, x: Tensor, weight: Tensor, out: Tensor, to: Place | None, raw: bool) -> Prepared:
+    """A product's launch; see Launcher."""
     if tile.kind == "gated":
         weights = _encode_turns(weight, tile.box_rows, weight.shape[0])
     elif tile.kind == "rotated":
@@ -196,8 +204,7 @@ def prepare(tile: Tile, x: Tensor, weight: Tensor, out: Tensor, to: Place | None
     problem.out, problem.count = out.data_ptr(), x.shape[0]
     problem.features = weight.shape[0] // (2 if tile.kind == "gated" else 1)
     problem.k_blocks = -(-x.shape[1] // (64 * tile.depth))
-    stream = torch.cuda.current_stream().cuda_stream
     found = configuration(tile.threads, tile.grid(x.shape[0], weight.shape[0]), stream, tile.shared_bytes, tile.paired)
     kernel = function(tile, x.dtype is torch.bfloat16, x.device.index)
     places = (int(weights.getPtr()), int(tokens.getPtr()), ctypes.addressof(problem))
-    return Prepared(found, kernel, places, (weights, tokens, problem))
+    return Prepared(found, kernel, places, (tile, weights, tokens, problem))

@@ -77,15 +77,19 @@ class HopperVectors:
         Raises:
             ValueError: what the kernel can't read: no 8 columns at a time, no 16 bytes at an address.
         """
+        stream = self._launches.stream(x.get_device())
         key = (
-            torch.cuda.current_stream().cuda_stream, weight.data_ptr(), weight.shape, x.data_ptr(), out.data_ptr(),
+            stream, weight.data_ptr(), weight.shape, x.data_ptr(), out.data_ptr(),
             norm is not None and norm.data_ptr(), residual is not None and residual.data_ptr(), eps, gated,
         )  # fmt: skip
-        self._launches(key, lambda: self._prepare(weight, x, out, norm, eps, gated, residual))
+        found = self._launches.get(key)
+        if found is None:
+            found = self._launches.add(key, self._prepare(stream, weight, x, out, norm, eps, gated, residual))
+        found()
         return out
 
     def _prepare(
-        self, weight: Tensor, x: Tensor, out: Tensor, norm: Tensor | None, eps: float, gated: bool,
+        self, stream: int, weight: Tensor, x: Tensor, out: Tensor, norm: Tensor | None, eps: float, gated: bool,
         residual: Tensor | None,
     ) -> Prepared:  # fmt: skip
         rows, inputs = weight.shape
@@ -96,7 +100,7 @@ class HopperVectors:
         slab = self._chosen(product)
         arguments = Arguments(*read, (x if residual is None else residual).data_ptr(), out.data_ptr(), eps)
         grid = (slab.blocks_for(product), 1)
-        found = configuration(slab.threads, grid, torch.cuda.current_stream().cuda_stream)
+        found = configuration(slab.threads, grid, stream)
         base = ctypes.addressof(arguments)
         places = [base + getattr(Arguments, name).offset for name, _ in Arguments._fields_]
         return Prepared(found, function(product, slab, self._bf16, x.device.index), places, arguments)
