@@ -11,7 +11,7 @@ from tests.gpu.support import randn
 pytest.importorskip("triton")
 
 from cases.runtime.kernels import attention, causal, gemv, rowwise
-from cases.runtime.kernels.linear import hopper_obstacle
+from cases.runtime.kernels.hopper.here import obstacle
 from cases.runtime.llama import POSITION, State
 from cases.runtime.shape import LlamaShape
 
@@ -98,7 +98,7 @@ def test_an_unaligned_input_is_read_where_it_is():
 
 
 def test_a_prepared_product_is_of_its_own_rows_and_dtype():
-    if why := hopper_obstacle(torch.float16):
+    if why := obstacle(torch.float16):
         pytest.skip(why)
     from cases.runtime.kernels.hopper.products import HopperProducts
 

@@ -17,8 +17,8 @@ from tests.runtime.llamas import tiny_shape
 
 pytest.importorskip("triton")
 
+from cases.runtime.kernels.hopper.here import obstacle
 from cases.runtime.kernels.hopper.slabs import Slab
-from cases.runtime.kernels.linear import hopper_obstacle
 from cases.runtime.kernels.vectors import TritonVectors, vectors
 
 pytestmark = pytest.mark.gpu
@@ -29,7 +29,7 @@ check = partial(check_any, rounded=True)
 @pytest.fixture(scope="module")
 def make():
     """`make(dtype, slab)`: the products."""
-    if why := hopper_obstacle(torch.float16):
+    if why := obstacle(torch.float16):
         pytest.skip(why)
     from cases.runtime.kernels.hopper.matvec import HopperVectors
 

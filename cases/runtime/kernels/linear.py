@@ -15,12 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cases.runtime.kernels.cache import Place
-from cases.runtime.kernels.hopper.nvrtc import why_absent
+from cases.runtime.kernels.hopper.here import obstacle
 from cases.runtime.kernels.hopper.tiles import fits
 from cases.runtime.kernels.rowwise import silu_times
 from cases.runtime.shape import LlamaShape
-
-HOPPER = (9, 0)
 
 
 class Products(Protocol):
@@ -95,15 +93,6 @@ def products(shape: LlamaShape, dtype: torch.dtype) -> Products:
     return HopperProducts(dtype)
 
 
-def hopper_obstacle(dtype: torch.dtype) -> str:
-    """Why kernels for Hopper's tensor cores can't run here; empty when they can."""
-    if torch.cuda.get_device_capability() != HOPPER:
-        return "the GPU is no Hopper"
-    if dtype not in (torch.float16, torch.bfloat16):
-        return f"our kernels for Hopper have no {str(dtype).removeprefix('torch.')}"
-    return why_absent()
-
-
 def _obstacle(shape: LlamaShape, dtype: torch.dtype) -> str:
     """Why our kernels can't serve this model on this GPU; empty when they can."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
@@ -111,6 +100,6 @@ def _obstacle(shape: LlamaShape, dtype: torch.dtype) -> str:
         (shape.query_size + 2 * shape.key_value_size, hidden), (hidden, shape.query_size), (2 * inner, hidden),
         (hidden, inner),
     ]  # fmt: skip
-    if why := hopper_obstacle(dtype):
+    if why := obstacle(dtype):
         return why
     return "" if all(fits(*size) for size in sizes) else "a weight is too small or its sides are no multiples of 16"

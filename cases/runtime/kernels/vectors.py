@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cases.runtime.kernels.gemv import gemv
+from cases.runtime.kernels.hopper.here import obstacle
 from cases.runtime.kernels.hopper.slabs import fits, products_of
-from cases.runtime.kernels.linear import hopper_obstacle
 from cases.runtime.shape import LlamaShape
 
 
@@ -56,7 +56,7 @@ class TritonVectors:
 
 def vectors(shape: LlamaShape, dtype: torch.dtype) -> Vectors:
     """Those on tensor cores where they can run, else Triton's and the reason."""
-    why = hopper_obstacle(dtype)
+    why = obstacle(dtype)
     if not why and not all(fits(product.inputs) for product in products_of(shape)):
         why = "a weight has a number of columns that is no multiple of 8, or too many"
     if why:

@@ -1,1 +1,1 @@
-"""Matrix products for a prefill on Hopper GPUs: CUDA C++ compiled at run time, one kernel for each tile."""
+"""Matrix products on Hopper's tensor cores: CUDA C++ compiled at run time, one kernel for each tile or product."""
