@@ -110,10 +110,13 @@ class CausalTile:
     warps: int = 4
     stages: int = 2
 
-    @classmethod
-    def of(cls, rows: int) -> CausalTile:
+    @staticmethod
+    def of(rows: int) -> CausalTile:
         """The tile for so many rows: every count has the same blocks, so that padding changes no bit of a result."""
-        return cls(stages=3 if rows >= MANY else 2)
+        return LONGER if rows >= MANY else SHORTER
+
+
+SHORTER, LONGER = CausalTile(), CausalTile(stages=3)
 
 
 def attend_rows(
@@ -141,17 +144,19 @@ def attend_rows(
     tile = tile or CausalTile.of(rows)
     out = torch.empty(rows, shape.query_size, dtype=queries.dtype, device=queries.device)
     scale = 1.4426950408889634 / shape.head_dim**0.5
-    blocks = triton.cdiv(rows, tile.queries)
-    launch = _bound(shape, blocks, cache[0].shape[1], stride, rotated, tile)
+    blocks = -(-rows // tile.queries)
+    heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
+    launch = _bound(heads, kv_heads, shape.head_dim, blocks, cache[0].shape[1], stride, rotated, tile)
     launch((queries, words, *tables, *cache, out), rows, scale)
     return out
 
 
 @lru_cache(4096)
-def _bound(shape: LlamaShape, blocks: int, capacity: int, stride: int, rotated: bool, tile: CausalTile) -> Bound:
-    heads = shape.num_attention_heads
+def _bound(
+    heads: int, kv_heads: int, width: int, blocks: int, capacity: int, stride: int, rotated: bool, tile: CausalTile
+) -> Bound:
     constants = {
-        "HEADS": heads, "KV_HEADS": shape.num_key_value_heads, "WIDTH": shape.head_dim, "CAPACITY": capacity,
-        "STRIDE": stride, "ROTATED": rotated, "BLOCK_Q": tile.queries, "BLOCK_K": tile.keys, "STAGES": tile.stages,
+        "HEADS": heads, "KV_HEADS": kv_heads, "WIDTH": width, "CAPACITY": capacity, "STRIDE": stride,
+        "ROTATED": rotated, "BLOCK_Q": tile.queries, "BLOCK_K": tile.keys, "STAGES": tile.stages,
     }  # fmt: skip
     return Bound(_attend_rows, (heads, blocks), constants, num_warps=tile.warps, launch_pdl=True)
