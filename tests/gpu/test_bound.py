@@ -11,6 +11,7 @@ from tests.gpu.support import randn
 pytest.importorskip("triton")
 
 from cases.runtime.kernels import attention, causal, gemv, rowwise
+from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.hopper.here import obstacle
 from cases.runtime.llama import POSITION, State
 from cases.runtime.shape import LlamaShape
@@ -98,16 +99,33 @@ def test_an_unaligned_input_is_read_where_it_is():
 
 
 def test_a_prepared_product_is_of_its_own_rows_and_dtype():
+    """One launcher, one tile, the same addresses: what differs is the dtype and the number of rows alone."""
     if why := obstacle(torch.float16):
         pytest.skip(why)
-    from cases.runtime.kernels.hopper.products import HopperProducts
+    from cases.runtime.kernels.hopper.launch import Launcher
+    from cases.runtime.kernels.hopper.tiles import choose
 
-    memory, weights = torch.empty(64 * 512, dtype=torch.float16, device="cuda"), randn(512, 512, scale=0.05)
+    memory, results = (torch.empty(64 * 512, dtype=torch.float16, device="cuda") for _ in range(2))
+    weights, launch = randn(512, 512), Launcher()
+    tile = choose("plain", 64, 512, 512, torch.cuda.get_device_properties().multi_processor_count)
     for dtype in (torch.float16, torch.bfloat16) * 2:
-        made = HopperProducts(dtype)
         weight = weights.view(dtype)
         weight.copy_(randn(512, 512, dtype=dtype, scale=0.05))
         for rows in (16, 64, 16):
-            x = memory.view(dtype)[: rows * 512].view(rows, 512)
+            x, out = (buffer.view(dtype)[: rows * 512].view(rows, 512) for buffer in (memory, results))
             x.copy_(randn(rows, 512, dtype=dtype))
-            torch.testing.assert_close(made.linear(x, weight), x @ weight.T, rtol=2e-2, atol=2e-2)
+            results.fill_(float("nan"))
+            launch(tile, x, weight, out)
+            torch.testing.assert_close(out, x @ weight.T, rtol=2e-2, atol=2e-2)
+
+
+def test_a_place_is_told_by_its_capacity_and_heads_too():
+    from dataclasses import replace
+
+    words, tables = torch.zeros(4), (torch.zeros(8), torch.zeros(8))
+    memory = torch.zeros(2, 8 * 512)
+    places = {
+        Place(words, tables, (memory[0].view(shape.num_key_value_heads, -1, 8), memory[1]), shape).layout
+        for shape in (SHAPE, replace(SHAPE, num_key_value_heads=8), replace(SHAPE, num_attention_heads=16))
+    }
+    assert len(places) == 3

@@ -22,11 +22,12 @@ class Kernel:
         self.pre_run_hooks: list[object] = []
         self.dispatched: list[tuple[object, ...]] = []
         self.again: list[tuple[object, ...]] = []
+        self.given: Compiled | None = Compiled(self)
 
     def __getitem__(self, grid):
         def dispatch(*arguments, **named):
             self.dispatched.append((grid, arguments, named))
-            return Compiled(self)
+            return self.given
 
         return dispatch
 
@@ -82,13 +83,35 @@ def test_the_second_launch_passes_the_same_arguments_by_the_handle():
     assert kernel.again == [again, again]
 
 
-def test_other_dtypes_are_another_kernel():
+@pytest.mark.parametrize("place", [0, 1])
+def test_other_dtypes_are_another_kernel(place):
     kernel = Kernel()
     launch = bound(kernel)
-    for x in (aligned(), aligned(torch.bfloat16), aligned(), aligned(torch.bfloat16)):
-        launch((x, aligned()), 1.0, 1.0)
+    for dtype in (torch.float16, torch.bfloat16) * 2:
+        tensors = [aligned(), aligned()]
+        tensors[place] = aligned(dtype)
+        launch(tensors, 1.0, 1.0)
     assert len(kernel.dispatched) == 2
     assert len(kernel.again) == 2
+
+
+def test_another_device_is_another_kernel_and_another_stream():
+    kernel = Kernel()
+    launch = bound(kernel)
+    for device in (0, 1) * 2:
+        tensor = SimpleNamespace(data_ptr=lambda: 32, get_device=lambda device=device: device, dtype=torch.float16)
+        launch((tensor, tensor), 1.0, 1.0)
+    assert len(kernel.dispatched) == 2
+    assert [stream for *_, stream in kernel.again] == [(7, 0), (7, 1)]
+
+
+def test_what_triton_has_not_compiled_yet_is_asked_for_again():
+    kernel = Kernel()
+    kernel.given = None
+    launch = bound(kernel)
+    launch((aligned(), aligned()), 1.0, 1.0)
+    launch((aligned(), aligned()), 1.0, 1.0)
+    assert (len(kernel.dispatched), len(kernel.again)) == (2, 0)
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -96,7 +119,7 @@ def test_an_unaligned_address_goes_by_triton_each_time_and_leaves_the_handle_alo
     kernel = Kernel()
     launch = bound(kernel)
     tensors = [aligned(), aligned()]
-    tensors[place] = tensors[place][1:]
+    tensors[place] = tensors[place][4:]  # 8 bytes on
     for _ in range(2):
         launch(tensors, 1.0, 1.0)
     assert (len(kernel.dispatched), len(kernel.again)) == (2, 0)
@@ -134,3 +157,10 @@ def test_an_integer_that_the_kernel_is_specialised_on_is_refused():
     kernel = Kernel(whole=("rows",))
     bound(kernel)((aligned(), aligned()), 16, 1.0)
     assert kernel.dispatched[0][1][2:] == (16, 1.0)
+
+
+def test_an_integer_behind_a_number_of_another_kind_is_refused_too():
+    launch = bound(Kernel())
+    launch((aligned(), aligned()), 16.0, 1.0)
+    with pytest.raises(TypeError, match="rows=16"):
+        launch((aligned(), aligned()), 16, 1.0)

@@ -1,4 +1,4 @@
-"""What a block of the matrix-vector kernel takes: all rows and columns are covered, and registers suffice."""
+"""What a block of the matrix-vector kernel takes: all rows and columns, and what has a place in registers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def test_a_slab_covers_the_product_and_its_warps_can_hold_it(inputs, outputs, ga
     assert slab.threads == 32 * slab.warps <= 512
     whole = slab.rows // 2 if gated else slab.rows
     assert (slab.blocks_for(product) - 1) * whole < outputs <= slab.blocks_for(product) * whole
-    # 65,536 registers a multiprocessor: a pair of rows, x and the norm's weight must have a place in each lane's.
-    held = 4 * slab.pieces(inputs) * (2 + 1 + 1)
+    assert slab.rows % (4 if gated else 2) == 0
+    # 65,536 registers a multiprocessor: the rows asked for ahead, x and the norm's weight have a place in each lane's.
+    held = 4 * slab.pieces(inputs) * (2 * slab.stages + 1 + 1)
     assert held < 65536 // (slab.threads * slab.blocks)
 
 

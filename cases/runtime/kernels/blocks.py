@@ -75,8 +75,8 @@ class TritonBlocks:
     def _place(self, state: State, number: int) -> Place:
         """A layer's: made once for a state, since launches are prepared by it."""
         if state is not self._state:
-            self._state = state
             self._places = [Place.of(state, layer, self.shape) for layer in range(self.shape.num_hidden_layers)]
+            self._state = state
         return self._places[number]
 
     def head(self, residual: Tensor, weights: LlamaWeights, logits: Tensor) -> None:

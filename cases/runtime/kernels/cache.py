@@ -32,9 +32,11 @@ class Place:
         return cls(state.words, (state.cosines, state.sines), cache, shape)
 
     @cached_property
-    def addresses(self) -> tuple[int, ...]:
-        """Of all tensors: what a launch that was prepared is known by."""
-        return tuple(part.data_ptr() for part in (self.words, *self.tables, *self.cache))
+    def layout(self) -> tuple[int, ...]:
+        """Addresses of all tensors, the capacity and the numbers of heads: all that a prepared launch takes of it."""
+        heads = (self.shape.num_attention_heads, self.shape.num_key_value_heads)
+        parts = (self.words, *self.tables, *self.cache)
+        return (*(part.data_ptr() for part in parts), self.cache[0].shape[1], *heads)
 
     def write(self, qkv: Tensor) -> Tensor:
         """Write keys rotated, and values, of [rows, query + 2 * key-value size], which is returned as it came."""

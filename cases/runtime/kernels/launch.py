@@ -39,8 +39,8 @@ class Bound:
 
     Triton's own launch looks at every argument to find the compiled kernel, and that takes longer than a small kernel
     runs. It looks at the dtypes, at whether addresses are multiples of 16 bytes, and at the values of integers. So the
-    first launch for each list of dtypes goes by Triton, the others by the kernel that it gave; an unaligned address
-    always goes by Triton; integers are refused, unless the kernel is not specialised on them.
+    first launch for each list of types goes by Triton, the others by the kernel that it gave; an unaligned address
+    always goes by Triton; integers are refused, unless the kernel is not specialised on them, and are below 2^31.
     """
 
     __slots__ = ("_constants", "_grid", "_kernel", "_launches", "_options", "_stream", "_values")
@@ -66,7 +66,7 @@ class Bound:
         for place in places:
             united |= place
         device = tensors[0].get_device()
-        key = (device, *[tensor.dtype for tensor in tensors])
+        key = (device, *[tensor.dtype for tensor in tensors], *map(type, numbers))
         launch = self._launches.get(key)
         if launch is None or united % ALIGNMENT or self._kernel.pre_run_hooks:
             self._dispatch(tensors, numbers, None if united % ALIGNMENT else key)

@@ -31,11 +31,11 @@ def version() -> str:
     return f"NVRTC {major}.{minor}"
 
 
-def compiled(text: str) -> bytes:
-    """Machine code of a translation unit for sm_90a. Raises RuntimeError with NVRTC's message."""
+def compiled(text: str, name: str) -> bytes:
+    """Machine code of a translation unit for sm_90a. Raises RuntimeError with NVRTC's message, which has its name."""
     from cuda.bindings import nvrtc
 
-    program = _done(nvrtc.nvrtcCreateProgram(text.encode(), b"linear.cu", 0, None, None))
+    program = _done(nvrtc.nvrtcCreateProgram(text.encode(), name.encode(), 0, None, None))
     try:
         (state,) = nvrtc.nvrtcCompileProgram(program, len(OPTIONS), list(OPTIONS))
         if state != nvrtc.nvrtcResult.NVRTC_SUCCESS:

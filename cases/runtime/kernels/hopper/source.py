@@ -56,6 +56,6 @@ def kept(text: str, name: str) -> bytes:
     cache = get_cache_manager(key)
     if found := cache.get_file(name):
         return Path(found).read_bytes()
-    code = nvrtc.compiled(text)
+    code = nvrtc.compiled(text, Path(name).with_suffix(".cu").name)
     cache.put(code, name, binary=True)
     return code
