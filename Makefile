@@ -78,7 +78,7 @@ publish: $(READY) ## a run's shareable files into results/published/: make publi
 		$(PY) -m harness.output.provenance $$to || true; $(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
 
 bench-kernels: $(READY) ## each kernel alone, and the model's errors and replays, on a CUDA GPU: make bench-kernels ARGS="--model llama3_8b"
-	$(PY) -m cases.runtime.kernels.bench $(ARGS) | awk '{ print | "cat 1>&2" } sub(/^Kernels: /, "")' | xargs -r $(PY) -m reports.kernels
+	@$(PY) -m cases.runtime.kernels.bench $(ARGS) | awk '{ print | "cat 1>&2" } sub(/^Kernels: /, "")' | xargs -r $(PY) -m reports.kernels
 
 paper: $(READY) ## published tables, figures, audit and claims beside the measured runs, into results/paper/report/
 	$(PY) -m reports.paper $(ARGS)
