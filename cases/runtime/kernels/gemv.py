@@ -131,16 +131,9 @@ def gemv(
     residual: Tensor | None = None,
     tile: Tile | None = None,
 ) -> Tensor:
-    """Launch one fused matrix-vector product; returns `out`.
+    """Launch one fused matrix-vector product; returns `out`. See kernels.vectors.Vectors for the arguments.
 
-    Args:
-        weight: [N, K], or [2N, K] with `gated`: gate rows, then up rows.
-        x: [K].
-        out: [N]; may be `residual` itself.
-        norm: weight [K] of an RMSNorm of `x` with `eps`.
-        gated: SiLU(gate @ x) * (up @ x).
-        residual: [N], added.
-        tile: overrides the choice of `tile_for`.
+    `tile` overrides the choice of `tile_for`.
     """
     outputs, inputs = weight.shape
     outputs = outputs // 2 if gated else outputs
