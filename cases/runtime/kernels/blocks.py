@@ -72,13 +72,13 @@ class TritonBlocks:
         normed = rms_norm(residual, layer.mlp_norm, self.eps)
         return self.products.add_linear(residual, self.products.gated_linear(normed, layer.gate_up), layer.down)
 
+    def head(self, residual: Tensor, weights: LlamaWeights, logits: Tensor) -> None:
+        """See Blocks."""
+        self.vector(weights.head, residual, logits, norm=weights.norm, eps=self.eps)
+
     def _place(self, state: State, number: int) -> Place:
         """A layer's: made once for a state, since launches are prepared by it."""
         if state is not self._state:
             self._places = [Place.of(state, layer, self.shape) for layer in range(self.shape.num_hidden_layers)]
             self._state = state
         return self._places[number]
-
-    def head(self, residual: Tensor, weights: LlamaWeights, logits: Tensor) -> None:
-        """See Blocks."""
-        self.vector(weights.head, residual, logits, norm=weights.norm, eps=self.eps)

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda as tl_cuda
 
-from cases.runtime.kernels.launch import Bound
+from cases.runtime.kernels.launch import MOST_BOUND, Bound
 from cases.runtime.kernels.rowwise import turned
 from cases.runtime.shape import LlamaShape
 
@@ -151,7 +151,7 @@ def attend_rows(
     return out
 
 
-@lru_cache(4096)
+@lru_cache(MOST_BOUND)
 def _bound(
     heads: int, kv_heads: int, width: int, blocks: int, capacity: int, stride: int, rotated: bool, tile: CausalTile
 ) -> Bound:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 ALIGNMENT = 16
 """Bytes: Triton compiles a kernel of its own for addresses that are no multiples."""
-
+MOST_BOUND = 4096
+"""Bound kernels kept of those whose grid goes by the number of rows."""
 
 Launch = Callable[..., None]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cases.runtime.kernels.cache import Place
 from cases.runtime.kernels.hopper.here import obstacle
+from cases.runtime.kernels.hopper.slabs import layer_products
 from cases.runtime.kernels.hopper.tiles import fits
 from cases.runtime.kernels.rowwise import silu_times
 from cases.runtime.shape import LlamaShape
@@ -95,11 +96,8 @@ def products(shape: LlamaShape, dtype: torch.dtype) -> Products:
 
 def _obstacle(shape: LlamaShape, dtype: torch.dtype) -> str:
     """Why our kernels can't serve this model on this GPU; empty when they can."""
-    hidden, inner = shape.hidden_size, shape.intermediate_size
-    sizes = [
-        (shape.query_size + 2 * shape.key_value_size, hidden), (hidden, shape.query_size), (2 * inner, hidden),
-        (hidden, inner),
-    ]  # fmt: skip
     if why := obstacle(dtype):
         return why
-    return "" if all(fits(*size) for size in sizes) else "a weight is too small or its sides are no multiples of 16"
+    if all(fits(product.rows, product.inputs) for product in layer_products(shape)):
+        return ""
+    return "a weight is too small or its sides are no multiples of 16"

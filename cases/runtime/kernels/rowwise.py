@@ -11,11 +11,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda as tl_cuda
 
-from cases.runtime.kernels.launch import Bound
+from cases.runtime.kernels.launch import MOST_BOUND, Bound
 from cases.runtime.shape import LlamaShape
-
-KEPT = 4096
-"""Launches for so many numbers of rows."""
 
 
 @triton.jit
@@ -37,7 +34,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return out
 
 
-@lru_cache(KEPT)
+@lru_cache(MOST_BOUND)
 def _norms(rows: int, width: int) -> Bound:
     constants = {"WIDTH": width, "BLOCK": triton.next_power_of_2(width)}
     return Bound(_rms_norm, (rows,), constants, num_warps=8, launch_pdl=True)
@@ -96,7 +93,7 @@ def write_cache(
     launch((qkv, words, *tables, keys, values))
 
 
-@lru_cache(KEPT)
+@lru_cache(MOST_BOUND)
 def _writes(rows: int, heads: int, kv_heads: int, width: int, capacity: int) -> Bound:
     group = math.gcd(kv_heads, 8)
     constants = {"HEADS": heads, "KV_HEADS": kv_heads, "WIDTH": width, "CAPACITY": capacity, "GROUP": group}
@@ -123,7 +120,7 @@ def silu_times(gate_up: Tensor) -> Tensor:
     return out
 
 
-@lru_cache(KEPT)
+@lru_cache(MOST_BOUND)
 def _gates(rows: int, inner: int) -> Bound:
     block = 1024
     constants = {"INNER": inner, "BLOCK": block}

@@ -31,6 +31,11 @@ class Product:
     gated: bool = False
     add: bool = False
 
+    @property
+    def rows(self) -> int:
+        """Of the weight."""
+        return 2 * self.outputs if self.gated else self.outputs
+
 
 @dataclass(frozen=True)
 class Slab:
@@ -75,10 +80,15 @@ def fits(inputs: int) -> bool:
 
 
 def products_of(shape: LlamaShape) -> Iterator[Product]:
-    """Those of a decode step: query-key-value, output, gate-up, down, head."""
+    """Those of a decode step: a layer's, then the head's."""
+    yield from layer_products(shape)
+    yield Product(shape.vocab_size, shape.hidden_size, norm=True)
+
+
+def layer_products(shape: LlamaShape) -> Iterator[Product]:
+    """Query-key-value, output, gate-up, down."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
     yield Product(shape.query_size + 2 * shape.key_value_size, hidden, norm=True)
     yield Product(hidden, shape.query_size, add=True)
     yield Product(inner, hidden, norm=True, gated=True)
     yield Product(hidden, inner, add=True)
-    yield Product(shape.vocab_size, hidden, norm=True)
