@@ -16,7 +16,9 @@ from reports.compare.command import refuse
 from reports.compare.manifests import Difference, differences
 from reports.compare.tables import forced, name_of
 from reports.run import Run, load
+from reports.spread.between import between, pairs_table
 from reports.spread.figure import machines_figure
+from reports.spread.hosts import hosts_figure
 from reports.spread.pairs import pair_up, spreads
 from reports.spread.tables import LETTERS, machines_table, spread_table
 from reports.write import write_figure, write_table
@@ -28,6 +30,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m reports spread", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, results/<run>")
+    parser.add_argument(
+        "--cases", nargs="+", default=(), metavar="CASE", help="these alone, by their names in the .csv"
+    )
     parser.add_argument("--force", action="store_true", help="take runs that differ in what matters, and say so")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="write tables and figure into this folder")
     return parser.parse_args(argv)
@@ -41,18 +46,25 @@ def main(argv: Sequence[str]) -> int:
         check_options(options)
         runs = [load(path) for path in options.runs]
         said = forced(checked(runs, force=options.force))
-        paired = pair_up(runs)
-        tables = [machines_table(runs, said), spread_table(runs, spreads(paired), said)]
+        paired = pair_up(runs, options.cases)
+        each = between(paired)
+        tables = [
+            machines_table(runs, said), spread_table(runs, spreads(paired), said), pairs_table(runs, each, said)
+        ]  # fmt: skip
         if options.to:
             options.to.mkdir(parents=True, exist_ok=True)
-            write_figure(machines_figure(paired, runs, tables[-1]), options.to)
+            for plot in (machines_figure(paired, runs, tables[1]), hosts_figure(each, runs)):
+                write_figure(plot, options.to)
             for table in tables:
                 write_table(table, options.to)
     except (ValueError, OSError) as error:
         print(f"reports: {error}", file=sys.stderr)
         return MISTAKE
     for table in tables:
-        terminal.show(table, console)
+        if table.shown:
+            terminal.show(table, console)
+        else:
+            console.print(f"{table.title} {table.why_hidden}")
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -71,18 +71,24 @@ class Paired(NamedTuple):
         return found
 
 
-def pair_up(runs: Sequence[Run]) -> Paired:
-    """Every run against every other, in the order of the page; cells that one lacks are out.
+def pair_up(runs: Sequence[Run], cases: Collection[str] = ()) -> Paired:
+    """Every run against every other, in the order of the page; cells that one lacks are out, and cases left unnamed
+    where some are named.
 
     Raises:
-        ValueError: one sentence on a latency that is none, or on runs that have no cell in common.
+        ValueError: one sentence on a latency that is none, on runs that have no cell in common, or on a case that
+            they don't all have.
     """
     pairs = list(itertools.combinations(range(len(runs)), 2))
     found = [{cell.key: cell for cell in cells_of(runs[a], runs[b], MARGIN) if there(cell)} for a, b in pairs]
     common = [key for key in found[0] if all(key in cells for cells in found)]
     if not common:
         raise ValueError("these runs have no cells of the same case in common: there is nothing to set side by side")
-    return Paired(pairs, found, sorted(common, key=lambda key: ORDER.index(key.metric)))
+    known = list(dict.fromkeys(key.case for key in common))
+    if unknown := next((case for case in cases if case not in known), None):
+        raise ValueError(f"these runs have no cells of the case {unknown!r} in common: choose among {', '.join(known)}")
+    chosen = [key for key in common if not cases or key.case in cases]
+    return Paired(pairs, found, sorted(chosen, key=lambda key: ORDER.index(key.metric)))
 
 
 def spreads(paired: Paired) -> list[Spread]:

@@ -22,12 +22,24 @@ MACHINES = (
     "Host's loop: a fixed one of Python timed right behind each sample, median over the cases that every run "
     "with one timed."
 )
+HEADS = {
+    "closest": "Closest pair", "middle": "Middle", "farthest": "Farthest", "in_loops": "In loops",
+    "in_floors": "In floors",
+}  # fmt: skip
+"""What is told of how far runs lie apart, by its name in the .csv."""
+MEANS = "Columns of letters: a run's geometric mean over the cells, in ms, of medians, or of 99th percentiles."
 APART = (
-    "Columns of letters: a run's geometric mean over the cells, in ms, of medians, or of 99th percentiles. Of a pair "
-    "of runs counts the cell that lies farthest apart (the larger of B/A and A/B): in the closest pair, in the one in "
-    "the middle, in the farthest. In loops, in floors: the farthest pair with each latency over the host's loop beside "
-    "it, or over its own run's floor; the first tells something of cases that launch their kernels one by one, the "
-    "second of those that keep the card busy."
+    "Of a pair of runs counts the cell that lies farthest apart (the larger of B/A and A/B): in the closest pair, in "
+    "the one in the middle, in the farthest. In loops, in floors: the farthest pair with each latency over the host's "
+    "loop beside it, or over its own run's floor;"
+)
+ALONE = (
+    "Farthest: the cell that lies farthest apart (the larger of B/A and A/B); in loops, in floors: that with each "
+    "latency over the host's loop beside it, or over its own run's floor;"
+)
+TELLING = (
+    "the first tells something of cases that launch their kernels one by one, the second of those that keep the card "
+    "busy."
 )
 
 
@@ -65,23 +77,23 @@ def measured(run: Run, key: str, digits: int) -> str:
 def spread_table(runs: Sequence[Run], found: Sequence[Spread], forced: str) -> Table:
     """A row a metric and case."""
     letters = LETTERS[: len(runs)]
+    apart = ("farthest",) if len(runs) == 2 else ("closest", "middle", "farthest")
     parts = [name for name in ("in_loops", "in_floors") if any(math.isfinite(getattr(one, name)) for one in found)]
     rows = [
         [Cell(text) for text in (one.metric, one.title, str(one.cells), *(number(mean, 2) for mean in one.means))]
-        + [Cell(percent(getattr(one, name))) for name in ("closest", "middle", "farthest", *parts)]
+        + [Cell(percent(getattr(one, name))) for name in (*apart, *parts)]
         for one in found
     ]
-    names = ("Closest pair", "Middle", "Farthest", *(name.replace("_", " ").capitalize() for name in parts))
+    names = [HEADS[name] for name in (*apart, *parts)]
     head = heads("Metric", "Case", "Cells", *letters, *names, left=("Metric", "Case"))
     rules = frozenset(place for place in range(1, len(found)) if found[place].metric != found[place - 1].metric)
-    shares = ("closest", "middle", "farthest", "in_loops", "in_floors")
     frame = pd.DataFrame(
         {"metric": one.metric, "case": one.case, "title": one.title, "cells": one.cells}
         | dict(zip((f"{letter.lower()}_ms" for letter in letters), one.means, strict=True))
-        | {name: getattr(one, name) for name in shares}
+        | {name: getattr(one, name) for name in HEADS}
         for one in found
     )
-    facts = f"{APART} {facts_of(runs)}"
+    facts = f"{MEANS} {ALONE if len(runs) == 2 else APART} {TELLING} {facts_of(runs)}"
     smoke = any(run.smoke for run in runs)
     return Table("spread", f"How far the machines lie apart{forced}", head, rows, Notes(), facts, smoke, frame, rules)
 

@@ -18,13 +18,21 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "results" / "published"
 PUBLISHED = sorted(path.parent for path in RUNS.glob("*/manifest.json"))
 COMPARED = {
-    "again": ("h200-2026-11-23-default", "h200-2026-11-23-default-3"),
+    "again": ("h200-2026-11-23-default-4", "h200-2026-11-23-default-5"),
     "again/older": ("h200-2026-11-22-default-2", "h200-2026-11-22-default-4", "--force"),
     "two_gpus/compare": ("h200x2-2026-11-22-alone", "h200x2-2026-11-22-beside_llama2_7b"),
 }
-SPREAD = (
-    "h200-2026-11-22-default-3", "h200-2026-11-22-default-4", "h200-2026-11-23-default", "h200-2026-11-23-default-2",
-)  # fmt: skip
+NEW_KERNELS = ("h200-2026-11-23-default-4", "h200-2026-11-23-default-5", "h200-2026-11-23-default-3")
+BEFORE = (
+    "h200-2026-11-23-default",
+    "h200-2026-11-23-default-2",
+    "h200-2026-11-22-default-3",
+    "h200-2026-11-22-default-4",
+)
+SPREAD = {
+    "again/machines": (NEW_KERNELS, ()),
+    "again/hosts": ((*NEW_KERNELS, *BEFORE), ("--cases", "baseline", "cuda_graph")),
+}
 MERGED = ("h200x2-2026-11-22-beside_llama2_7b", "h200x2-2026-11-22-beside_llama3_8b")
 WRITTEN = ("csv", "md", "tex")
 
@@ -98,8 +106,10 @@ def test_the_committed_merged_report_is_that_of_its_runs(tmp_path):
         assert unlike(texts(tmp_path, suffix), texts(ROOT / "results" / "two_gpus" / "merged", suffix)) == []
 
 
-def test_the_committed_spread_is_that_of_its_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", SPREAD)
+def test_the_committed_spread_is_that_of_its_runs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(spread, "write_figure", lambda plot, folder: b"")
-    assert spread.main([*(str(RUNS / name) for name in SPREAD), "--to", str(tmp_path)]) == 0
+    runs, options = SPREAD[name]
+    assert spread.main([*(str(RUNS / run) for run in runs), *options, "--to", str(tmp_path)]) == 0
     for suffix in WRITTEN:
-        assert unlike(texts(tmp_path, suffix), texts(ROOT / "results" / "again" / "machines", suffix)) == []
+        assert unlike(texts(tmp_path, suffix), texts(ROOT / "results" / name, suffix)) == []

@@ -9,8 +9,11 @@ import pytest
 
 from reports.__main__ import main
 from reports.run import load
+from reports.spread import between as each
 from reports.spread import figure
+from reports.spread.between import between
 from reports.spread.figure import machines_figure
+from reports.spread.hosts import hosts_figure
 from reports.spread.pairs import pair_up, spreads
 from reports.spread.tables import LETTERS, facts_of, spread_table
 from tests.reports import pairs
@@ -67,6 +70,81 @@ def test_what_the_card_explains_is_not_left_in_floors_and_what_the_host_does_not
     assert math.isnan(rows(tmp_path / "out").loc[("TTFT", "baseline"), "in_loops"]), "its loop was not timed"
     machines = pd.read_csv(tmp_path / "out" / "spread_machines.csv")
     assert machines["host's loop"].tolist() == [4.0, 4.4, 4.84]
+
+
+def hosts(runs, factors):
+    """JIT-Only's loop took 4 us times these factors, and that of no other case was timed."""
+    for run, factor in zip(runs, factors, strict=True):
+        samples = pd.read_csv(run / "samples.csv")
+        samples.assign(host_loop_us=samples["case"].map({"jit": 4.0 * factor})).to_csv(run / "samples.csv", index=False)
+
+
+def test_two_runs_are_one_pair_which_is_said_once(three, tmp_path, capsys):
+    assert spread(*three[:2], "--to", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"Metric +Case +Cells +A +B +Farthest +In floors *\n", said)
+    assert "closest" not in said.lower().split("every machine beside")[0]
+    assert rows(tmp_path / "out").loc[("TTFT", "jit"), ["closest", "farthest"]].tolist() == [pytest.approx(0.1)] * 2
+
+
+def test_every_pair_stands_by_itself_the_closest_first(three, tmp_path, capsys):
+    times(three[2], 1.2 / 1.21, length=400)
+    hosts(three, (1.0, 1.1, 1.05))
+    assert spread(*three, "--to", tmp_path / "out") == 0
+    found = pd.read_csv(tmp_path / "out" / "spread_pairs.csv").set_index(["metric", "case"]).loc[("TTFT", "jit")]
+    assert list(zip(found["first"], found["second"], strict=True)) == [("B", "C"), ("A", "B"), ("A", "C")]
+    ratios, hosts_ratios = (1.2 / 1.1, 1.1, 1.2), (1.05 / 1.1, 1.1, 1.05)
+    assert found["farthest"].tolist() == [pytest.approx(ratio - 1) for ratio in ratios]
+    assert found["mean"].tolist() == [pytest.approx(ratio**0.5) for ratio in ratios], "one cell of two"
+    assert found["host"].tolist() == [pytest.approx(ratio) for ratio in hosts_ratios]
+    left = (1.2 / 1.1 * 1.1 / 1.05 - 1, 0.1, 1.2 / 1.05 - 1)
+    assert found["scaled_farthest"].tolist() == [pytest.approx(share) for share in left]
+    assert re.search(r"TTFT +JIT-Only +B–C +1\.044 +0\.955 +9\.1 % +14\.3 % +9\.1 % *\n", capsys.readouterr().out)
+
+
+def test_more_pairs_than_can_be_read_are_in_the_csv_alone(three, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(each, "MOST", 3)
+    assert spread(*three, "--to", tmp_path / "out") == 0
+    assert re.search(r"Every machine beside every other has \d+ rows, too many to read here", capsys.readouterr().out)
+    assert [path.suffix for path in (tmp_path / "out").glob("spread_pairs.*")] == [".csv"]
+
+
+def test_the_cases_that_are_named_are_told_alone(three, tmp_path, capsys):
+    assert spread(*three, "--cases", "jit", "baseline", "--to", tmp_path / "out") == 0
+    assert set(rows(tmp_path / "out").index.get_level_values("case")) == {"baseline", "jit"}
+    assert set(pd.read_csv(tmp_path / "out" / "spread_pairs.csv")["case"]) == {"baseline", "jit"}
+    capsys.readouterr()
+    assert spread(*three, "--cases", "jti") == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == (
+        "", "reports: these runs have no cells of the case 'jti' in common: choose among baseline, cuda_graph, jit\n"
+    )  # fmt: skip
+
+
+def test_a_case_on_the_dashed_line_is_slower_by_as_much_as_its_host(three):
+    hosts(three, (1.1, 1.0, 1.1))
+    runs = [load(path) for path in three]
+    plot = hosts_figure(between(pair_up(runs)), runs)
+    axes = plot.figure.axes[0]
+    (marks,) = [line.get_xydata() for line in axes.lines if line.get_linestyle() == "None"]
+    mean = math.log(1.1) / 2
+    wanted = [(math.log(1.1), -mean), (0.0, 2 * mean), (math.log(1.1), mean)]
+    assert sorted(map(tuple, marks)) == [pytest.approx(point) for point in sorted(wanted)], "B's host is the quicker"
+    (low, high), (left, right) = axes.get_ylim(), axes.get_xlim()
+    assert all(left <= x <= right and low <= y <= high for x, y in marks)
+    box = axes.get_position()
+    width, height = plot.figure.get_size_inches()
+    assert (high - low) / (box.height * height) == pytest.approx((right - left) / (box.width * width)), "one scale"
+    assert "4.4" not in plot.caption
+    assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == ["JIT-Only"]
+
+
+def test_without_the_hosts_loop_there_is_no_figure_of_hosts(three, tmp_path):
+    runs = [load(path) for path in three]
+    assert hosts_figure(between(pair_up(runs)), runs).reason == "a run did not time the host's loop"
+    assert spread(*three, "--to", tmp_path) == 0
+    assert not (tmp_path / "spread_hosts.png").exists()
+    assert "Host" not in (tmp_path / "spread_pairs.md").read_text().splitlines()[2]
 
 
 def test_cells_that_one_run_lacks_are_left_out(three, tmp_path):
