@@ -16,11 +16,10 @@ from reports.compare.command import refuse
 from reports.compare.manifests import Difference, differences
 from reports.compare.tables import forced, name_of
 from reports.run import Run, load
-from reports.spread.between import between, pairs_table
 from reports.spread.figure import machines_figure
 from reports.spread.hosts import hosts_figure
-from reports.spread.pairs import pair_up, spreads
-from reports.spread.tables import LETTERS, machines_table, spread_table
+from reports.spread.pairs import between, pair_up, spreads
+from reports.spread.tables import LETTERS, machines_table, pairs_table, spread_table
 from reports.write import write_figure, write_table
 
 MISTAKE = 2
@@ -49,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         paired = pair_up(runs, options.cases)
         each = between(paired)
         tables = [
-            machines_table(runs, said), spread_table(runs, spreads(paired), said), pairs_table(runs, each, said)
+            machines_table(runs, said), spread_table(runs, spreads(paired, each), said), pairs_table(runs, each, said)
         ]  # fmt: skip
         if options.to:
             options.to.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from reports import style
 from reports.canvas import framed
 from reports.plots import Plot
 from reports.run import Run
-from reports.spread.between import Between
+from reports.spread.pairs import Between
 from reports.spread.tables import facts_of
 
 NAME, TITLE = "spread_hosts", "Does a case follow the host? Every pair of machines"

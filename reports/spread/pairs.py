@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reports.compare.cells import Cell, Key, cells_of
-from reports.compare.moves import farthest
+from reports.compare.moves import Move, moves_of
 from reports.compare.tables import ORDER
 from reports.compare.verdict import MARGIN
 from reports.run import Run
@@ -40,12 +40,17 @@ class Spread(NamedTuple):
     in_floors: float
 
 
-class Logs(NamedTuple):
-    """Of a cell and a pair of runs, logarithms of the ratio: as it is, in loops, in floors."""
+class Between(NamedTuple):
+    """How far one case lies in one metric from the first run of a pair to the second, by their places."""
 
-    ratio: float
-    loops: float
-    floors: float
+    first: int
+    second: int
+    move: Move
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What is told side by side."""
+        return self.move.metric, self.move.case
 
 
 class Paired(NamedTuple):
@@ -91,10 +96,21 @@ def pair_up(runs: Sequence[Run], cases: Collection[str] = ()) -> Paired:
     return Paired(pairs, found, sorted(chosen, key=lambda key: ORDER.index(key.metric)))
 
 
-def spreads(paired: Paired) -> list[Spread]:
+def between(paired: Paired) -> list[Between]:
+    """Metric by metric and case by case the pairs, the closest first."""
+    found = [
+        Between(*pair, move)
+        for pair, cells in zip(paired.pairs, paired.cells, strict=True)
+        for move in moves_of([cells[key] for key in paired.keys])
+    ]
+    groups = list(dict.fromkeys((key.metric, key.case) for key in paired.keys))
+    return sorted(found, key=lambda one: (groups.index(one.group), one.move.farthest))
+
+
+def spreads(paired: Paired, found: Sequence[Between]) -> list[Spread]:
     """Each metric and case that all of the runs have cells of."""
-    groups = dict.fromkeys((key.metric, key.case) for key in paired.keys)
-    return [spread([key for key in paired.keys if (key.metric, key.case) == group], paired) for group in groups]
+    groups = dict.fromkeys(one.group for one in found)
+    return [spread(paired, [one.move for one in found if one.group == group]) for group in groups]
 
 
 def there(cell: Cell) -> bool:
@@ -102,21 +118,14 @@ def there(cell: Cell) -> bool:
     return cell.key.metric in METRICS and math.isfinite(cell.ratio.value)
 
 
-def spread(keys: Sequence[Key], paired: Paired) -> Spread:
-    """One case and metric."""
-    first = paired.cells[0][keys[0]]
-    logs = np.array([[logs_of(cells[key]) for key in keys] for cells in paired.cells])
-    apart = np.array([[farthest(own) for own in pair.T] for pair in logs])
-    raw = apart[:, 0]
+def spread(paired: Paired, moves: Sequence[Move]) -> Spread:
+    """One case and metric, by its pairs."""
+    one = moves[0]
+    keys = [key for key in paired.keys if (key.metric, key.case) == (one.metric, one.case)]
     means = np.exp(np.log([paired.values(key) for key in keys]).mean(axis=0))
-    most = (float(apart[:, place].max()) for place in range(logs.shape[-1]))
+    apart = np.array([(move.farthest, move.scaled_farthest, move.floored_farthest) for move in moves])
+    raw = apart[:, 0]
     return Spread(
-        keys[0].metric, keys[0].case, first.title, len(keys), tuple(map(float, means)), float(raw.min()),
-        float(np.median(raw)), *most,
+        one.metric, one.case, one.title, len(keys), tuple(map(float, means)), float(raw.min()), float(np.median(raw)),
+        *map(float, apart.max(axis=0)),
     )  # fmt: skip
-
-
-def logs_of(cell: Cell) -> Logs:
-    """The logarithms of a cell's ratios."""
-    ratio = math.log(cell.ratio.value)
-    return Logs(ratio, math.log(cell.scaled.value), ratio - math.log(cell.floor))

@@ -1,4 +1,4 @@
-"""The machines and how far they lie apart, as two tables."""
+"""The machines, how far they lie apart, and every pair by itself, as tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reports.compare.manifests import ABSENT
 from reports.compare.moves import percent
 from reports.compare.tables import end_of, loop_us, looped, name_of
 from reports.run import Run
-from reports.spread.pairs import Spread
+from reports.spread.pairs import Between, Spread
 from reports.table import DASH, Cell, Notes, Table, heads, number
 
 LETTERS = string.ascii_uppercase
@@ -40,6 +40,14 @@ ALONE = (
 TELLING = (
     "the first tells something of cases that launch their kernels one by one, the second of those that keep the card "
     "busy."
+)
+MOST = 150
+"""Rows that are shown; more are in the .csv alone."""
+EACH = (
+    "Pair A–B: B over A, the geometric mean over the cells. Host: the same of the host's loop, a fixed one of Python "
+    "timed right behind each of these samples (medians). Farthest: the cell of the pair that lies farthest from 1, "
+    "either way; in loops, in floors: that with each latency over the loop beside it, or over its own run's floor. "
+    "The pairs of a case stand in the order of their farthest cells."
 )
 
 
@@ -96,6 +104,41 @@ def spread_table(runs: Sequence[Run], found: Sequence[Spread], forced: str) -> T
     facts = f"{MEANS} {ALONE if len(runs) == 2 else APART} {TELLING} {facts_of(runs)}"
     smoke = any(run.smoke for run in runs)
     return Table("spread", f"How far the machines lie apart{forced}", head, rows, Notes(), facts, smoke, frame, rules)
+
+
+def pairs_table(runs: Sequence[Run], found: Sequence[Between], forced: str) -> Table:
+    """A row a metric, case and pair."""
+    looped = any(math.isfinite(one.move.host) for one in found)
+    names = ("Metric", "Case", "Pair", "Ratio", *(["Host"] if looped else []), "Farthest")
+    head = heads(*names, *(["In loops"] if looped else []), "In floors", left=("Metric", "Case", "Pair"))
+    rows = [[Cell(text) for text in row_of(one, looped=looped)] for one in found]
+    rules = frozenset(place for place in range(1, len(found)) if found[place].group != found[place - 1].group)
+    frame = pd.DataFrame(
+        {"first": LETTERS[one.first], "second": LETTERS[one.second], **one.move._asdict()} for one in found
+    )
+    smoke = any(run.smoke for run in runs)
+    facts = f"{EACH} {facts_of(runs)}"
+    hidden = f"has {len(rows)} rows, too many to read here: --to writes them as .csv" if len(rows) > MOST else ""
+    return Table(
+        "spread_pairs", f"Every machine beside every other{forced}", head, rows, Notes(), facts, smoke, frame, rules,
+        shown=not hidden, why_hidden=hidden,
+    )  # fmt: skip
+
+
+def row_of(one: Between, *, looped: bool) -> list[str]:
+    """A pair in words."""
+    move = one.move
+    host = [number(move.host, 3)] if looped else []
+    in_loops = [percent(move.scaled_farthest)] if looped else []
+    words = [
+        move.metric,
+        move.title,
+        f"{LETTERS[one.first]}–{LETTERS[one.second]}",
+        number(move.mean, 3),
+        *host,
+        percent(move.farthest),
+    ]
+    return [*words, *in_loops, percent(move.floored_farthest)]
 
 
 def facts_of(runs: Sequence[Run]) -> str:
