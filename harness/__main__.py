@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import hydra
 from omegaconf import OmegaConf
@@ -21,11 +21,12 @@ from harness.settings import resume
 from harness.settings.commandline import in_order, parse
 from harness.settings.compose import CONF, Source, compose_raw, expand_sweeps, to_config
 from harness.settings.helptext import help_text
-from harness.task import CODES, refuse, run_composed, task
+from harness.task import CODES, preview, refuse, run_composed, task
 
 
-def check_command_line(arguments: Sequence[str]) -> str | None:
-    """Check all that needs no machine. Returns the text of --help when that was asked for.
+def check_command_line(arguments: Sequence[str]) -> Callable[[], None] | None:
+    """Check all that needs no machine. Returns what is to be said instead of running, where only that is asked for:
+    the text of --help, or the plans of dry runs, for which Hydra would make folders.
 
     Raises:
         ValueError: one sentence on the first mistake.
@@ -39,14 +40,17 @@ def check_command_line(arguments: Sequence[str]) -> str | None:
     source = Source.from_arguments(flags)
     launchers.check_name(flags.overrides)
     if flags.help:
-        return help_text(compose_raw(flags.overrides, source), source)
+        text = help_text(compose_raw(flags.overrides, source), source)
+        return lambda: print(text)
     several = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
     composed = [compose_raw(one, source) for one in (expand_sweeps(flags.overrides) if several else [flags.overrides])]
-    for one in composed:
-        config = to_config(one)
-        if flags.cfg is None:
+    configs = [to_config(one) for one in composed]
+    if flags.cfg is None:
+        for config in configs:
             validate.check(config)
     launchers.check(composed, several)
+    if flags.cfg is None and all(config.dry_run for config in configs):
+        return lambda: preview(*configs)
     return None
 
 
@@ -87,12 +91,12 @@ def obey() -> int:
     if code is not None:
         return code
     try:
-        text = check_command_line(sys.argv[1:])
+        instead = check_command_line(sys.argv[1:])
     except ValueError as error:
         return refuse(error)
     sys.argv[1:] = in_order(sys.argv[1:])
-    if text is not None:
-        return spoken(lambda: print(text))
+    if instead is not None:
+        return spoken(instead)
     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
     return max(CODES, default=0)
 

@@ -33,13 +33,13 @@ def task(composed: DictConfig) -> int:
 
 def run_composed(composed: DictConfig) -> int:
     """One run of a composed configuration; its exit code."""
-    from harness.settings import plan, validate
+    from harness.settings import validate
 
     try:
         config = to_config(composed)
         validate.check(config)
         if config.dry_run:
-            return spoken(lambda: plan.show(config, Console()))
+            return spoken(lambda: preview(config))
         from harness import run, start  # loads pandas and NVML: not for a dry run
 
         _place_in_sweep(config)
@@ -50,6 +50,21 @@ def run_composed(composed: DictConfig) -> int:
         print("interrupted before anything was started", file=sys.stderr)
         return 128 + signal.SIGINT
     return run.carry_out(begun)
+
+
+def preview(*configs: RunConfig) -> None:
+    """Print the plan of each run, and why this machine would refuse it where it has no such GPU."""
+    from harness.settings import plan
+    from harness.settings.machine import find_gpu
+
+    console = Console()
+    for config in configs:
+        plan.show(config, console)
+        try:
+            if config.device == "cuda":
+                find_gpu(config.gpu)
+        except ValueError as error:
+            console.print(f"not for this machine: {error}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _place_in_sweep(config: RunConfig) -> None:

@@ -46,7 +46,17 @@ def test_dry_run_prints_the_plan_and_creates_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
     assert [line.count("Fake") for line in done.stdout.splitlines()].count(1) == 2
     assert "estimates" in done.stdout
+    assert "not for this machine" not in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_says_when_this_machine_would_refuse_it(tmp_path):
+    done = harness("dry_run=true", "gpu=99", cwd=tmp_path)  # no machine has a hundred
+    assert done.returncode == 0, done.stderr
+    assert "Plan: Llama-2-7B" in done.stdout
+    said = [line for line in done.stdout.splitlines() if line.startswith("not for this machine: ")]
+    assert len(said) == 1
+    assert "no usable GPU" in said[0] or "gpu=99: this machine has GPUs" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -76,11 +86,24 @@ def test_help_shows_the_values_of_this_command_line(flag):
     assert "controlled" in lines["protocol"]
 
 
-def test_multirun_runs_each_combination(tmp_path):
-    folder = f"hydra.sweep.dir={tmp_path}"
+def test_multirun_plans_each_combination_and_makes_no_folder(tmp_path):
+    folder = f"hydra.sweep.dir={tmp_path / 'sweep'}"
     done = harness(*FAKE, "--multirun", "dry_run=true", "model=tiny,llama2_7b", "model.dtype=float32", folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.index("Plan: tiny") < done.stdout.index("Plan: Llama-2-7B")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_multirun_runs_each_combination_into_its_own_folder_and_ends_with_the_worst_code(tmp_path):
+    where = [f"cache={tmp_path / 'cache'}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    short = ["sweep.prompt_lengths=[10]", "sweep.blocks=1", "sweep.decode.sequences=0"]
+    done = harness(*FAKE, *where, *short, "-m", "cases.fake.fail=raise,null")
+    assert done.returncode == 1, done.stderr
+    runs = [folder for folder in (tmp_path / "sweep").iterdir() if folder.is_dir()]
+    states = {folder.name: (folder / "status.csv").read_text() for folder in runs}
+    assert len(states) == 2
+    assert [",ok," in text for name, text in sorted(states.items()) if "fail-null" in name] == [True]
+    assert [",failed," in text for name, text in sorted(states.items()) if "fail-raise" in name] == [True]
 
 
 def gpu(index: int, free_mib: int) -> Gpu:
