@@ -234,6 +234,12 @@ def test_blocks_of_today_are_imitated_and_those_that_are_too_small_refused(tmp_p
         aa.sources(invent(tmp_path / "small", Spec(blocks=5, iterations=60, **cases)))
 
 
+def test_a_mean_whose_processes_have_a_heavy_tail_is_held_as_others_are():
+    """That of random processes is their rarest one's, which no interval holds: it has no limit."""
+    made = replace(source(np.random.default_rng(1)), block_sd=0.23)
+    assert aa.checks(made, aa.DESIGNS[-1], "heavy tail", 200, seed=2)["interval"] > 0.8
+
+
 def test_the_command_writes_both_tables(tmp_path, monkeypatch):
     monkeypatch.setattr(coverage, "published_sources", lambda: [source(np.random.default_rng(1))])
     monkeypatch.setattr(coverage, "SIZES", (190,))
