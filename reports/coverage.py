@@ -1,7 +1,8 @@
 """`python -m reports.coverage --to results/coverage`: do the intervals and tests of a report keep what they promise?
 
-Simulated, seeded: how often an interval holds the quantile of a known distribution, and how often a test finds a
-difference where there is none, between processes that differ as those of the published runs do.
+Simulated, seeded: how often an interval holds the quantile of a known distribution, also after measuring until it was
+narrow; and between processes that differ as those of the published runs do, how often a test finds a difference where
+there is none, and how often the intervals of decode and of `compare` hold.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,18 @@ import pandas as pd
 from scipy import stats
 
 from harness.output.spoken import spoken
-from reports.aa import COUNTED, EVEN, Source, null_rates, sources
+from reports.aa import COUNTED, EVEN, INTERVAL_DRAWS, Source, null_rates, sources
+from reports.adaptive_coverage import adaptive_frame, adaptive_table
+from reports.decode_coverage import Sequences, decode_frame, decode_sources, decode_table
 from reports.quantiles import Array, interval_ranks
-from reports.table import DASH, Cell, Notes, Table, heads
+from reports.ratio_coverage import ratio_frame, ratio_table
+from reports.table import DASH, Cell, Notes, Table, heads, share
 from reports.write import write_table
 
 SEED = 20260423
 DRAWS = 10_000
 BATCH = 1000
-NULL_SHARE = 5  # a draw of processes holds 54 comparisons, that of a quantile one
+NULL_SHARE = 5  # a draw of processes holds 54 comparisons, that of a quantile one; whole runs take longer each
 SIZES = (190, 368, 380, 385, 1191, 1985)
 RATES = (*COUNTED, "naive", "interval", "p50_interval", "p99_interval")
 QUANTILES = {"P50": 0.50, "P90": 0.90, "P99": 0.99}
@@ -104,11 +108,6 @@ def coverage_table(frame: pd.DataFrame) -> Table:
     return Table("coverage", title, head, rows, Notes(), facts, False, frame, frozenset({len(kinds)}))
 
 
-def share(value: float) -> Cell:
-    """A share in percent."""
-    return Cell(DASH if math.isnan(value) else f"{value:.1%}")
-
-
 def null_table(frame: pd.DataFrame) -> Table:
     """False positives by source and kind of process: of a cell, of a whole table after Holm, and of a naive test."""
     rows = [
@@ -156,17 +155,32 @@ def published_sources() -> list[Source]:
     return [source for name in RUNS for source in sources(PUBLISHED / name)]
 
 
+def published_steps() -> list[Sequences]:
+    """Their cases whose decode steps are imitated."""
+    return [source for name in RUNS for source in decode_sources(PUBLISHED / name)]
+
+
+def tables(timed: list[Source], stepped: list[Sequences], draws: int) -> Iterator[Table]:
+    """Each table once it is simulated."""
+    few = max(1, draws // NULL_SHARE)
+    yield coverage_table(coverage_frame(draws))
+    yield adaptive_table(adaptive_frame(few, SEED))
+    yield decode_table(decode_frame(stepped, few, SEED))
+    yield ratio_table(ratio_frame(timed, stepped, min(few, INTERVAL_DRAWS), SEED))
+    yield null_table(null_rates(timed, few, SEED))
+
+
 def main(argv: Sequence[str]) -> int:
-    """Write both tables; 2 and one sentence on stderr when a published run is not there."""
+    """Write the tables; 2 and one sentence on stderr when a published run is not there."""
     options = arguments(argv)
     try:
-        found = published_sources()
+        timed, stepped = published_sources(), published_steps()
     except ValueError as error:
         print(f"reports.coverage: {error}", file=sys.stderr)
         return 2
     options.to.mkdir(parents=True, exist_ok=True)
-    write_table(coverage_table(coverage_frame(options.draws)), options.to)
-    write_table(null_table(null_rates(found, max(1, options.draws // NULL_SHARE), SEED)), options.to)
+    for table in tables(timed, stepped, options.draws):
+        write_table(table, options.to)
     return 0
 
 

@@ -88,6 +88,11 @@ def number(value: float, digits: int = 2) -> str:
     return (text if float(text) else text.removeprefix("-")).replace("-", "−")
 
 
+def share(value: float) -> Cell:
+    """A share in percent, a dash for NaN."""
+    return Cell(DASH if math.isnan(value) else f"{value:.1%}")
+
+
 def heads(*texts: str, wide: tuple[str, ...] = (), left: tuple[str, ...] = ()) -> list[Column]:
     """Plain headings: those in `wide` wrap, those in `wide` or `left` are set left."""
     return [Column(Cell(text), "left" if text in wide + left else "right", text in wide) for text in texts]

@@ -15,12 +15,15 @@ from reports import aa, coverage, enriched, significance
 from reports.__main__ import tables_of
 from reports.blocks import components
 from reports.blockwise import COLUMNS, average_interval, by_block, clustered, contrast, holm, p99_samples, t_test
+from reports.decode_coverage import Sequences
 from reports.latency import p99_table
 from reports.overview import speedup_frame
 from reports.quantiles import at
 from reports.run import load
 from tests import synthetic
 from tests.synthetic import Spec, invent
+
+TABLES = ("coverage", "adaptive", "decode_intervals", "compare_intervals", "false_positives")
 
 
 def test_holm_as_textbooks_have_it():
@@ -240,11 +243,13 @@ def test_a_mean_whose_processes_have_a_heavy_tail_is_held_as_others_are():
     assert aa.checks(made, aa.DESIGNS[-1], "heavy tail", 200, seed=2)["interval"] > 0.8
 
 
-def test_the_command_writes_both_tables(tmp_path, monkeypatch):
-    monkeypatch.setattr(coverage, "published_sources", lambda: [source(np.random.default_rng(1))])
+def test_the_command_writes_every_table(tmp_path, monkeypatch):
+    made = source(np.random.default_rng(1))
+    monkeypatch.setattr(coverage, "published_sources", lambda: [made])
+    monkeypatch.setattr(coverage, "published_steps", lambda: [Sequences(made.name, made.residuals[0], 0.05)])
     monkeypatch.setattr(coverage, "SIZES", (190,))
     assert coverage.main(["--to", str(tmp_path / "new"), "--draws", "50"]) == 0
-    names = {f"{name}.{end}" for name in ("coverage", "false_positives") for end in ("csv", "md", "tex")}
+    names = {f"{name}.{end}" for name in TABLES for end in ("csv", "md", "tex")}
     assert {path.name for path in (tmp_path / "new").iterdir()} == names
 
 
