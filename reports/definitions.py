@@ -11,12 +11,14 @@ DEFINITIONS = {
     "Decode": "time of one further token, host to host; its context is the number of tokens before it.",
     "P99": "the 99th percentile by rank over the requests of all blocks pooled; given only where the exact two-sided "
     "95 % interval has both ends, which takes 368 samples, and the maximum is shown otherwise. The interval takes the "
-    "samples for independent and alike in every block; the medians block by block show how far that holds.",
+    "samples for independent and alike in every block; the medians block by block show how far that holds. Where its "
+    "own width ended the requests (p99_iterations=auto), its 95 % are nominal.",
     "Median interval": "the exact, distribution-free 95 % interval between two order statistics, of this run's "
     "requests as they came; it says nothing of what another process would measure.",
     "Interval over blocks": "95 % interval of averages, means, decode percentiles and speed-ups, with whole blocks as "
     "units: Student's t on the scatter of the blocks' logarithms, for means and decode percentiles by way of a "
-    "bootstrap that draws whole blocks; none from fewer than three blocks.",
+    "bootstrap that draws whole blocks; none from fewer than three blocks. Of decode the 95 % are nominal: its "
+    "table says how often they hold.",
     "Winner": "the case below every other one that may win, each by Student's t over paired blocks (the table of "
     "tests says how), at 5 % after Holm's correction over the pairs of the row (the average, the whole range of decode "
     "and the summary: over all pairs and metrics); otherwise those that the lowest does not beat are named as a tie.",

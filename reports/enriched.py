@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports import nominal
 from reports.blockwise import (
     average_interval,
     by_block,
@@ -117,7 +118,7 @@ def width_reached(run: Run, frame: pd.DataFrame) -> str:
     widest = "" if widths.isna().all() else f", the widest has {widths.max():.1%}"
     return (
         f" Requests went on until the interval of P99 was within {100 * asked:g}% of it, or the budget of a block was "
-        f"used up: it is in {(widths <= asked).sum()} of {len(widths)} cells{widest}."
+        f"used up: it is in {(widths <= asked).sum()} of {len(widths)} cells{widest}.{nominal.after_stopping()}"
     )
 
 
@@ -132,7 +133,7 @@ def decode(run: Run) -> pd.DataFrame:
     """decode.csv with intervals of mean, P50, P90 and P99 over blocks, the bandwidth's use and the launch gap.
 
     Steps of a sequence follow each other and are no independent samples: blocks are drawn whole. P99 stays what
-    decode.csv says, refused where n can't support it.
+    decode.csv says, refused where n can't support it. How often the intervals hold is reports/decode_coverage.py's.
     """
     return run.once("enriched decode", lambda: _decode(run))
 

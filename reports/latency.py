@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reports import enriched, significance
+from reports import enriched, nominal, significance
 from reports.blockwise import AVERAGE, range_label, with_average
 from reports.marks import case_marks, flag_notes, listed
 from reports.quantiles import Estimate
@@ -104,7 +104,8 @@ def decode_grid(run: Run) -> Grid:
     """Median decode latency by context range and case."""
     title = "Decode latency by context length, median in ms a token"
     words = (
-        f"A step's context is the number of tokens before it. Intervals rest on blocks and are in the .csv. {WINNER}"
+        "A step's context is the number of tokens before it. Intervals, of mean, P50, P90 and P99, rest on blocks and "
+        f"are in the .csv.{nominal.of_decode()} {WINNER}"
     )
     rows, frame, head = ranges(run), by_range(run), "Context before the step"
     return Grid("decode", title, head, rows, frame, "p50_ms", False, True, "Decode", words)
