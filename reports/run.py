@@ -168,9 +168,13 @@ class Run:
         """How many blocks of a case are `ok`."""
         return int(((self.status["case"] == case) & (self.status["state"] == "ok")).sum())
 
+    def lost(self, case: str) -> int:
+        """How many planned blocks of a case are not `ok`, or not there."""
+        return max(1, self.blocks(case)) - self.ended_well(case)
+
     def lost_blocks(self, case: str) -> bool:
-        """Whether a planned block of a case is not `ok`, or not there."""
-        return self.ended_well(case) < max(1, self.blocks(case))
+        """Whether there is such a block."""
+        return self.lost(case) > 0
 
     def missing(self, case: str) -> str:
         """The footnote of a case that lacks figures or blocks: how many blocks ended well, and why not the others."""

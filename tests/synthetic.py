@@ -130,7 +130,7 @@ def make_manifest(job, spec):
         "model": {"name": spec.model, "weights": "random", "dtype": "float16", "digest": "0" * 64},
         "versions": {"python": "3.11", "torch": "0.0 (invented)"},
         "git": {"sha": "0" * 40, "dirty": False},
-        "gpu": None if spec.smoke else {"name": spec.gpu, "driver": "0.0", "memory_mib": 1024},
+        "gpu": None if spec.smoke else {"name": spec.gpu, "driver": "0.0", "memory_mib": 1024, "power_limit_w": 700.0},
         "read_bandwidth_tb_s": spec.bandwidth,
         "matmul_tflop_s": 800.0,
         "weight_bytes": 13.2e9,

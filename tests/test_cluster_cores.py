@@ -86,6 +86,16 @@ def test_nvml_says_which_cores_are_near(monkeypatch):
     assert gpu.near_cores(3) is None
 
 
+def test_nvml_says_the_power_limit_in_force_in_milliwatts(monkeypatch):
+    def limit(handle):
+        if handle == "old":
+            raise gpu.pynvml.NVMLError(gpu.pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return 700_000
+
+    monkeypatch.setattr(gpu.pynvml, "nvmlDeviceGetEnforcedPowerLimit", limit)
+    assert (gpu._power_limit("new"), gpu._power_limit("old")) == (700.0, None)
+
+
 def test_slots_know_their_neighbours(monkeypatch):
     monkeypatch.setattr(slots, "physical", lambda: PAIRS)
     monkeypatch.setattr(slots, "near_cores", {5: RIGHT, 7: LEFT}.get)

@@ -23,7 +23,7 @@ from tests.runs import EXTRA, begin, execute_in, samples, status
 
 ROOT = Path(__file__).resolve().parent.parent
 FAILING = ("cases.fake.behaviour=exit",)
-H200 = Gpu(0, "H200", "GPU-abc", "570", 143_000, 140_000, ())
+H200 = Gpu(0, "H200", "GPU-abc", "570", 143_000, 140_000, (), power_limit_w=700.0)
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +104,10 @@ def test_other_weights_are_refused(tmp_path, capsys, fault):
     [
         ({"gpu": {"name": "A100", "driver": "570"}}, 'gpu.name is "A100" there and "H200" here'),
         ({"gpu": {"name": "H200", "driver": "560"}}, 'gpu.driver is "560" there and "570" here'),
+        (
+            {"gpu": {"name": "H200", "driver": "570", "power_limit_w": 500.0}},
+            "gpu.power_limit_w is 500.0 there and 700.0 here",
+        ),
         ({"gpu": None}, 'gpu.name is null there and "H200" here'),
         ({"code_digest": "0"}, r"the code has the digest"),
         ({"environment": {"OMP_NUM_THREADS": "8"}}, 'environment.OMP_NUM_THREADS is "8" there and "1" here'),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pynvml
 
 MIB = 2**20
+MILLI = 1000
 WORD = 64
 """Bits in a word of NVML's mask of cores (unsigned long)."""
 
@@ -19,7 +20,8 @@ class Gpu:
     """One GPU; memory in MiB, `processes` the ids of those that hold some of it now.
 
     `holding` is what they hold in MiB, as far as the driver says; `persistence` is None where it does not.
-    `energy_counter`: whether it counts the energy that the card takes.
+    `energy_counter`: whether it counts the energy that the card takes. `power_limit_w`: the limit in force, in watts,
+    None where the driver does not say.
     """
 
     index: int
@@ -32,6 +34,7 @@ class Gpu:
     holding: tuple[int | None, ...] = ()
     persistence: bool | None = None
     energy_counter: bool = False
+    power_limit_w: float | None = None
 
 
 class Process(NamedTuple):
@@ -69,6 +72,7 @@ def _describe(index: int) -> Gpu:
         holding=tuple(process.mib for process in found),
         persistence=_persistence(handle),
         energy_counter=_counts_energy(handle),
+        power_limit_w=_power_limit(handle),
     )
 
 
@@ -96,6 +100,14 @@ def _counts_energy(handle: Any) -> bool:
     except pynvml.NVMLError:
         return False
     return True
+
+
+def _power_limit(handle: Any) -> float | None:
+    """The power limit that is in force, in watts, whoever set it; None where the driver does not say."""
+    try:
+        return float(pynvml.nvmlDeviceGetEnforcedPowerLimit(handle)) / MILLI
+    except pynvml.NVMLError:
+        return None
 
 
 def visible(gpus: Sequence[Gpu]) -> list[Gpu]:

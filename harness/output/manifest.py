@@ -28,6 +28,8 @@ CODE_FILES = (".py", ".cu", ".cuh")
 SWAYING = ("CUDA_*", "TRITON_*", "TORCHINDUCTOR_*", "NVIDIA_*", "OMP_NUM_THREADS")
 PLACING = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 """Which card it is: another one of its kind may go on with a run."""
+OF_CARD = ("name", "driver", "power_limit_w")
+"""What another card must share to go on with a run, as far as the run states it."""
 REVISION = re.compile("[0-9a-f]{40}")
 NO_SETTING = ("output", "dry_run", "resume", "lock")
 """Keys in which two attempts at one run may differ."""
@@ -77,12 +79,14 @@ def unlike_machine(stored: Mapping[str, Any], gpu: Gpu | None, environment: Mapp
     """The first of code, GPU, driver and swaying variables in which a stored manifest differs from here and now; empty
     when none does."""
     here = {"code_digest": code_digest(), "gpu": gpu and _gpu_facts(gpu), "environment": swaying(environment)}
-    return first_difference(_machine(stored), _machine(here if "environment" in stored else here | {"environment": {}}))
+    told = [key for key in OF_CARD if (stored.get("gpu") or here["gpu"] or {}).get(key) is not None]
+    now = here if "environment" in stored else here | {"environment": {}}
+    return first_difference(_machine(stored, told), _machine(now, told))
 
 
-def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _machine(facts: Mapping[str, Any], told: Sequence[str]) -> dict[str, Any]:
     gpu, found = facts.get("gpu"), facts.get("environment", {})
-    kept = None if gpu is None else {key: gpu.get(key) for key in ("name", "driver")}
+    kept = None if gpu is None else {key: gpu.get(key) for key in told}
     variables = {f"environment.{key}": value for key, value in found.items() if key not in PLACING}
     return {"code_digest": facts.get("code_digest"), "gpu": kept, **variables}
 
@@ -195,6 +199,7 @@ def _gpu_facts(gpu: Gpu) -> dict[str, Any]:
         "other_processes": len(gpu.processes),
         "persistence": gpu.persistence,
         "energy_counter": gpu.energy_counter,
+        "power_limit_w": gpu.power_limit_w,
     }
 
 

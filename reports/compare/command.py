@@ -73,10 +73,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def fails_in(a: Run, b: Run) -> list[str]:
-    """A sentence on each case of both runs that lost blocks in B alone, or fails the equivalence there alone."""
+    """A sentence on each case of both runs that lost more blocks in B, or all, or fails the equivalence there alone."""
     found = []
     for case in sorted(a.cases.keys() & b.cases.keys()):
-        if b.lost_blocks(case) and not a.lost_blocks(case):
+        if b.lost(case) > a.lost(case) or (a.ended_well(case) and not b.ended_well(case)):
             found.append(f"Fails in B: {b.missing(case)}")
         elif (why := b.failed_equivalence(case)) and not a.failed_equivalence(case):
             found.append(f"Fails in B: {b.cases[case]}, against the baseline: {why}.")

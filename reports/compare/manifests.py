@@ -15,6 +15,8 @@ MATTERS = {
     "prompt_digest": "digest of the prompts", "smoke": "smoke run",
 }  # fmt: skip
 """Places in manifest.json that must be alike, and what they are called."""
+WHERE_TOLD = {"gpu.power_limit_w": "power limit (W)"}
+"""Places that must be alike where both runs have them: older ones don't, and then that is only said."""
 SAMPLED = (
     "workload", "pause_ms", "warmup_iterations", "ttft_iterations", "p99_iterations", "prompt_lengths",
     "decode.prompt_length", "decode.context", "stream", "interference",
@@ -55,6 +57,8 @@ class Difference(NamedTuple):
 def differences(a: Run, b: Run) -> list[Difference]:
     """What differs, first what matters."""
     pairs = [(name, at(a.manifest, place), at(b.manifest, place), True) for place, name in MATTERS.items()]
+    told = {place: [at(run.manifest, place) for run in (a, b)] for place in WHERE_TOLD}
+    pairs += [(WHERE_TOLD[place], *found, ABSENT not in found) for place, found in told.items()]
     pairs += [(f"sweep.{key}", at(a.sweep, key), at(b.sweep, key), True) for key in sampled(a, b)]
     protocol = list(unlike("protocol", *(procedure_of(run.manifest["config"].get("protocol")) for run in (a, b))))
     pairs += [(*one, True) for one in protocol]

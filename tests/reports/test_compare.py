@@ -236,6 +236,7 @@ def test_runs_with_a_pytorch_without_cuda_are_alike_however_they_say_it(first, s
 
 UNLIKE = {
     "GPU": ({"gpu__name": "Another"}, "GPU is Invented GPU in A and Another in B"),
+    "power limit": ({"gpu__power_limit_w": 500.0}, "power limit (W) is 700.0 in A and 500.0 in B"),
     "driver": ({"gpu__driver": "1.0"}, "driver is 0.0 in A and 1.0 in B"),
     "torch": ({"versions__torch": "9"}, "torch is 0.0 (invented) in A and 9 in B"),
     "CUDA": ({"versions__cuda": "13.9"}, "CUDA is not stated in A and 13.9 in B"),
@@ -333,6 +334,26 @@ def test_an_unfinished_run_and_a_lost_block_are_said(first, second, capsys):
     out = capsys.readouterr().out
     assert "interrupted: 11 of 12 blocks" in out
     assert "B: CUDA Graph: 3 of 4 blocks ended well; the run ended before the others." in out
+
+
+@pytest.mark.parametrize(("before", "now", "code"), [(1, 1, 0), (1, 2, 1), (2, 1, 0), (1, 4, 1), (4, 4, 0)])
+def test_who_lost_a_block_before_may_not_lose_more(first, tmp_path, capsys, before, now, code):
+    a, b = (shutil.copytree(first, tmp_path / name) for name in "ab")
+    for run, count in ((a, before), (b, now)):
+        status = pd.read_csv(run / "status.csv", keep_default_na=False)
+        lost = (status["case"] == "jit") & (status["block"] < count)
+        status.loc[lost, ["state", "reason"]] = ["failed", "out of memory"]
+        status.to_csv(run / "status.csv", index=False)
+    assert compare(a, b) == code
+    said = f"Fails in B: JIT-Only: {4 - now} of 4 blocks ended well; failed: out of memory."
+    assert (said in " ".join(capsys.readouterr().out.split())) == bool(code)
+
+
+def test_a_power_limit_that_one_run_does_not_state_is_said_and_refuses_nothing(first, second):
+    manifest(second, gpu__power_limit_w=None)
+    (found,) = differences(load(first), load(second))
+    assert (found.what, found.a, found.b, found.matters) == ("power limit (W)", "700.0", "not stated", False)
+    assert compare(first, second) == 0
 
 
 def test_a_case_that_computes_something_else_in_b_alone_is_no_open_gate(first, second, capsys):
