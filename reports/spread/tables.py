@@ -44,7 +44,7 @@ TELLING = (
 MOST = 150
 """Rows that are shown; more are in the .csv alone."""
 EACH = (
-    "Pair A–B: B over A, the geometric mean over the cells. Host: the same of the host's loop, a fixed one of Python "
+    "Code: whether both runs state the same digest of their code. Ratio of the pair A–B: B over A, the geometric mean over the cells. Host: the same of the host's loop, a fixed one of Python "
     "timed right behind each of these samples (medians). Farthest: the cell of the pair that lies farthest from 1, "
     "either way; in loops, in floors: that with each latency over the loop beside it, or over its own run's floor. "
     "The pairs of a case stand in the order of their farthest cells."
@@ -109,12 +109,15 @@ def spread_table(runs: Sequence[Run], found: Sequence[Spread], forced: str) -> T
 def pairs_table(runs: Sequence[Run], found: Sequence[Between], forced: str) -> Table:
     """A row a metric, case and pair."""
     looped = any(math.isfinite(one.move.host) for one in found)
-    names = ("Metric", "Case", "Pair", "Ratio", *(["Host"] if looped else []), "Farthest")
-    head = heads(*names, *(["In loops"] if looped else []), "In floors", left=("Metric", "Case", "Pair"))
-    rows = [[Cell(text) for text in row_of(one, looped=looped)] for one in found]
+    codes = {(one.first, one.second): code_of(runs[one.first], runs[one.second]) for one in found}
+    names = ("Metric", "Case", "Pair", "Code", "Ratio", *(["Host"] if looped else []), "Farthest")
+    head = heads(*names, *(["In loops"] if looped else []), "In floors", left=("Metric", "Case", "Pair", "Code"))
+    rows = [[Cell(text) for text in row_of(one, codes[one.first, one.second], looped=looped)] for one in found]
     rules = frozenset(place for place in range(1, len(found)) if found[place].group != found[place - 1].group)
     frame = pd.DataFrame(
-        {"first": LETTERS[one.first], "second": LETTERS[one.second], **one.move._asdict()} for one in found
+        {"first": LETTERS[one.first], "second": LETTERS[one.second], "code": codes[one.first, one.second]}
+        | one.move._asdict()
+        for one in found
     )
     smoke = any(run.smoke for run in runs)
     facts = f"{EACH} {facts_of(runs)}"
@@ -125,7 +128,13 @@ def pairs_table(runs: Sequence[Run], found: Sequence[Between], forced: str) -> T
     )  # fmt: skip
 
 
-def row_of(one: Between, *, looped: bool) -> list[str]:
+def code_of(a: Run, b: Run) -> str:
+    """Whether two runs have the code of one digest, as far as they state it."""
+    stated = [run.manifest.get("code_digest") for run in (a, b)]
+    return ABSENT if None in stated else "same" if stated[0] == stated[1] else "other"
+
+
+def row_of(one: Between, code: str, *, looped: bool) -> list[str]:
     """A pair in words."""
     move = one.move
     host = [number(move.host, 3)] if looped else []
@@ -134,6 +143,7 @@ def row_of(one: Between, *, looped: bool) -> list[str]:
         move.metric,
         move.title,
         f"{LETTERS[one.first]}–{LETTERS[one.second]}",
+        code,
         number(move.mean, 3),
         *host,
         percent(move.farthest),
