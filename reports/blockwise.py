@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import t as student
 
-from reports.quantiles import NOTHING, Estimate, at
+from reports.quantiles import NOTHING, Estimate, at, quantile
 from reports.resample import log_variance
 from reports.run import Run
 
@@ -118,8 +118,8 @@ def averages(run: Run, found: pd.DataFrame) -> pd.DataFrame:
 
 
 def t_test(logs: Array, pooled: Array) -> tuple[Array, Array]:
-    """p-values [...] and half-widths [...] of 95 % intervals, from log ratios of paired blocks [..., B] and the log
-    ratios of pooled values [...].
+    """p-values [...] and half-widths [...] of 95 % intervals, from log ratios (or differences) of paired blocks
+    [..., B] and those of pooled values [...].
 
     Student's t with B - 1 degrees of freedom on pooled / SE, SE^2 = s^2 / B + (pooled - mean)^2. The first part is
     the paired t-test's. The second is 0 where the pooled ratio is the mean over blocks; where it is not, it adds what
@@ -161,6 +161,23 @@ def clustered(blocks: list[Array], statistic: Callable[[Array], float]) -> Estim
         return Estimate(value, math.nan, math.nan)
     reach = math.sqrt(log_variance(blocks, statistic)) * float(student.ppf(0.975, count - 1))
     return Estimate(value, value * math.exp(-reach), value * math.exp(reach))
+
+
+def added(ours: pd.DataFrame, theirs: pd.DataFrame, p: float) -> Estimate:
+    """The quantile p of our latencies minus that of theirs, in their unit, with the interval that the differences of
+    paired blocks give it (`t_test`); NaN unless the pooled samples support both."""
+    pooled = [quantile(samples["latency_ms"], p).value for samples in (ours, theirs)]
+    if any(map(math.isnan, pooled)):
+        return NOTHING
+    one, other = (
+        {block: float(at(part.to_numpy(dtype=float), p)) for block, part in samples.groupby("block")["latency_ms"]}
+        for samples in (ours, theirs)
+    )
+    value, blocks = pooled[0] - pooled[1], np.array([one[block] - other[block] for block in one if block in other])
+    if len(blocks) < MIN_BLOCKS:
+        return Estimate(value, math.nan, math.nan)
+    reach = float(t_test(blocks, np.array(value))[1])
+    return Estimate(value, value - reach, value + reach)
 
 
 def mean_over_blocks(samples: pd.DataFrame, statistic: Callable[[Array], float]) -> Estimate:

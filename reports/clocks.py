@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from reports.marks import case_marks
 from reports.run import Run
 from reports.table import DASH, Cell, Notes, Table, heads, number
 
+FLOOR = "floor_ms"
 COLUMNS = ("client_ms", "server_ms", "client_minus_server_ms", "gpu_ms", "client_minus_gpu_ms")
 WHY = {
     "server_ms": "No server in between: the case runs in the client's process.",
+    FLOOR: "The machine was not calibrated in this run.",
     "gpu_ms": "This engine gives no GPU time for a request.",
 }
 
@@ -23,7 +27,9 @@ def clocks_frame(run: Run) -> pd.DataFrame:
         timed = timed.assign(**{f"client_minus_{clock}_ms": timed["client_ms"] - timed[f"{clock}_ms"]})
     groups = timed.groupby(["case", "prompt_length"])[list(COLUMNS)]
     # The lower median, as in the other tables.
-    return groups.quantile(0.5, interpolation="lower").join(groups.size().rename("n")).reset_index()
+    found = groups.quantile(0.5, interpolation="lower").join(groups.size().rename("n")).reset_index()
+    floors = run.ttft.drop_duplicates("prompt_length").set_index("prompt_length")[FLOOR]
+    return found.assign(**{FLOOR: found["prompt_length"].map(floors)})
 
 
 def clocks_table(run: Run) -> Table:
@@ -33,12 +39,14 @@ def clocks_table(run: Run) -> Table:
     shown = frame[frame["prompt_length"] == shortest].set_index("case")
     rows = []
     for case, title in run.cases.items():
-        values = [float(shown[column].get(case, float("nan"))) for column in COLUMNS]
-        cells = [clock_cell(run, case, column, value, notes) for column, value in zip(COLUMNS, values, strict=True)]
+        cells = [
+            clock_cell(run, case, name, float(shown[name].get(case, math.nan)), notes) for name in (*COLUMNS, FLOOR)
+        ]
         rows.append([Cell(title, case_marks(run, case, notes)), *cells])
     head = heads(
-        "Case", "Client (ms)", "Server (ms)", "Client − server (ms)", "GPU (ms)", "Client − GPU (ms)", left=("Case",)
-    )
+        "Case", "Client (ms)", "Server (ms)", "Client − server (ms)", "GPU (ms)", "Client − GPU (ms)", "Floor (ms)",
+        left=("Case",),
+    )  # fmt: skip
     title = f"TTFT by three clocks at {shortest} tokens, median"
     return Table("clocks", title, head, rows, notes, run.facts(shown["n"]), run.smoke, frame)
 
@@ -47,6 +55,6 @@ def clock_cell(run: Run, case: str, column: str, value: float, notes: Notes) -> 
     """A median with three decimals, since a socket costs hundredths; or a dash with the reason."""
     if value == value:
         return Cell(number(value, 3))
-    clock = "gpu_ms" if "gpu" in column else "server_ms"
+    clock = next(name for name in (*WHY, "client_ms") if name.removesuffix("_ms") in column)
     ran = case in set(run.ttft["case"])
-    return Cell(DASH, (notes.mark(WHY[clock] if ran else run.missing(case)),))
+    return Cell(DASH, (notes.mark(WHY[clock] if ran and clock in WHY else run.missing(case)),))

@@ -17,6 +17,7 @@ from reports.table import DASH, Cell, Column, Notes, Table, number
 
 INDEPENDENT = "Intervals take the samples for independent, pooled over blocks."
 WINNER = "Winner: below every other by t-tests over paired blocks, 5 % after Holm's correction; else those who tie."
+TESTED = "; its test compares geometric means."
 NOBODY_BESIDE = "No winner is named where fewer than two cases have a figure that a test takes."
 BACK_TO_BACK = "Decode runs back to back, without the pauses between requests, so the card gets to its power cap."
 MOST_ROWS = 40
@@ -75,7 +76,7 @@ def by_range(run: Run) -> pd.DataFrame:
 def ttft_grid(run: Run) -> Grid:
     """Median TTFT by prompt length and case."""
     title = "Time to first token (TTFT), median in ms"
-    words = f"Average: mean of the medians over lengths. {INDEPENDENT} They are in the .csv, at 95 %. {WINNER}"
+    words = f"Average: mean of the medians over lengths{TESTED} {INDEPENDENT} They are in the .csv, at 95 %. {WINNER}"
     if any(run.procedure(case).get("warmup") == "none" for case in run.cases):
         words += " Cold starts and first captures are among the requests: their means, as published, are far above."
     rows, frame, shown = lengths(run), by_length(enriched.ttft(run)), readable(run)
@@ -94,7 +95,7 @@ def ratio_grid(run: Run) -> Grid:
 def p99_grid(run: Run) -> Grid:
     """P99 of TTFT by prompt length and case."""
     title = "99th percentile (P99) of the time to first token, in ms"
-    words = f"Average: mean over lengths of each length's P99. {INDEPENDENT} They are in the .csv, at 95 %. {WINNER}"
+    words = f"Average: mean over lengths of each P99{TESTED} {INDEPENDENT} They are in the .csv, at 95 %. {WINNER}"
     frame, shown = by_length(enriched.p99(run)), readable(run)
     words += enriched.width_reached(run, frame)
     return Grid("p99", title, "Prompt tokens", lengths(run), frame, "p99_ms", True, True, "P99", words, shown)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -65,29 +64,16 @@ def quantile(samples: pd.Series, p: float) -> Estimate:
 
 
 def ratio(one: Estimate, other: Estimate, ours: pd.Series, theirs: pd.Series, p: float, seed: int) -> Estimate:
-    """`one` over `other`, both the quantile p, with a bootstrap interval; NaN unless both are supported."""
-    return compared(one, other, ours, theirs, p, seed, np.divide)
-
-
-def difference(one: Estimate, other: Estimate, ours: pd.Series, theirs: pd.Series, p: float, seed: int) -> Estimate:
-    """`one` minus `other`, both the quantile p, with a bootstrap interval; NaN unless both are supported."""
-    return compared(one, other, ours, theirs, p, seed, np.subtract)
-
-
-def compared(
-    one: Estimate, other: Estimate, ours: pd.Series, theirs: pd.Series, p: float, seed: int,
-    join: Callable[[Array, Array], Array],
-) -> Estimate:  # fmt: skip
-    """Two quantiles of independent samples joined, with the percentile interval of the bootstrap."""
+    """`one` over `other`, both the quantile p of independent samples, with the percentile interval of the bootstrap;
+    NaN unless both are supported."""
     if math.isnan(one.value) or math.isnan(other.value):
         return NOTHING
 
     def statistic(a: Array, b: Array, axis: int) -> Array:
-        return join(at(np.moveaxis(a, axis, -1), p), at(np.moveaxis(b, axis, -1), p))
+        return np.divide(at(np.moveaxis(a, axis, -1), p), at(np.moveaxis(b, axis, -1), p))
 
     found = bootstrap(
         (ours.to_numpy(dtype=float), theirs.to_numpy(dtype=float)), statistic, vectorized=True, method="percentile",
         n_resamples=RESAMPLES, batch=BATCH, rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
-    value = join(np.array(one.value), np.array(other.value))
-    return Estimate(float(value), float(found.low), float(found.high))
+    return Estimate(one.value / other.value, float(found.low), float(found.high))

@@ -78,8 +78,9 @@ def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str
 def unlike_machine(stored: Mapping[str, Any], gpu: Gpu | None, environment: Mapping[str, str]) -> str:
     """The first of code, GPU, driver and swaying variables in which a stored manifest differs from here and now; empty
     when none does."""
-    here = {"code_digest": code_digest(), "gpu": gpu and _gpu_facts(gpu), "environment": swaying(environment)}
-    told = [key for key in OF_CARD if (stored.get("gpu") or here["gpu"] or {}).get(key) is not None]
+    card = None if gpu is None else _gpu_facts(gpu)
+    here = {"code_digest": code_digest(), "gpu": card, "environment": swaying(environment)}
+    told = [key for key in OF_CARD if (stored.get("gpu") or card or {}).get(key) is not None]
     now = here if "environment" in stored else here | {"environment": {}}
     return first_difference(_machine(stored, told), _machine(now, told))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import t as student
 
 from reports import significance, style
 from reports.blockwise import AVERAGE, holm, range_label
@@ -27,6 +29,10 @@ LEVEL = 0.05
 FIELDS = ("pair", "metric", "cell", "ratio", "low", "high", "p", "holm_p", "verdict")
 LEAST_REACH = 1.0
 """Per cent that the figure shows at least: differences below look as small as they are."""
+TOLD = (
+    "Least told: what the median cell of a metric would have to differ by for the first step of Holm's correction; "
+    "cells of one pair share its processes, and lie to one side together."
+)
 BESIDE = 4.0
 """Prompt tokens by which the figure puts a pair to the right of the one before: their bars would hide each other."""
 TESTS = "Student's t over paired blocks; Holm's correction is over all cells of a pair."
@@ -92,16 +98,28 @@ def share_table(run: Run, name: str, found: pd.DataFrame) -> Table:
         rows.append({
             "label": str(pair), "key": "Pair", "n": len(known),
             "significant": int((known["holm_p"] < LEVEL).sum()), "uncorrected": int((known["p"] < LEVEL).sum()),
-            "least_ratio": own["ratio"].min(), "greatest_ratio": own["ratio"].max(),
+            "least_ratio": own["ratio"].min(), "greatest_ratio": own["ratio"].max(), **told(known),
         })  # fmt: skip
     fields = [
         Field("Cells tested", lambda row: str(row["n"])),
         Field("Significant (Holm)", lambda row: share(row["significant"], row["n"])),
         Field("p below 5 %, uncorrected", lambda row: share(row["uncorrected"], row["n"])),
         figure("Least ratio", "least_ratio", 3), figure("Greatest ratio", "greatest_ratio", 3),
+        *(figure(f"Least told, {metric} (%)", f"told_{metric.lower()}", 1) for metric in significance.POOLED),
     ]  # fmt: skip
-    facts = f"A cell is a metric at a prompt length or context range. {run.facts(run.ttft['n'])}"
+    facts = f"A cell is a metric at a prompt length or context range. {TOLD} {run.facts(run.ttft['n'])}"
     return table_of(run, f"{name}_share", "Cells that are called significantly different", fields, rows, facts)
+
+
+def told(known: pd.DataFrame) -> Record:
+    """For each metric the least difference, in per cent, that the first step of Holm's correction would call
+    significant, in its median cell; NaN without one. The error of a cell is its interval's half-width over t."""
+    freedom = known["blocks"] - 1
+    errors = np.log(known["high"] / known["low"]) / 2 / student.ppf(1 - LEVEL / 2, freedom)
+    least = 100 * np.expm1(errors * student.ppf(1 - LEVEL / 2 / max(1, len(known)), freedom))
+    return {
+        f"told_{metric.lower()}": float(least[known["metric"] == metric].median()) for metric in significance.POOLED
+    }
 
 
 def share(count: int, of: int) -> str:

@@ -9,21 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports import style
+from reports.blockwise import added
 from reports.canvas import SIZE, frame_of
 from reports.experiments.section import (
-    INDEPENDENT,
     Record,
     Section,
     estimate,
     figure,
-    seed_of,
     spread,
     stated,
     table_of,
     timed,
 )
 from reports.plots import Plot
-from reports.quantiles import difference, quantile
+from reports.quantiles import quantile
 from reports.run import Run
 from reports.table import Table
 
@@ -35,6 +34,10 @@ TEXT = (
 INSIDE, OUTSIDE = "inproc", "unix"
 LEVELS = {"p50": 0.5, "p99": 0.99}
 DECODE = "Decode"
+BRACKETS = (
+    "Brackets: 95 % intervals by Student's t over the differences of paired blocks, a process of each case in turn; "
+    "none of fewer than three."
+)
 
 
 def section(run: Run) -> Section:
@@ -48,19 +51,28 @@ def records(run: Run) -> list[Record]:
     ttft = timed(run, "ttft")
     rows = [
         record(run, f"{length}", ttft[ttft["prompt_length"] == length])
+        | floor(run.ttft[run.ttft["prompt_length"] == length])
         for length in sorted(run.sweep["prompt_lengths"])
     ]
-    return [*rows, record(run, DECODE, timed(run, "decode"))] if run.decodes else rows
+    if not run.decodes:
+        return rows
+    whole = run.decode[(run.decode["context_from"] == run.whole[0]) & (run.decode["context_to"] == run.whole[1])]
+    return [*rows, record(run, DECODE, timed(run, "decode")) | floor(whole)]
+
+
+def floor(cells: pd.DataFrame) -> Record:
+    """What memory and arithmetic set for these cells of a summary, in ms, NaN where nobody measured it."""
+    return {"floor_ms": float(cells["floor_ms"].min())}
 
 
 def record(run: Run, label: str, samples: pd.DataFrame) -> Record:
     """Both quantiles of both cases, and what the socket adds to each."""
-    ours, theirs = (samples.loc[samples["case"] == case, "latency_ms"] for case in (OUTSIDE, INSIDE))
+    ours, theirs = (samples[samples["case"] == case] for case in (OUTSIDE, INSIDE))
     found: Record = {"label": label, "key": "Prompt tokens", "n": min(len(ours), len(theirs))}
     for name, p in LEVELS.items():
-        outside, inside = quantile(ours, p), quantile(theirs, p)
+        outside, inside = (quantile(side["latency_ms"], p) for side in (ours, theirs))
         found |= spread(f"{INSIDE}_{name}_ms", inside) | spread(f"{OUTSIDE}_{name}_ms", outside)
-        found |= spread(f"added_{name}_ms", difference(outside, inside, ours, theirs, p, seed_of(run)))
+        found |= spread(f"added_{name}_ms", added(ours, theirs, p))
     lacking = [
         run.missing(case) for case in (INSIDE, OUTSIDE) if case not in set(samples["case"]) and case in run.cases
     ]
@@ -81,10 +93,11 @@ def table(run: Run, rows: list[Record]) -> Table:
     for name in LEVELS:
         fields += [figure(f"{name.upper()}, {titles[case]} (ms)", f"{case}_{name}_ms", 3) for case in titles]
         fields += [estimate(f"Added to {name.upper()} (ms)", f"added_{name}_ms", 3)]
+    fields += [figure("Floor (ms)", "floor_ms")]
     low, high = claimed()
     words = (
-        f"Published for the socket: {low:g} to {high:g} ms. Brackets: 95 % intervals by the bootstrap over requests; "
-        f"those of the quantiles are in the .csv. {INDEPENDENT}"
+        f"Published for the socket: {low:g} to {high:g} ms. {BRACKETS} The quantiles' own intervals, in the .csv, take "
+        "the samples for independent, pooled over blocks."
     )
     facts = f"{words} {run.facts(row['n'] for row in rows if row['n'])}"
     return table_of(run, "ipc", "Latency in process, over the socket, and what the socket adds", fields, rows, facts)
@@ -94,7 +107,7 @@ def plot(run: Run, rows: list[Record]) -> Plot:
     """What the socket adds to P50 and P99, with the published range."""
     name, title = "ipc", "What the socket adds"
     low, high = claimed()
-    caption = f"Bars: 95 % bootstrap intervals. Shaded: the published {low:g} to {high:g} ms. {INDEPENDENT}"
+    caption = f"Bars: the intervals in brackets. Shaded: the published {low:g} to {high:g} ms. {BRACKETS}"
     known = [level for level in LEVELS if any(not math.isnan(row[f"added_{level}_ms"]) for row in rows)]
     if absent := [level.upper() for level in LEVELS if level not in known]:
         caption += f" Not shown, for n is too small: {', '.join(absent)}."
@@ -119,7 +132,6 @@ def panel(axes: Axes, rows: list[Record], level: str) -> None:
     value, below, above = (
         pd.Series([row[f"added_{level}_ms{end}"] for row in rows], dtype=float) for end in ("", "_low", "_high")
     )
-    # A percentile interval may leave the estimate outside: a bar of negative length would be an error.
-    reach = [(value - below).clip(lower=0), (above - value).clip(lower=0)]
+    reach = [value - below, above - value]
     axes.errorbar(range(len(rows)), value, reach, fmt=look.marker, color=look.colour, elinewidth=1.2, capsize=3)
     axes.set_title(f"Added to {level.upper()} (ms)", fontsize=9, fontweight="normal", pad=4)

@@ -44,7 +44,8 @@ TELLING = (
 MOST = 150
 """Rows that are shown; more are in the .csv alone."""
 EACH = (
-    "Code: whether both runs state the same digest of their code. Ratio of the pair A–B: B over A, the geometric mean over the cells. Host: the same of the host's loop, a fixed one of Python "
+    "Code: whether both runs state the same digest of their code. Ratio of the pair A–B: B over A, the geometric mean "
+    "over the cells. Host: the same of the host's loop, a fixed one of Python "
     "timed right behind each of these samples (medians). Farthest: the cell of the pair that lies farthest from 1, "
     "either way; in loops, in floors: that with each latency over the loop beside it, or over its own run's floor. "
     "The pairs of a case stand in the order of their farthest cells."

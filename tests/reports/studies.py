@@ -123,8 +123,8 @@ def write_streams(path, rows):
     summarise(path)
 
 
-def ipc(path, monkeypatch, iterations=380, **spec):
-    base(path, "ipc", monkeypatch, blocks=1, iterations=iterations, context=400, **spec)
+def ipc(path, monkeypatch, iterations=95, **spec):
+    base(path, "ipc", monkeypatch, blocks=4, iterations=iterations, context=400, **spec)
     samples = pd.read_csv(path / "samples.csv")
     samples.loc[samples["case"] == "unix", ["host_ms", "latency_ms"]] += 0.1
     samples.to_csv(path / "samples.csv", index=False)

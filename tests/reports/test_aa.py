@@ -1,9 +1,13 @@
 """One case under two names: ratios from the run's files, and the share of cells that tests call different."""
 
+import math
+
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from reports import coverage, experiments, significance
+from reports import blockwise, coverage, experiments, significance
 from reports.__main__ import tables_of, write_report
 from reports.experiments import aa
 from reports.run import load
@@ -54,7 +58,7 @@ def test_the_share_of_significant_cells_is_that_of_the_tests_over_blocks(runs):
     tested = tested[tested["p"].notna() & ~tested["row"].isin(["average", "10 (whole)"])]
     tested = tested[~tested["row"].str.contains("whole") & (tested["row"].str.lower() != "average")]
     uncorrected = int((tested["p"] < 0.05).sum())
-    ((pair, count, _, below, _, _),) = texts(share)
+    ((pair, count, _, below, *_),) = texts(share)
     assert pair == "JIT+CUDA (B) over JIT+CUDA (A)"
     assert int(count) == len(tested) > 0
     assert below.startswith(f"{uncorrected} of {len(tested)} ")
@@ -80,6 +84,23 @@ def test_cells_stand_in_the_order_of_their_lengths(runs):
     ]
     names = pd.Series(["50", "401–407", "100", "10–50"], name="row")
     assert aa.places(names).tolist() == [50, 401, 100, 10]
+
+
+def test_the_least_difference_told_is_the_one_at_which_the_correction_would_say_so():
+    blocks = np.array([0.9, 1.0, 1.25])
+    cells = 24
+    logs = np.log(blocks / stats.gmean(blocks))
+    at = aa.told(frame_of(logs, cells))["told_ttft"]
+    # A paired t-test by scipy of blocks that differ by so much more has p just at the first step's level.
+    moved = stats.ttest_1samp(logs + np.log1p(at / 100), 0.0).pvalue
+    assert moved == pytest.approx(aa.LEVEL / cells, rel=1e-6)
+    assert math.isnan(aa.told(frame_of(logs, cells))["told_p99"])
+
+
+def frame_of(logs, cells):
+    """The tests of one cell over these blocks, so many times."""
+    found = blockwise.contrast(logs, float(logs.mean()))
+    return pd.DataFrame([{"metric": "TTFT", **found._asdict()}] * cells)
 
 
 def published(name):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.output import statistics
-from reports import experiments, markup
+from reports import blockwise, experiments, markup
 from reports.__main__ import main, tables_of, write_report
 from reports.experiments import ablation, capture_coverage, coverage_policies, floor, ipc, rolling
 from reports.experiments import background_capture as background
@@ -251,6 +251,23 @@ def test_the_socket_costs_what_was_added(runs):
     row = rows[0]
     assert row["added_p50_ms"] == pytest.approx(row["unix_p50_ms"] - row["inproc_p50_ms"])
     assert "0.2 to 0.7 ms" in ipc.table(run, rows).facts
+
+
+def test_what_the_socket_adds_is_as_sure_as_its_processes_agree():
+    def samples(blocks):
+        return pd.DataFrame([(block, value + step) for block, value in enumerate(blocks) for step in (-0.5, 0.0, 0.5)],
+                            columns=["block", "latency_ms"])  # fmt: skip
+
+    inside = samples([10.0, 10.0, 10.0, 10.0])
+    outside = samples([11.0, 12.0, 12.0, 13.0])
+    found = blockwise.added(pd.concat([outside] * 10), pd.concat([inside] * 10), 0.5)
+    # Differences of blocks are 1, 2, 2, 3: mean 2, s / sqrt(4) = sqrt(2/3) / 2, t of 3 degrees of freedom 3.1824.
+    assert found.value == pytest.approx(2.0)
+    assert found.high - 2.0 == pytest.approx(2.0 - found.low) == pytest.approx(3.1824 * math.sqrt(2 / 3) / 2, rel=1e-4)
+    few = blockwise.added(pd.concat([samples([11.0, 12.0])] * 10), pd.concat([samples([10.0, 10.0])] * 10), 0.5)
+    assert not math.isnan(few.value)
+    assert math.isnan(few.low)
+    assert math.isnan(blockwise.added(outside, inside, 0.99).value), "12 requests have no P99"
 
 
 def test_effects_of_a_known_two_by_two():

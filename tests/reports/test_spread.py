@@ -84,6 +84,16 @@ def test_two_runs_are_one_pair_which_is_said_once(three, tmp_path, capsys):
     assert rows(tmp_path / "out").loc[("TTFT", "jit"), ["closest", "farthest"]].tolist() == [pytest.approx(0.1)] * 2
 
 
+def test_pairs_say_whether_their_code_is_the_same(three, tmp_path):
+    for run, code in zip(three, ("1" * 64, "1" * 64, "2" * 64), strict=True):
+        manifest(run, code_digest=code)
+    assert spread(*three, "--to", tmp_path / "out") == 0
+    found = pd.read_csv(tmp_path / "out" / "spread_pairs.csv").drop_duplicates(["first", "second"])
+    assert dict(zip(found["first"] + found["second"], found["code"], strict=True)) == {
+        "AB": "same", "AC": "other", "BC": "other",
+    }  # fmt: skip
+
+
 def test_every_pair_stands_by_itself_the_closest_first(three, tmp_path, capsys):
     times(three[2], 1.2 / 1.21, length=400)
     hosts(three, (1.0, 1.1, 1.05))
@@ -96,7 +106,9 @@ def test_every_pair_stands_by_itself_the_closest_first(three, tmp_path, capsys):
     assert found["host"].tolist() == [pytest.approx(ratio) for ratio in hosts_ratios]
     left = (1.2 / 1.1 * 1.1 / 1.05 - 1, 0.1, 1.2 / 1.05 - 1)
     assert found["scaled_farthest"].tolist() == [pytest.approx(share) for share in left]
-    assert re.search(r"TTFT +JIT-Only +B–C +1\.044 +0\.955 +9\.1 % +14\.3 % +9\.1 % *\n", capsys.readouterr().out)
+    assert re.search(
+        r"TTFT +JIT-Only +B–C +not stated +1\.044 +0\.955 +9\.1 % +14\.3 % +9\.1 % *\n", capsys.readouterr().out
+    )
 
 
 def test_more_pairs_than_can_be_read_are_in_the_csv_alone(three, tmp_path, monkeypatch, capsys):
