@@ -95,7 +95,8 @@ def ratio_grid(run: Run) -> Grid:
 def p99_grid(run: Run) -> Grid:
     """P99 of TTFT by prompt length and case."""
     title = "99th percentile (P99) of the time to first token, in ms"
-    words = f"Average: mean over lengths of each P99{TESTED} {INDEPENDENT} They are in the .csv, at 95 %. {WINNER}"
+    means = f"Average: mean over lengths of each length's P99{TESTED}"
+    words = f"{means} {INDEPENDENT} They are in the .csv, at 95 %. {WINNER}"
     frame, shown = by_length(enriched.p99(run)), readable(run)
     words += enriched.width_reached(run, frame)
     return Grid("p99", title, "Prompt tokens", lengths(run), frame, "p99_ms", True, True, "P99", words, shown)
