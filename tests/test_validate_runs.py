@@ -13,13 +13,14 @@ from unittest.mock import Mock
 import pytest
 
 from harness import schema
+from harness.output import manifest
 from harness.stored import tables
 from harness.stored.check import Sheet
 from harness.stored.command import main, validate
 from harness.stored.ids import check_referee
 from harness.stored.summaries import alike
 from tests import runs
-from tests.damage import DAMAGE, failures, field, forget_digests
+from tests.damage import DAMAGE, failures, field, forget_digests, replace
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = sorted(path.parent for path in (ROOT / "results" / "published").glob("*/manifest.json"))
@@ -53,6 +54,8 @@ def test_a_run_of_today_has_nothing_left_to_check(whole):
     assert failures(whole) == []
     assert {name for name, line in lines.items() if line.state == "note"} <= {
         "telemetry",
+        "energy",
+        "referee",
         "code",
         "equivalence.csv again",
     }
@@ -177,6 +180,36 @@ def test_joules_are_those_of_the_counter_that_the_telemetry_read(tmp_path, kind)
     field(path, row, column, text)
     (line,) = failures(folder)
     assert (line.name, said in line.text) == ("energy", True), line.text
+
+
+def noted(folder: Path) -> dict[str, str]:
+    return {line.name: line.text for line in validate(folder) if line.state == "note"}
+
+
+def test_what_is_not_checked_is_said_and_why(tmp_path):
+    """Of a run that went on, whose clock or card may be another; of telemetry that does not hold; of older files."""
+    folder = shutil.copytree(ROOT / "results" / "published" / "h200-2026-11-22-default-2", tmp_path / "run")
+    forget_digests(folder)
+    assert "energy" not in noted(folder)
+    replace("manifest.json", '"resumed": []', '"resumed": ["t"]')(folder)
+    assert noted(folder)["energy"].startswith("the run was resumed, ")
+    replace("manifest.json", '"resumed": ["t"]', '"resumed": []')(folder)
+    field(folder / "telemetry.csv", 7, "time_ns", "1")
+    assert noted(folder)["energy"] == "the readings in telemetry.csv do not hold: joules are not made again from them"
+    older = noted(ROOT / "results" / "published" / "h200-2026-11-21")
+    assert {"given ids", "answered", "energy", "referee"} <= set(older)
+
+
+def test_a_file_that_is_not_there_is_said_with_the_reason_that_the_run_gave(copy):
+    assert noted(copy)["energy"].startswith("there is no energy.csv, so no joules are checked: the run is on the CPU")
+    assert noted(copy)["referee"] == "there is no referee.csv, so no ids that a referee judged are checked"
+    manifest.judged(copy / "manifest.json", "out of memory")
+    assert noted(copy)["referee"].endswith("judged are checked: out of memory")
+
+
+def test_samples_of_a_foreign_case_keep_no_digest_from_being_checked(copy):
+    field(copy / "samples.csv", 2, "case", "intruder")
+    assert {"samples", "files"} <= {line.name for line in failures(copy)}
 
 
 def test_what_is_no_run_is_refused_in_one_sentence(tmp_path, capsys):
