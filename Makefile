@@ -75,7 +75,8 @@ publish: $(READY) ## a run's shareable files into results/published/: make publi
 	@! grep -q '"smoke": true' "$(RUN)/manifest.json" || { echo "error: $(RUN) is a smoke run, which measures nothing" >&2; exit 2; }
 	@case "$(RUN)" in *results/published/*) echo "error: $(RUN) is published already" >&2; exit 2;; esac
 	@to=results/published/$(notdir $(RUN:/=)); mkdir -p $$to; cp $(RUN)/manifest.json $(RUN)/*.csv $$to/; \
-		$(PY) -m harness.output.provenance $$to || true; $(PY) -m reports $$to >/dev/null; echo "published: $$to (commit it)"
+		$(PY) -m harness.output.provenance $$to || true; $(PY) -m reports $$to >/dev/null; \
+		$(PY) -m harness.stored.sums; echo "published: $$to (commit it, and SHA256SUMS beside it)"
 
 bench-kernels: $(READY) ## each kernel alone, and the model's errors and replays, on a CUDA GPU: make bench-kernels ARGS="--model llama3_8b"
 	@$(PY) -m cases.runtime.kernels.bench $(ARGS) | awk '{ print | "cat 1>&2" } sub(/^Kernels: /, "")' | xargs -r $(PY) -m reports.kernels

@@ -7,7 +7,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.stored.check import Check
+from harness.stored.command import validate
+
 Spoil = Callable[[Path], object]
+
+
+def failures(folder: Path) -> list[Check]:
+    """What `harness validate` says doesn't hold."""
+    return [line for line in validate(folder) if line.state == "FAILED"]
 
 
 def field(path: Path, row: int, column: str, text: str) -> None:
@@ -19,13 +27,16 @@ def field(path: Path, row: int, column: str, text: str) -> None:
     path.write_text("\n".join(lines))
 
 
-def forget_digests(folder: Path) -> None:
-    """As in a run from before there were any."""
+def take_out(folder: Path, *names: str) -> None:
+    """Keys of the manifest."""
     path = folder / "manifest.json"
     stored = json.loads(path.read_text())
-    for name in ("files", "digest"):
-        stored.pop(name, None)
-    path.write_text(json.dumps(stored, indent=1))
+    path.write_text(json.dumps({key: value for key, value in stored.items() if key not in names}, indent=1))
+
+
+def forget_digests(folder: Path) -> None:
+    """As in a run from before there were any, by code that is in no commit."""
+    take_out(folder, "files", "digest", "attempts", "git")
 
 
 def put(name: str, row: int, column: str, text: str) -> Spoil:

@@ -47,6 +47,13 @@ def digests_of(commit: str, root: Path = ROOT) -> set[str]:
         return {code_digest(Path(folder)), code_digest(Path(folder), (".py",))}
 
 
+def text_at(commit: str, path: str, root: Path = ROOT) -> str:
+    """A file as a commit has it, "" where it has none. Raises ValueError when the commit is not in this checkout."""
+    if not _git(root, "ls-tree", "--name-only", commit, path):
+        return ""
+    return _git(root, "show", f"{commit}:{path}").decode()
+
+
 def _git(root: Path, *arguments: str) -> bytes:
     done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=False)  # noqa: S603, S607  no shell
     if done.returncode != 0:

@@ -3,78 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import groupby, islice
-from typing import Any
 
-from harness.contract import Capabilities, Case, Footprint, SetUp, Stats
 from harness.job import Job
-from harness.measure.loop import Block, Place, Timed
-from harness.measure.workloads import workload
+from harness.measure.loop import Place
 from harness.stored.check import Check, Row, Sheet, failed, note, ok
 from harness.stored.plan import first_order
-
-Pair = tuple[str, int]
-PLACE = ("metric", "prompt_length", "context_length", "iteration")
-ABSENT = ("unavailable", "unsupported")
-
-
-class Nothing(Case):
-    """A case that answers at once, so that the loop itself says which requests it makes."""
-
-    capabilities = Capabilities()
-
-    def prepare(self, plan: Any) -> SetUp:
-        """Nothing to prepare."""
-        return SetUp("nothing")
-
-    def prefill(self, prompt: Sequence[int], new_tokens: int = 1) -> int:
-        """No token."""
-        return 0
-
-    def decode(self) -> int:
-        """No token."""
-        return 0
-
-    def stats(self) -> Stats:
-        """Nothing happened."""
-        return Stats()
-
-    def close(self) -> None:
-        """Nothing to give back."""
-
-
-class Places:
-    """A sink that keeps where samples belong and drops what they measured."""
-
-    def __init__(self) -> None:
-        self.found: list[Place] = []
-
-    def keep(self, samples: Sequence[tuple[Place, Timed]]) -> None:
-        """Keep the places."""
-        self.found += [place for place, _ in samples]
-
-    def memory(self, request: int, held: Footprint, rss_bytes: int) -> None:
-        """No reading."""
-
-    def stage(self, name: str) -> None:
-        """No stage."""
-
-    def progress(self, stage: str, prompt_length: int, done: int, total: int) -> None:
-        """No progress."""
-
-
-def planned_places(job: Job, case: str, block: int) -> list[Place]:
-    """The samples of a whole block in the order in which the measuring loop takes them."""
-
-    class Unread(workload(job)):  # type: ignore[misc]  # the loop of this job, its prompts left blank
-        def ids(self, purpose: str, length: int, index: int) -> list[int]:
-            return [0] * length
-
-    sink = Places()
-    measured: Block = Unread(job, case, block, Nothing(), sink, clock=lambda: 0, pause=lambda _wait, _rehearse: None)
-    measured.measure()
-    return sink.found
+from harness.stored.planned import ABSENT, Pair, name, pairs, places, planned_places, unlike
+from harness.stored.stops import Stops, clocked, stops_fault, stops_of, unlike_stops
 
 
 def check_status(job: Job, status: Sheet, whole: bool) -> Check:
@@ -102,7 +39,7 @@ def check_status(job: Job, status: Sheet, whole: bool) -> Check:
 def check_requests(job: Job, status: Sheet, samples: Sheet, stops: Sheet | None = None) -> Iterator[Check]:
     """Every block of samples.csv has the requests of the plan, each once, in the order of the plan.
 
-    With p99_iterations=auto the clock had a say in how many there are: then they are counted against p99_stops.csv.
+    With p99_iterations=auto the clock had a say in how many timed ones there are: as many as p99_stops.csv says.
     """
     states = dict(zip(pairs(status), status.column("state"), strict=True))
     grouped = groupby(zip(pairs(samples), samples.rows, strict=True), key=lambda item: item[0])
@@ -115,52 +52,38 @@ def check_requests(job: Job, status: Sheet, samples: Sheet, stops: Sheet | None 
     if found != expected:
         yield failed("requests", "the blocks of samples.csv do not follow each other as those of status.csv")
         return
-    if job.sweep.auto:
-        yield check_stops(status, samples, stops)
+    if clocked(job) and (fault := stops_fault(job, states, stops)):
+        yield failed("requests", fault)
         return
-    faults = list(islice(block_faults(job, samples, states, dict(blocks)), 3))
+    told = stops_of(stops) if clocked(job) and stops is not None else {}
+    faults = list(islice(block_faults(job, samples, states, dict(blocks), told), 3))
     yield from (failed("requests", text) for text in faults)
-    if not faults:
-        yield ok(
-            "requests", f"{len(samples.rows)} samples in {len(blocks)} blocks: each of the plan once, in its order"
-        )
-
-
-def check_stops(status: Sheet, samples: Sheet, stops: Sheet | None) -> Check:
-    """As many timed requests of each length and block as p99_stops.csv says, in the blocks that ended well."""
-    if stops is None and "ok" not in status.column("state"):
-        return note(
+    if not faults and clocked(job) and stops is None:
+        yield note(
             "requests", "p99_iterations is auto, and no block ended well: nothing says how many there were to be"
         )
-    if stops is None:
-        return failed("requests", "p99_iterations is auto, and there is no p99_stops.csv to say how many there are")
-    told = {
-        (case, int(block), int(length)): int(n)
-        for case, block, length, n in zip(
-            *(stops.column(name) for name in ("case", "block", "prompt_length", "n")), strict=True
-        )
-    }
-    ended = {pair for pair, state in zip(pairs(status), status.column("state"), strict=True) if state == "ok"}
-    timed = zip(pairs(samples), samples.column("metric"), samples.column("prompt_length"), strict=True)
-    found = Counter((*pair, int(length)) for pair, metric, length in timed if metric == "ttft" and pair in ended)
-    wanted = Counter({place: n for place, n in told.items() if place[:2] in ended})
-    if found == wanted:
-        return ok("requests", f"{found.total()} timed requests: as many a length and block as p99_stops.csv says")
-    case, block, length = next(place for place in {**wanted, **found} if found[place] != wanted[place])
-    place = (case, block, length)
-    return failed(
-        "requests",
-        f"{name((case, block))} has {found[place]} requests of {length} tokens, and p99_stops.csv says {wanted[place]}",
-    )
+    elif not faults:
+        count = ", as many timed ones as p99_stops.csv says" if clocked(job) else ""
+        text = f"{len(samples.rows)} samples in {len(blocks)} blocks: each of the plan once, in its order{count}"
+        yield ok("requests", text)
 
 
-def block_faults(job: Job, samples: Sheet, states: dict[Pair, str], blocks: dict[Pair, list[Row]]) -> Iterator[str]:
-    """One sentence on each block whose samples are not those of the plan."""
+def block_faults(
+    job: Job, samples: Sheet, states: Mapping[Pair, str], blocks: Mapping[Pair, list[Row]], stops: Stops
+) -> Iterator[str]:
+    """One sentence on each block whose samples are not those of the plan; one beyond it is left to `check_status`."""
+    planned = set(job.order)
     for pair, state in states.items():
-        rows = blocks.get(pair, [])
-        if state in ABSENT and rows:
-            yield f"{name(pair)} is {state} and has {len(rows)} samples"
-        elif state not in ABSENT and (fault := unlike_plan(job, pair, state, places(samples, rows))):
+        found = places(samples, blocks.get(pair, []))
+        if state in ABSENT and found:
+            yield f"{name(pair)} is {state} and has {len(found)} samples"
+        if state in ABSENT or pair not in planned:
+            continue
+        if clocked(job):
+            fault = unlike_stops(job, pair, state, found, stops.get(pair, {}))
+        else:
+            fault = unlike_plan(job, pair, state, found)
+        if fault:
             yield f"{name(pair)} {fault}"
 
 
@@ -171,31 +94,4 @@ def unlike_plan(job: Job, pair: Pair, state: str, found: list[Place]) -> str:
         return f"({state}) has {len(found)} samples, and {planned} are planned"
     if not found:
         return ""
-    wanted = planned_places(job, *pair)[: len(found)]
-    if found == wanted:
-        return ""
-    if lost := Counter(wanted) - Counter(found):
-        return f"lacks the sample {describe(next(iter(lost)))}"
-    place = next(i for i, (one, other) in enumerate(zip(found, wanted, strict=True)) if one != other)
-    return f"has as sample {place + 1} {describe(found[place])}, where the plan has {describe(wanted[place])}"
-
-
-def places(samples: Sheet, rows: list[Row]) -> list[Place]:
-    """Where each row of samples.csv belongs."""
-    metric, *numbers = (samples.columns.index(column) for column in PLACE)
-    return [Place(row[metric], *(int(row[at]) for at in numbers)) for row in rows]  # type: ignore[arg-type]
-
-
-def describe(place: Place) -> str:
-    """A sample in words."""
-    return f"{place.metric} of {place.context_length} tokens, iteration {place.iteration}"
-
-
-def pairs(sheet: Sheet) -> list[Pair]:
-    """Case and block of each row."""
-    return [(case, int(block)) for case, block in zip(sheet.column("case"), sheet.column("block"), strict=True)]
-
-
-def name(pair: Pair) -> str:
-    """A block in words."""
-    return f"block {pair[1]} of {pair[0]}"
+    return unlike(found, planned_places(job, *pair)[: len(found)])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.job import Job
+from harness.output.manifest import NOT_JUDGED
 from harness.stored.blocks import check_requests, check_status
 from harness.stored.check import Check, Sheet, failed, note, ok, read_object
 from harness.stored.digests import check_code, check_files, check_manifest, check_prompts
@@ -50,33 +51,59 @@ def stage(manifest: Mapping[str, Any]) -> Check:
 
 def check_sheets(folder: Path, job: Job, manifest: Mapping[str, Any], sheets: Mapping[str, Sheet]) -> Iterator[Check]:
     """What the tables say together. A check whose table can't be read is left to the line on that table."""
-    status, samples, telemetry = (sheets.get(f"{name}.csv") for name in ("status", "samples", "telemetry"))
+    status, samples = sheets.get("status.csv"), sheets.get("samples.csv")
     if status is not None:
         yield check_status(job, status, manifest.get("finished") is not None)
     if status is not None and samples is not None:
         yield from check_requests(job, status, samples, sheets.get("p99_stops.csv"))
     if samples is not None:
-        if strays := sorted(set(samples.column("case")) - set(job.cases)):
-            yield failed("samples", f"samples.csv has the case {strays[0][:40]}, which the run does not have")
-            return
-        timed = samples_of(samples)
-        yield check_latencies(job, timed)
-        yield check_order(timed, manifest)
-        yield from check_given(job, samples)
-        if (referee := sheets.get("referee.csv")) is not None:
-            yield from check_referee(job, samples, referee, status)
-        if telemetry is not None:
-            yield from (read := list(check_telemetry(timed, telemetry, manifest)))
-            forward = not manifest.get("resumed") and not any(line.state == "FAILED" for line in read)
-            if (energy := sheets.get("energy.csv")) is not None and forward:
-                yield check_energy(energy, telemetry)
-        if status is not None:
-            yield from check_answered(status, samples, sheets.get("identity.csv"))
-        yield from check_summaries(folder, job, sheets)
+        yield from check_samples(folder, job, manifest, sheets, samples)
     yield check_prompts(job, manifest)
     yield check_code(manifest)
     yield check_manifest(manifest)
     yield check_files(folder, manifest)
+
+
+def check_samples(
+    folder: Path, job: Job, manifest: Mapping[str, Any], sheets: Mapping[str, Sheet], samples: Sheet
+) -> Iterator[Check]:
+    """What the samples say, and other tables of them."""
+    if strays := sorted(set(samples.column("case")) - set(job.cases)):
+        yield failed("samples", f"samples.csv has the case {strays[0][:40]}, which the run does not have")
+        return
+    status, telemetry, timed = sheets.get("status.csv"), sheets.get("telemetry.csv"), samples_of(samples)
+    yield check_latencies(job, timed)
+    yield check_order(timed, manifest)
+    yield from check_given(job, samples)
+    if (referee := sheets.get("referee.csv")) is not None:
+        yield from check_referee(job, samples, referee, status)
+    if telemetry is not None:
+        yield from (read := list(check_telemetry(timed, telemetry, manifest)))
+        if (energy := sheets.get("energy.csv")) is not None:
+            back = any(line.state == "FAILED" for line in read)
+            yield unheld(manifest) if back or manifest.get("resumed") else check_energy(energy, telemetry)
+    if status is not None:
+        yield from check_answered(status, samples, sheets.get("identity.csv"))
+    yield from missing(folder, manifest)
+    yield from check_summaries(folder, job, sheets)
+
+
+def unheld(manifest: Mapping[str, Any]) -> Check:
+    """Why joules are not made again from the telemetry."""
+    if manifest.get("resumed"):
+        return note(
+            "energy", "the run was resumed, maybe on another card or after a restart: joules are not made again"
+        )
+    return note("energy", "the readings in telemetry.csv do not hold: joules are not made again from them")
+
+
+def missing(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Check]:
+    """Files that only some runs have, and without which nothing is held against the samples."""
+    for name, key, what in (("energy", "no_energy", "joules"), ("referee", NOT_JUDGED, "ids that a referee judged")):
+        if not (folder / f"{name}.csv").exists():
+            why = manifest.get(key)
+            said = f": {why[:200]}" if isinstance(why, str) and why else ""
+            yield note(name, f"there is no {name}.csv, so no {what} are checked{said}")
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:

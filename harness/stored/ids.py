@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from harness.job import Job
 from harness.schema import CONTRADICTED
-from harness.stored.check import Check, Sheet, failed, ok
+from harness.stored.check import Check, Sheet, failed, note, ok
 
 Place = tuple[str, str, str]
 
@@ -15,6 +15,9 @@ Place = tuple[str, str, str]
 def check_given(job: Job, samples: Sheet) -> Iterator[Check]:
     """Within a sequence each decode step was given the id of the step before it; an older file says nothing of that."""
     if "given_token_id" not in samples.columns:
+        yield note(
+            "given ids", "samples.csv is older than given_token_id: what each decode step was given is not known"
+        )
         return
     columns = (samples.column(name) for name in ("case", "block", "iteration", "metric", "token_id", "given_token_id"))
     before: dict[Place, str] = {}

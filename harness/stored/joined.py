@@ -10,8 +10,8 @@ from itertools import groupby
 from harness.machine.telemetry import Reading
 from harness.machine.telemetry import energy_j as counter_at
 from harness.measure.energy import filled
-from harness.stored.blocks import Pair, name, pairs
-from harness.stored.check import Check, Sheet, failed, ok
+from harness.stored.check import Check, Sheet, failed, note, ok
+from harness.stored.planned import Pair, name, pairs
 from harness.stored.summaries import alike
 
 Row = dict[str, str]
@@ -74,6 +74,7 @@ def check_answered(status: Sheet, samples: Sheet, identity: Sheet | None) -> Ite
     An older file says nothing of that.
     """
     if "replayed" not in status.columns or "replays" not in samples.columns:
+        yield note("answered", "older files, without replayed or replays: who answered is not counted again")
         return
     whose = pairs(samples)
     total = Counter(whose)

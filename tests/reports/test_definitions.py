@@ -12,7 +12,7 @@ from reports.__main__ import tables_of
 from reports.definitions import definitions
 from reports.run import load
 
-PUBLISHED = sorted((Path(__file__).resolve().parents[2] / "results" / "published").iterdir())
+PUBLISHED = sorted((Path(__file__).resolve().parents[2] / "results" / "published").glob("*/"))
 NEWEST = {json.loads((path / "manifest.json").read_text())["config"].get("study"): path for path in PUBLISHED}
 SELF_EVIDENT = {"Case", "Verdict", "Metric", "Prompt", "n", "Requests", "Pair", "Cell"}
 
