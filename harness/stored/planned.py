@@ -76,7 +76,10 @@ def planned_places(job: Job, case: str, block: int) -> list[Place]:
 
     sink = Places()
     measured: Block = Unread(job, case, block, Nothing(), sink, clock=lambda: 0, pause=lambda _wait, _rehearse: None)
-    measured.measure()
+    try:
+        measured.measure()
+    finally:
+        gc.unfreeze()
     return sink.found
 
 
