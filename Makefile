@@ -26,9 +26,12 @@ help: ## say what each target does
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  overrides: make bench ARGS="run=[baseline,jit] sweep.blocks=1"; all of them: make bench ARGS=--help'
 
+NEEDED := greenlet hydra jinja2 matplotlib msgpack pandas pynvml rich safetensors scipy torch transformers
 given:
-	@$(PY) -c 'import greenlet, hydra, jinja2, matplotlib, msgpack, pandas, pynvml, rich, safetensors, scipy, torch, transformers' || { \
-		echo "error: PYTHON=$(PY) lacks what the line above names: install it (make wheels, on a machine with network), or leave PYTHON out" >&2; exit 2; }
+	@command -v "$(PY)" >/dev/null || { echo "error: PYTHON=$(PY) is not there: give the path of a Python, or leave PYTHON out" >&2; exit 2; }
+	@lost="$$($(PY) -c 'import importlib.util as u, sys; print(*[name for name in sys.argv[1:] if u.find_spec(name) is None], sep=", ")' $(NEEDED))" \
+		|| { echo "error: PYTHON=$(PY) does not run Python: give the path of one, or leave PYTHON out" >&2; exit 2; }; \
+		test -z "$$lost" || { echo "error: PYTHON=$(PY) lacks $$lost: install it (make wheels, on a machine with network), or leave PYTHON out" >&2; exit 2; }
 
 setup: $(READY) ## make .venv with the exact versions of constraints.txt, if it is not there
 
@@ -74,8 +77,10 @@ publish: $(READY) ## a run's shareable files into results/published/: make publi
 	@test -f "$(RUN)/manifest.json" -a -f "$(RUN)/ttft.csv" || { echo "error: $(RUN) is no finished run" >&2; exit 2; }
 	@! grep -q '"smoke": true' "$(RUN)/manifest.json" || { echo "error: $(RUN) is a smoke run, which measures nothing" >&2; exit 2; }
 	@case "$(RUN)" in *results/published/*) echo "error: $(RUN) is published already" >&2; exit 2;; esac
-	@to=results/published/$(notdir $(RUN:/=)); mkdir -p $$to; cp $(RUN)/manifest.json $(RUN)/*.csv $$to/; \
-		$(PY) -m harness.output.provenance $$to || true; $(PY) -m reports $$to >/dev/null; \
+	@to="results/published/$$(basename "$(RUN)")"; \
+		test ! -e "$$to" || { echo "error: $$to exists, which publishing $(RUN) would write over: give its folder another name, or remove that one first" >&2; exit 2; }; \
+		mkdir -p "$$to"; cp "$(RUN)"/manifest.json "$(RUN)"/*.csv "$$to"/; \
+		$(PY) -m harness.output.provenance "$$to" || true; $(PY) -m reports "$$to" >/dev/null; \
 		$(PY) -m harness.stored.sums; echo "published: $$to (commit it, and SHA256SUMS beside it)"
 
 bench-kernels: $(READY) ## each kernel alone, and the model's errors and replays, on a CUDA GPU: make bench-kernels ARGS="--model llama3_8b"

@@ -43,14 +43,16 @@ def check_command_line(arguments: Sequence[str]) -> Callable[[], None] | None:
         text = help_text(compose_raw(flags.overrides, source), source)
         return lambda: print(text)
     several = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
-    composed = [compose_raw(one, source) for one in (expand_sweeps(flags.overrides) if several else [flags.overrides])]
+    jobs = expand_sweeps(flags.overrides) if several else [flags.overrides]
+    composed = [compose_raw(one, source) for one in jobs]
     configs = [to_config(one) for one in composed]
     if flags.cfg is None:
         for config in configs:
             validate.check(config)
     launchers.check(composed, several)
     if flags.cfg is None and all(config.dry_run for config in configs):
-        return lambda: preview(*configs)
+        own = [", ".join(key for key in job if any(key not in other for other in jobs)) for job in jobs]
+        return lambda: preview(*configs, titles=own)
     return None
 
 

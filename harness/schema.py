@@ -11,6 +11,11 @@ Spent = Literal["rest", "ttft", "decode"]
 
 REFERENCE = "baseline"
 """The case that all others are compared with."""
+STUDIES = (
+    "capture_coverage", "coverage_policies", "rolling", "background_capture", "ipc", "ablation", "floor", "attribution",
+    "aa", "telemetry",
+)  # fmt: skip
+"""The experiments that have a section of a report."""
 UNTHROTTLED = frozenset({"", "none", "idle"})
 """Throttle reasons that slow nothing down."""
 STATUS = (

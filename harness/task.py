@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -52,13 +53,16 @@ def run_composed(composed: DictConfig) -> int:
     return run.carry_out(begun)
 
 
-def preview(*configs: RunConfig) -> None:
-    """Print the plan of each run, and why this machine would refuse it where it has no such GPU."""
+def preview(*configs: RunConfig, titles: Sequence[str] = ("",)) -> None:
+    """Print the plan of each run, under its title where it has one, and why this machine would refuse it where it has
+    no such GPU."""
     from harness.settings import plan
     from harness.settings.machine import find_gpu
 
     console = Console()
-    for config in configs:
+    for config, title in zip(configs, titles, strict=True):
+        if title:
+            console.print(title, markup=False, highlight=False, soft_wrap=True)
         plan.show(config, console)
         try:
             if config.device == "cuda":

@@ -29,6 +29,17 @@ def harness(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     (["seed=1", "-m", "model=tinny"], "error: model=tinny: no such choice"),
     (["resume=results/published/h200-2026-11-21-default"], "this run has no settings.json, as published runs"),
     (["--cfg", "job", "modle=tiny"], "error: unknown key 'modle'"),
+    (["study=foo"], "error: study=foo is not allowed; choose capture_coverage, "),
+    (["seed=99999999999999999999"], "error: seed: 99999999999999999999 is too large"),
+    (["sweep.ttft_iterations=9999999999999"], "error: sweep.ttft_iterations: 9999999999999 is too large"),
+    (["sweep.warmup_iterations=100001"], "error: sweep.warmup_iterations: 100001 is too large"),
+    (["sweep.decode.sequences=100001"], "error: sweep.decode.sequences: 100001 is too large"),
+    (["model.num_attention_heads=7", "model.num_key_value_heads=2"], "error: model.num_attention_heads=7 is not divis"),
+    (["--resolve"], "error: --resolve says how --cfg prints"),
+    (["--cfg", "job", "-m"], "error: --cfg prints one configuration"),
+    (["--shell-completion", "x"], "error: --shell-completion needs one of install=SHELL"),
+    (["--experimental-rerun", "x"], "error: --experimental-rerun is not for this program"),
+    (["-m", "seed=1,2", "hydra.sweep.dir=Makefile/in"], f"in: {ROOT}/Makefile is a file; give a folder"),
     (["--config-dir", "/nowhere"], "error: the configuration folder /nowhere does not exist"),
     ([*FAKE, "cases.fake.python=/nowhere/python"], "error: cases.fake.python=/nowhere/python does not run"),
     ([*FAKE, "output=Makefile"], "is a file: give a folder"),
@@ -90,7 +101,12 @@ def test_multirun_plans_each_combination_and_makes_no_folder(tmp_path):
     folder = f"hydra.sweep.dir={tmp_path / 'sweep'}"
     done = harness(*FAKE, "--multirun", "dry_run=true", "model=tiny,llama2_7b", "model.dtype=float32", folder)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.index("Plan: tiny") < done.stdout.index("Plan: Llama-2-7B")
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    titles = [lines.index(line) for line in ("model=tiny", "model=llama2_7b")]
+    plans = [
+        next(i for i, line in enumerate(lines) if line.startswith(f"Plan: {name},")) for name in ("tiny", "Llama-2-7B")
+    ]
+    assert titles[0] < plans[0] < titles[1] < plans[1]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -119,6 +135,47 @@ def test_bench_takes_the_first_gpu_with_room_else_the_smoke_run(gpus, arguments,
     chosen, why = preset.choose(gpus, "no driver")
     assert chosen == arguments
     assert reason in why
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["experiment=floor"], ""), (["run=[jit]", "device=cpu"], ""), (["--help"], ""),
+    (["seed=1"], "no usable GPU (none)"),
+])  # fmt: skip
+def test_who_says_where_to_run_is_told_of_no_smoke_run(monkeypatch, capsys, arguments, said):
+    monkeypatch.setattr(preset, "list_gpus", lambda: ([], "none"))
+    preset.main(arguments)
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert (printed.out.strip(), bool(printed.err)) == ("experiment=smoke" if said else "", bool(said))
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["make", "-s", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", ["h200-2026-11-23-default-4", "two words"])
+def test_publishing_writes_over_nothing_and_takes_any_name(tmp_path, name):
+    run = tmp_path / name
+    run.mkdir()
+    (run / "ttft.csv").touch()
+    (run / "manifest.json").write_text('{"smoke": true}' if " " in name else "{}")
+    done = make("publish", f"PYTHON={sys.executable}", f"RUN={run}")
+    assert done.returncode == 2
+    said = (
+        f"error: {run} is a smoke run" if " " in name else f"error: results/published/{name} exists, which publishing"
+    )
+    assert done.stderr.splitlines()[0].startswith(said)
+
+
+def test_an_interpreter_that_lacks_something_is_told_once_and_all_of_it(tmp_path):
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')
+    bare.chmod(0o755)
+    done = make("given", f"PYTHON={bare}")
+    assert done.returncode == 2
+    assert f"error: PYTHON={bare} lacks greenlet, hydra, jinja2" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "is not there" in make("given", "PYTHON=/nowhere/python").stderr
 
 
 def test_make_help_lists_every_target():

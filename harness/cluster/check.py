@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -136,7 +137,7 @@ def check_local(launcher: Mapping[str, Any], devices: set[str]) -> None:
 
 
 def _check_folders(composed: Sequence[DictConfig]) -> None:
-    """Each combination has a folder of its own."""
+    """Each combination has a folder of its own, in one that can be made."""
     folders = [_folder(one) for one in composed]
     twice = [folder for folder, count in Counter(folders).items() if count > 1]
     if twice:
@@ -144,6 +145,12 @@ def _check_folders(composed: Sequence[DictConfig]) -> None:
             f"{Counter(folders)[twice[0]]} runs of this sweep would write into {twice[0]}: "
             "leave output out, and name no combination twice"
         )
+    sweep = Path(str(composed[0].hydra.sweep.dir)).expanduser().absolute()
+    there = next(path for path in (sweep, *sweep.parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"hydra.sweep.dir={sweep}: {there} is a file; give a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"hydra.sweep.dir={sweep}: {there} can't be written to; choose another folder")
 
 
 def _folder(one: DictConfig) -> Path:

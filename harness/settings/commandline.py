@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from hydra._internal.utils import get_args_parser
 
+COMPLETION = ("install", "uninstall", "query")
+
 
 def parse(arguments: Sequence[str]) -> Namespace:
     """Hydra's flags, and under `overrides` what else is given.
@@ -23,7 +25,20 @@ def parse(arguments: Sequence[str]) -> Namespace:
         raise ValueError(f"{error}: --help lists what there is") from error
     if unknown:
         raise ValueError(f"{unknown[0]} is no flag: write overrides as key=value; --help and --hydra-help list both")
+    check_flags(found)
     return found
+
+
+def check_flags(found: Namespace) -> None:
+    """Refuse flags that Hydra would answer with a trace. Raises ValueError."""
+    if found.resolve and found.cfg is None and not found.help:
+        raise ValueError("--resolve says how --cfg prints: add --cfg job, or leave it out")
+    if found.cfg is not None and found.multirun:
+        raise ValueError("--cfg prints one configuration, and --multirun composes several: leave one of them out")
+    if found.experimental_rerun is not None:
+        raise ValueError("--experimental-rerun is not for this program: resume=results/NAME goes on with a run")
+    if found.shell_completion and not any(one.partition("=")[0] in COMPLETION for one in found.overrides):
+        raise ValueError(f"--shell-completion needs one of {', '.join(f'{one}=SHELL' for one in COMPLETION)}")
 
 
 def in_order(arguments: Sequence[str]) -> list[str]:

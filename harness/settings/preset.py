@@ -8,19 +8,22 @@ from collections.abc import Sequence
 from harness.machine.gpu import Gpu, list_gpus, visible
 
 NEEDED_GIB = 20
+SMOKE = ["experiment=smoke"]
+OWN = ("experiment=", "device=", "-")
+"""How arguments begin that say themselves where a run is to be, or ask for no run."""
 
 
 def choose(gpus: list[Gpu], why_none: str) -> tuple[list[str], str]:
     """Overrides and one sentence on why: the first GPU with room for the default model, else the smoke run."""
     if not gpus:
-        return ["experiment=smoke"], f"no usable GPU ({why_none}): running the CPU smoke run, which measures nothing"
+        return SMOKE, f"no usable GPU ({why_none}): running the CPU smoke run, which measures nothing"
     for gpu in gpus:
         free = gpu.free_mib / 1024
         if free >= NEEDED_GIB:
             return [f"gpu={gpu.index}"], f"GPU {gpu.index} ({gpu.name}) has {free:.0f} GiB free: running the default"
     most = max(gpu.free_mib for gpu in gpus) / 1024
     reason = f"no GPU has {NEEDED_GIB} GiB free (at most {most:.0f}): running the CPU smoke run, which measures nothing"
-    return ["experiment=smoke"], reason
+    return SMOKE, reason
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -30,9 +33,11 @@ def main(arguments: Sequence[str]) -> None:
         return
     gpus, why = list_gpus()
     allowed = visible(gpus)
-    arguments, reason = choose(allowed, why or "CUDA_VISIBLE_DEVICES hides all")
+    chosen, reason = choose(allowed, why or "CUDA_VISIBLE_DEVICES hides all")
+    if chosen == SMOKE and any(argument.startswith(OWN) for argument in arguments):
+        return  # the user says what to run, which then is no smoke run
     print(reason, file=sys.stderr)
-    print(" ".join(arguments))
+    print(" ".join(chosen))
 
 
 if __name__ == "__main__":

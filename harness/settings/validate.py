@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.loader import load, load_case
 from harness.machine import lock
+from harness.schema import STUDIES
 from harness.settings import conditions, plan
 from harness.settings.check_p99 import check_auto, check_p99
 from harness.settings.compose import nearest
@@ -28,6 +29,10 @@ from harness.settings.identity import FIXED, check_names
 DTYPES = ("float16", "bfloat16", "float32")
 LONGEST_PAUSE_MS = 10_000
 MOST_BLOCKS = 1000
+MOST_REQUESTS = 100_000
+"""Of a length in a block, and sequences of decode: more would take a day, and memory for their prompts."""
+MOST_OF_A_STREAM = 10_000_000
+MOST_SEED = 2**63 - 1
 PROCEDURE = {
     "model_code": ("lean", "transformers"),
     "decode": ("kv_cache", "recompute"),
@@ -72,6 +77,9 @@ def check_run(config: RunConfig) -> None:
         raise ValueError("resume stands on a command line, with no case or setting beside it: resume=results/NAME")
     _at_least("gpu", 0 if config.gpu is None else config.gpu, 0)
     _at_least("seed", config.seed, 0)
+    _at_most("seed", config.seed, MOST_SEED)
+    if config.study is not None:
+        _one_of("study", config.study, STUDIES)
     _above_zero("prepare_timeout_s", config.prepare_timeout_s)
     if not config.cache:
         raise ValueError("cache is empty: set cache=FOLDER, or LATENCY_CACHE to a folder or not at all")
@@ -88,12 +96,15 @@ def check_sweep(sweep: SweepConfig) -> None:
     _no_repeats("sweep.prompt_lengths", sweep.prompt_lengths)
     for key, least in (("ttft_iterations", 1), ("warmup_iterations", 0), ("blocks", 1)):
         _at_least(f"sweep.{key}", getattr(sweep, key), least)
+        _at_most(f"sweep.{key}", getattr(sweep, key), MOST_BLOCKS if key == "blocks" else MOST_REQUESTS)
     check_p99(sweep)
-    _at_most("sweep.blocks", sweep.blocks, MOST_BLOCKS)
+    if isinstance(sweep.p99_iterations, int):
+        _at_most("sweep.p99_iterations", sweep.p99_iterations, MOST_REQUESTS)
     if not 0 <= sweep.pause_ms <= LONGEST_PAUSE_MS:
         raise ValueError(f"sweep.pause_ms={sweep.pause_ms} must lie between 0 and {LONGEST_PAUSE_MS} milliseconds")
     _at_least("sweep.decode.prompt_length", sweep.decode.prompt_length, 1)
     _at_least("sweep.decode.sequences", sweep.decode.sequences, 0)
+    _at_most("sweep.decode.sequences", sweep.decode.sequences, MOST_REQUESTS)
     if sweep.decode.context <= sweep.decode.prompt_length:
         raise ValueError(
             f"sweep.decode.context={sweep.decode.context} must be greater than "
@@ -111,6 +122,7 @@ def check_sweep(sweep: SweepConfig) -> None:
 def _check_stream(stream: StreamConfig) -> None:
     """Requests, lengths and readings of a stream."""
     _at_least("sweep.stream.requests", stream.requests, 1)
+    _at_most("sweep.stream.requests", stream.requests, MOST_OF_A_STREAM)
     _at_least("sweep.stream.memory_every", stream.memory_every, 1)
     if len(stream.lengths) != 2 or not 1 <= stream.lengths[0] <= stream.lengths[1]:
         raise ValueError(f"sweep.stream.lengths: {list(stream.lengths)} is no range; write [shortest,longest]")
@@ -119,6 +131,7 @@ def _check_stream(stream: StreamConfig) -> None:
 def _check_interference(beside: InterferenceConfig) -> None:
     """Requests and lengths of the two phases."""
     _at_least("sweep.interference.requests", beside.requests, 1)
+    _at_most("sweep.interference.requests", beside.requests, MOST_OF_A_STREAM)
     for key, lengths in (("lengths", beside.lengths), ("missing", beside.missing)):
         if not lengths:
             raise ValueError(f"sweep.interference.{key} is empty: give at least one length, as in [10,100]")
@@ -184,7 +197,14 @@ def check_model(config: RunConfig) -> None:
             raise ValueError(f"model.{key} is null, but random weights need it: give a number, or set model.weights")
         if value is not None:
             _at_least(f"model.{key}", value, 1)
-    positions = known_shape(model).get("max_position_embeddings")
+    shape = known_shape(model)
+    heads, groups = (shape.get(f"num_{kind}_heads") for kind in ("attention", "key_value"))
+    if heads and groups and heads % groups:
+        raise ValueError(
+            f"model.num_attention_heads={heads} is not divisible by model.num_key_value_heads={groups}: each key head "
+            "serves as many attention heads as every other"
+        )
+    positions = shape.get("max_position_embeddings")
     if positions is not None:
         check_positions(config.sweep, int(positions))
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import schema
 from harness.output import statistics
 from reports import blockwise, experiments, markup
 from reports.__main__ import main, tables_of, write_report
@@ -241,6 +242,10 @@ def test_a_tail_of_few_requests_is_refused(tmp_path, monkeypatch):
     table = background.table(run)
     assert cells(table)[0][4].startswith("max ")
     assert cells(table)[2][5] == "n too small"
+
+
+def test_every_study_that_may_be_asked_for_has_a_section():
+    assert tuple(experiments.STUDIES) == schema.STUDIES
 
 
 def test_the_socket_costs_what_was_added(runs):
