@@ -9,7 +9,6 @@ here it is one sentence and exit code 2. Then hydra.main composes again and does
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -17,6 +16,7 @@ import hydra
 from omegaconf import OmegaConf
 
 from harness.output.spoken import spoken
+from harness.processes.interrupt import code_of
 from harness.settings import resume
 from harness.settings.commandline import in_order, parse
 from harness.settings.compose import CONF, Source, compose_raw, expand_sweeps, to_config
@@ -76,7 +76,7 @@ def main() -> int:
         return obey()
     except KeyboardInterrupt as asked:
         print("interrupted before this command measured anything", file=sys.stderr)
-        return int(asked.args[0]) if asked.args else 128 + signal.SIGINT
+        return code_of(asked)
 
 
 def obey() -> int:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from harness import attempt
 from harness.folder import check_there
-from harness.job import Job
+from harness.job import Job, read_job
 from harness.measure.referee import judged_cases
 from harness.output import manifest, record
 from harness.output.judged import TABLE
 from harness.processes.launch import command, run_child
 from harness.processes.progress import Watcher
 from harness.schema import REFERENCE
-from harness.start import Run
+
+if TYPE_CHECKING:  # which asks here whether a run that goes on needs a GPU
+    from harness.start import Run
+
+NO_GPU = "this machine has no GPU for it"
 
 
 def judge(run: Run, job: Job, watch: Watcher) -> str:
@@ -22,6 +29,9 @@ def judge(run: Run, job: Job, watch: Watcher) -> str:
     if not due(job) or (run.folder / TABLE).is_file():
         return ""
     run.interrupts.check()
+    if job.device == "cuda" and run.gpu is None:
+        manifest.judged(run.folder / "manifest.json", NO_GPU)
+        return NO_GPU
     check_there(run.folder, [run.folder / "samples.csv"])
     watch.begin("Referee")
     entry = job.cases[REFERENCE]
@@ -37,6 +47,11 @@ def judge(run: Run, job: Job, watch: Watcher) -> str:
     watch.end(f"{outcome.state} {reason}".strip(), counted=False)
     manifest.judged(run.folder / "manifest.json", reason)
     return reason
+
+
+def awaited(folder: Path) -> bool:
+    """Whether a run whose blocks are all done still has to be judged. Raises ValueError on a damaged job.json."""
+    return not (folder / TABLE).is_file() and due(read_job(folder / "job.json", folder))
 
 
 def due(job: Job) -> bool:

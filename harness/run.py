@@ -24,9 +24,9 @@ from harness.judging import judge
 from harness.machine.telemetry import Telemetry
 from harness.output import manifest, record
 from harness.output.equivalence import unequal
-from harness.output.summary import clear, summarise
+from harness.output.summary import clear, make_tables
 from harness.processes.interrupt import Interrupts
-from harness.processes.launch import command, describe_exit, run_child
+from harness.processes.launch import command, describe_exit, network_environment, run_child
 from harness.processes.leftovers import MARK, mark
 from harness.processes.progress import Watcher, watcher
 from harness.processes.warden import warden
@@ -85,6 +85,8 @@ def _freeze(run: Run, watch: Watcher, telemetry: Telemetry) -> Job:
     _check_model(run, prepared)
     if path.exists():
         job = _resume(run, path, prepared)
+        if not any(record.read_verdict(job, *pair) for pair in job.order):
+            manifest.measured_nothing(run.folder / "manifest.json", run.gpu, prepared)
     else:
         job = _plan(run, prepared)
         no_energy = conditions.why_no_energy(run.config, run.gpu)
@@ -133,7 +135,8 @@ def _prepare(run: Run, watch: Watcher) -> dict[str, Any]:
     log = run.folder / "prepare.log"
     watch.begin("Preparation")
     call = command(None, run.worker, "prepare", str(path))
-    outcome = run_child(call, run.environment(), log, run.config.prepare_timeout_s, watch.event, run.interrupts)
+    surroundings = {**run.environment(), **network_environment()}
+    outcome = run_child(call, surroundings, log, run.config.prepare_timeout_s, watch.event, run.interrupts)
     run.interrupts.check()
     watch.end(f"{outcome.state} {outcome.reason}".strip(), counted=False)
     if outcome.state != "ok":
@@ -207,7 +210,10 @@ def _close(run: Run, job: Job, unjudged: str) -> int:
     rows = [row for case, block in job.order if (row := record.read_verdict(job, case, block)) is not None]
     for name, row in {row["case"]: row for row in rows if row["state"] in record.NOT_HERE}.items():
         run.say(f"{row['state']}: {name}: {row['reason']}")
-    summarise(run.folder)
+    try:
+        make_tables(run.folder)
+    except ValueError as error:
+        raise Stopped(str(error)) from error
     run.console.file.flush()
     # Marked, so that it ends with a killed run, and in a group of its own: Ctrl-C is for the run, which ends it.
     call, marked = [sys.executable, "-m", "reports", str(run.folder)], {**os.environ, MARK: mark()}
@@ -227,8 +233,9 @@ def _close(run: Run, job: Job, unjudged: str) -> int:
 
 def _summarise_part(run: Run) -> None:
     """The tables of an interrupted run's blocks so far, so that it can be reported as it is."""
-    with suppress(KeyboardInterrupt, OSError):  # who is in a hurry may say so twice; the disk may be gone
+    # Who is in a hurry may say so twice; the disk may be gone; a file may be damaged, which going on will tell.
+    with suppress(KeyboardInterrupt, OSError, ValueError):
         if not (run.folder / "samples.csv").is_file():
             return
-        summarise(run.folder)
+        make_tables(run.folder)
         run.say(f"what is there can be read with: python -m reports {run.folder}")

@@ -19,6 +19,7 @@ from harness.folder import (
     choose_folder,
     write_settings,
 )
+from harness.judging import awaited
 from harness.machine import lock
 from harness.machine.gpu import Gpu
 from harness.output import manifest
@@ -75,7 +76,29 @@ def begin(config: RunConfig, resolved: Mapping[str, Any], worker: str = WORKER) 
             held.enter_context(lock.hold_folder(folder))
         if not all_done(folder):
             gpu, folder = _take_machine(config, folder, settings, console, held)
+        elif awaited(folder):
+            gpu = _take_judges_gpu(config, folder, console, held)
         return Run(config, resolved, folder, gpu, console, started, worker, held.pop_all(), interrupts)
+
+
+def _take_gpu(config: RunConfig, folder: Path, console: Console, held: ExitStack) -> Gpu | None:
+    """The GPU that the run uses, which no other has then; None on the CPU. Raises ValueError."""
+    gpu = check_machine(config)
+    if gpu is None or config.device != "cuda":
+        return gpu
+    held.enter_context(lock.hold_gpu(gpu, folder, config.lock, partial(say, console)))
+    return check_free(config)
+
+
+def _take_judges_gpu(config: RunConfig, folder: Path, console: Console, held: ExitStack) -> Gpu | None:
+    """The same for the referee of a run whose blocks are all done; None, and the reason said, where it can't be had."""
+    try:
+        gpu = _take_gpu(config, folder, console, held)
+        check_machine_of(folder, gpu, child_environment(config.device, 0))
+    except ValueError as error:
+        say(console, f"no referee here: {error}")
+        return None
+    return gpu
 
 
 def _take_machine(
@@ -84,10 +107,7 @@ def _take_machine(
     """Check what is to measure, take its GPU and the folder, which are returned, and write settings.json."""
     fresh = not folder.is_dir()
     check_checkpoint(config.model)
-    gpu = check_machine(config)
-    if gpu is not None and config.device == "cuda":
-        held.enter_context(lock.hold_gpu(gpu, folder, config.lock, partial(say, console)))
-        gpu = check_free(config)
+    gpu = _take_gpu(config, folder, console, held)
     if fresh and config.output is None:
         folder = choose_folder(config)  # a run of the same second may have its name by now
     check_machine_of(folder, gpu, child_environment(config.device, 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.output.spoken import spoken
-from harness.processes.interrupt import PREEMPTION, SIGNALS
+from harness.processes.interrupt import PREEMPTION, SIGNALS, code_of
 from harness.settings.compose import resolved, to_config
 from harness.settings.config import RunConfig
 
@@ -47,9 +46,9 @@ def run_composed(composed: DictConfig) -> int:
         begun = start.begin(config, resolved(composed))
     except ValueError as error:
         return refuse(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as asked:
         print("interrupted before anything was started", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return code_of(asked)
     return run.carry_out(begun)
 
 

@@ -17,7 +17,7 @@ from harness.job import Job, read_job
 from harness.machine import lock
 from harness.output import record
 from harness.output.spoken import FAILED
-from harness.output.summary import summarise
+from harness.output.summary import as_written, summarise
 
 USERS_MISTAKE = 2
 
@@ -36,7 +36,9 @@ def summarise_unfinished(folder: Path) -> str:
             raise ValueError(f"no block of {folder} ended: go on with python -m harness resume={folder}")
         for pair in over:
             _check_whole(job, *pair)
-        _make(job, folder)
+        with as_written(folder):
+            record.rebuild(job)
+            summarise(folder)
     return f"the tables of {folder} are of {len(over)} of {len(job.order)} blocks"
 
 
@@ -48,15 +50,6 @@ def _check_whole(job: Job, case: str, block: int) -> None:
             f"{job.block_dir(case, block)} lost samples since it ended: nothing was made or changed; put them back, "
             f"or have it measured again with python -m harness resume={job.run_dir}"
         )
-
-
-def _make(job: Job, folder: Path) -> None:
-    try:
-        record.rebuild(job)
-        summarise(folder)
-    except ValueError as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"a file of {folder} is not as the harness wrote it ({why}): no tables of it") from error
 
 
 def _plan(folder: Path) -> Job:

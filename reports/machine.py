@@ -71,6 +71,15 @@ def steady(own: pd.DataFrame, period_ns: float = 1e9 / HZ) -> str:
     Near a reading with a reason to slow down, idleness included, the clock is on its way: the driver names the reason
     a reading later. So conditions.unsteady has it. Readings are `period_ns` apart.
     """
+    found = [free_clocks(part, period_ns) for _, part in own.groupby("block")]  # a block has one host's clock
+    clocks = pd.concat(found) if found else pd.Series(dtype=float)
+    if clocks.empty:
+        return DASH
+    return "yes" if clocks.max() - clocks.min() <= STEADY * clocks.max() else "no"
+
+
+def free_clocks(own: pd.DataFrame, period_ns: float) -> pd.Series:
+    """The clocks of these samples, in MHz, that stand far from any reading with a reason to slow down."""
     unnamed = own["throttle"].fillna("").isin({"", "none"})
     free, named = own[unnamed & own["sm_clock_mhz"].notna()], np.sort(own.loc[~unnamed, "started_ns"].to_numpy(float))
     if len(named):
@@ -78,10 +87,7 @@ def steady(own: pd.DataFrame, period_ns: float = 1e9 / HZ) -> str:
         behind = np.searchsorted(named, times)
         before, after = named[np.maximum(behind - 1, 0)], named[np.minimum(behind, len(named) - 1)]
         free = free[np.minimum(abs(times - before), abs(after - times)) > BESIDE * period_ns]
-    if free.empty:
-        return DASH
-    clocks = free["sm_clock_mhz"]
-    return "yes" if clocks.max() - clocks.min() <= STEADY * clocks.max() else "no"
+    return free["sm_clock_mhz"]
 
 
 def machine_frame(run: Run) -> pd.DataFrame:

@@ -130,6 +130,7 @@ def test_a_block_finds_what_the_others_measured(make_job):
         (folder / "samples.csv").write_text("\n".join(lines) + "\n")
         if whole:
             (folder / "p99_stops.csv").touch()
+            (folder / "verdict.json").touch()
     assert before(job, "fake", 0) == Earlier({3: [1_500_000], 5: [2_000_000]}, 2), "block 3 failed, and had its turn"
     assert before(job, "fake", 1) == Earlier({}, 4), "its own are those of an earlier attempt"
     assert before(job, "fake", 2).left == 1
@@ -137,6 +138,10 @@ def test_a_block_finds_what_the_others_measured(make_job):
     status.write_text("case,block,identity\nfake,1,contradicted: kernels of JIT answered\nother,0,proven: 3 kernels\n")
     assert before(job, "fake", 0) == Earlier({}, 2), "what another engine answered is nobody's"
     status.unlink()
+    verdict = job.block_dir("fake", 1) / "verdict.json"
+    verdict.unlink()
+    assert before(job, "fake", 0).latencies == {}, "stopped behind its requests, block 1 is measured anew"
+    verdict.touch()
     by_server = replace(job, cases={**job.cases, "fake": replace(job.cases["fake"], clock="server")})
     assert before(by_server, "fake", 0).latencies == {3: [1_250_000], 5: [2_000_000]}, (
         "without a server's, the client's"

@@ -219,7 +219,7 @@ def test_asked_twice_to_end_a_run_still_says_how_to_go_on(tmp_path, monkeypatch,
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "_run_block", asked)
-    monkeypatch.setattr(run, "summarise", asked)
+    monkeypatch.setattr(run, "make_tables", asked)
     prepared = begin(tmp_path)
     (tmp_path / "samples.csv").write_text("")
     assert run.carry_out(prepared) == 130

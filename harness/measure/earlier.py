@@ -14,6 +14,8 @@ from typing import NamedTuple
 from harness.foreign import foreign_blocks
 from harness.job import Job
 
+WRITTEN = ("p99_stops.csv", "verdict.json")
+
 
 class Earlier(NamedTuple):
     """`latencies`: nanoseconds by prompt length, of the case's other blocks that have their requests; `left`: how many
@@ -26,14 +28,15 @@ class Earlier(NamedTuple):
 def before(job: Job, case: str, block: int) -> Earlier:
     """What a block of a run with p99_iterations=auto finds when it begins.
 
-    A block has its requests once it wrote why they ended (p99_stops.csv). One before this in the order that never got
+    A block has its requests once it wrote why they ended (p99_stops.csv) and how it ended itself: one without a verdict
+    is measured anew. One before this in the order that never got
     there failed, and its turn is over; one behind it may have them already, where the run was resumed. What another
     engine answered is in no table, and so it is nothing here.
     """
     turns = [number for name, number in job.order if name == case]
     foreign = {number for name, number in foreign_blocks(Path(job.run_dir) / "status.csv") if name == case}
     others = [number for number in turns if number != block and number not in foreign]
-    done = {number for number in others if (job.block_dir(case, number) / "p99_stops.csv").is_file()}
+    done = {number for number in others if all((job.block_dir(case, number) / name).is_file() for name in WRITTEN)}
     found: dict[int, list[int]] = defaultdict(list)
     column = "server_ms" if job.cases[case].clock == "server" else "host_ms"
     for number in sorted(done):

@@ -242,6 +242,13 @@ def attempted(path: Path, gpu: Gpu | None, at: str, prepared: Mapping[str, Any])
     write_json(path, {**stored, "attempts": [*stored.get("attempts", []), this]})
 
 
+def measured_nothing(path: Path, gpu: Gpu | None, prepared: Mapping[str, Any]) -> None:
+    """Forget the machine of attempts that ended before any block did: what is measured now has this one's floor."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    here: dict[str, Any] = {"gpu": None if gpu is None else _gpu_facts(gpu), "attempts": [], "placements": []}
+    write_json(path, {**stored, **here, **{key: prepared.get(key) for key in FROM_PREPARE}})
+
+
 def warned(path: Path, lines: Sequence[str]) -> None:
     """Add what was warned of before the first block, each sentence once."""
     stored = json.loads(path.read_text(encoding="utf-8"))

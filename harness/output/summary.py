@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,22 @@ def throttled(reasons: pd.Series) -> pd.Series:
         for text in reasons.unique()
     }
     return reasons.map(slow).astype(bool)
+
+
+def make_tables(folder: Path) -> None:
+    """`summarise`, and one sentence where a file is not as the harness wrote it. Raises ValueError."""
+    with as_written(folder):
+        summarise(folder)
+
+
+@contextmanager
+def as_written(folder: Path) -> Iterator[None]:
+    """One sentence for a file of the run that can't be read as what the harness wrote. Raises ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"a file of {folder} is not as the harness wrote it ({why}): no tables of it") from error
 
 
 def summarise(run_dir: Path) -> None:

@@ -163,3 +163,9 @@ class Outlet(io.TextIOBase):
             os.dup2(nowhere, self._to.fileno())
             os.close(nowhere)
             self._on_gone()
+
+
+def code_of(asked: KeyboardInterrupt) -> int:
+    """The exit code of what was asked to end: 128 and the number of the signal that asked, Ctrl-C's where none is
+    said."""
+    return int(asked.args[0]) if asked.args else 128 + signal.SIGINT

@@ -37,6 +37,8 @@ PASSED_ON = (
     "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "NVIDIA_*", "OMP_NUM_THREADS", "LATENCY_*",
 )  # fmt: skip
 """The only environment variables that a child sees, so that two runs with one configuration measure the same."""
+NETWORK = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+"""The way to the network, in capitals or not: for the preparation alone, which may have to ask a hub for weights."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ def child_environment(device: str, gpu: int | None) -> dict[str, str]:
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "" if device == "cpu" or gpu is None else str(gpu),
     }
+
+
+def network_environment() -> dict[str, str]:
+    """What the environment says of the way to the network."""
+    return {key: value for key, value in os.environ.items() if key.upper() in NETWORK}
 
 
 def command(python: str | None, worker: str, *arguments: str) -> list[str]:

@@ -20,7 +20,6 @@ from reports.table import Cell as Field
 
 ORDER = ("TTFT", "P99", "Decode", "Cold TTFT", "Stream", "Quiet", "Busy", "all")
 """Metrics as the page has them; `all` are cases without any cell."""
-ENDED = ("finished", "resumed")
 
 
 def forced(found: Sequence[Difference]) -> str:

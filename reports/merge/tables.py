@@ -9,6 +9,7 @@ from dataclasses import replace
 import pandas as pd
 
 from reports import latency, machine, overview
+from reports.attempts import moved
 from reports.blockwise import AVERAGE, range_label
 from reports.latency import Grid
 from reports.merge.alike import said, software_differs
@@ -35,8 +36,8 @@ def slugs(sweep: Sweep) -> dict[str, str]:
     """The models' names as parts of files' names, told apart by a number where they would be the same."""
     found: dict[str, str] = {}
     for model in sweep.models:
-        again = sum(slug(model) == slug(other) for other in found)
-        found[model] = f"{slug(model)}{f'-{again + 1}' if again else ''}"
+        names = (slug(model), *(f"{slug(model)}-{number}" for number in range(2, len(sweep.models) + 2)))
+        found[model] = next(name for name in names if name not in found.values())
     return found
 
 
@@ -57,7 +58,7 @@ def own_notes(sweep: Sweep, run: Run) -> tuple[str, ...]:
     """What is to be known of a run wherever its figures stand."""
     beside = run.neighbours
     found = [beside[0].upper() + beside[1:]] if beside else []
-    found += [run.unfinished.capitalize()] if run.unfinished else []
+    found += [text.capitalize() for text in (run.unfinished, moved(run.manifest)) if text]
     found += [f"Warned before the run: {line}" for line in run.manifest.get("warnings", [])]
     found += [f"Set otherwise: {one}" for one in said(sweep, run)]
     return tuple(f"{text.rstrip('.')}." for text in found)

@@ -44,11 +44,13 @@ def main(argv: Sequence[str]) -> int:
     try:
         check_options(options)
         runs = [load(path) for path in options.runs]
+        check_apart(runs)
         said = forced(checked(runs, force=options.force))
         paired = pair_up(runs, options.cases)
         each = between(paired)
         tables = [
-            machines_table(runs, said), spread_table(runs, spreads(paired, each), said), pairs_table(runs, each, said)
+            machines_table(runs, said), spread_table(runs, spreads(paired, each), said, paired.lost),
+            pairs_table(runs, each, said),
         ]  # fmt: skip
         if options.to:
             options.to.mkdir(parents=True, exist_ok=True)
@@ -78,6 +80,13 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--to {options.to} is a file: give a folder")
     if options.to and options.to.resolve() in resolved:
         raise ValueError(f"--to {options.to} is the folder of a run, whose files stay as they are: give another")
+
+
+def check_apart(runs: Sequence[Run]) -> None:
+    """Refuse two copies of one run, which have every latency alike. Raises ValueError."""
+    for a, b in itertools.combinations(runs, 2):
+        if a.samples["latency_ms"].equals(b.samples["latency_ms"]):
+            raise ValueError(f"{b.path} is a copy of {a.path}: name each run once")
 
 
 def checked(runs: Sequence[Run], *, force: bool) -> list[Difference]:

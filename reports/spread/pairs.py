@@ -54,11 +54,13 @@ class Between(NamedTuple):
 
 
 class Paired(NamedTuple):
-    """Runs by their places, two and two; each pair's cells; and the keys of those that all pairs have, in order."""
+    """Runs by their places, two and two; each pair's cells; the keys of those that all pairs have, in order; and what
+    some run has and not all do, in words."""
 
     pairs: list[tuple[int, int]]
     cells: list[dict[Key, Cell]]
     keys: list[Key]
+    lost: list[str]
 
     @property
     def runs(self) -> int:
@@ -85,7 +87,8 @@ def pair_up(runs: Sequence[Run], cases: Collection[str] = ()) -> Paired:
             they don't all have.
     """
     pairs = list(itertools.combinations(range(len(runs)), 2))
-    found = [{cell.key: cell for cell in cells_of(runs[a], runs[b], MARGIN) if there(cell)} for a, b in pairs]
+    every = [cells_of(runs[a], runs[b], MARGIN) for a, b in pairs]
+    found = [{cell.key: cell for cell in cells if there(cell)} for cells in every]
     common = [key for key in found[0] if all(key in cells for cells in found)]
     if not common:
         raise ValueError("these runs have no cells of the same case in common: there is nothing to set side by side")
@@ -93,7 +96,15 @@ def pair_up(runs: Sequence[Run], cases: Collection[str] = ()) -> Paired:
     if unknown := next((case for case in cases if case not in known), None):
         raise ValueError(f"these runs have no cells of the case {unknown!r} in common: choose among {', '.join(known)}")
     chosen = [key for key in common if not cases or key.case in cases]
-    return Paired(pairs, found, sorted(chosen, key=lambda key: ORDER.index(key.metric)))
+    chosen.sort(key=lambda key: ORDER.index(key.metric))
+    told = {(key.metric, key.case) for key in chosen}
+    titles = {
+        (cell.key.metric, cell.key.case): f"{cell.key.metric} of {cell.title}"
+        for cells in every
+        for cell in cells
+        if cell.key.metric in METRICS and (not cases or cell.key.case in cases) and (cell.a or cell.b)
+    }
+    return Paired(pairs, found, chosen, [title for group, title in titles.items() if group not in told])
 
 
 def between(paired: Paired) -> list[Between]:

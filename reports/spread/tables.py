@@ -83,8 +83,8 @@ def measured(run: Run, key: str, digits: int) -> str:
     return DASH if value is None else number(float(value), digits)
 
 
-def spread_table(runs: Sequence[Run], found: Sequence[Spread], forced: str) -> Table:
-    """A row a metric and case."""
+def spread_table(runs: Sequence[Run], found: Sequence[Spread], forced: str, lost: Sequence[str] = ()) -> Table:
+    """A row a metric and case; `lost` is what not all runs have."""
     letters = LETTERS[: len(runs)]
     apart = ("farthest",) if len(runs) == 2 else ("closest", "middle", "farthest")
     parts = [name for name in ("in_loops", "in_floors") if any(math.isfinite(getattr(one, name)) for one in found)]
@@ -102,7 +102,8 @@ def spread_table(runs: Sequence[Run], found: Sequence[Spread], forced: str) -> T
         | {name: getattr(one, name) for name in HEADS}
         for one in found
     )
-    facts = f"{MEANS} {ALONE if len(runs) == 2 else APART} {TELLING} {facts_of(runs)}"
+    left_out = f" Left out, as not all runs have it: {', '.join(lost)}." if lost else ""
+    facts = f"{MEANS} {ALONE if len(runs) == 2 else APART} {TELLING}{left_out} {facts_of(runs)}"
     smoke = any(run.smoke for run in runs)
     return Table("spread", f"How far the machines lie apart{forced}", head, rows, Notes(), facts, smoke, frame, rules)
 

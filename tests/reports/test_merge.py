@@ -1,6 +1,7 @@
 """`python -m reports merge`: what stands in the tables, what is said of runs that are not alike or not whole."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from matplotlib import image
@@ -278,6 +279,7 @@ def test_models_whose_names_make_one_file_name_are_told_apart(two):
     assert slugs(found) == {"Llama-2-7B": "llama-2-7b", "llama 2 7b": "llama-2-7b-2"}
     names = [made.name for part in parts_of(found).values() for made in part]
     assert len(names) == len(set(names)) == 5 * 3 + 2
+    assert slugs(SimpleNamespace(models=["A", "a 2", "a"])) == {"A": "a", "a 2": "a-2", "a": "a-3"}
 
 
 def test_machines_with_gpus_of_one_name_are_told_apart_by_their_folders(tmp_path):

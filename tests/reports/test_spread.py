@@ -7,6 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 
+from harness.output.summary import summarise
 from reports.__main__ import main
 from reports.run import load
 from reports.spread import figure, tables
@@ -82,6 +83,22 @@ def test_two_runs_are_one_pair_which_is_said_once(three, tmp_path, capsys):
     assert re.search(r"Metric +Case +Cells +A +B +Farthest +In floors *\n", said)
     assert "closest" not in said.lower().split("every machine beside")[0]
     assert rows(tmp_path / "out").loc[("TTFT", "jit"), ["closest", "farthest"]].tolist() == [pytest.approx(0.1)] * 2
+
+
+def test_a_copy_of_a_run_is_no_second_machine(three, tmp_path, capsys):
+    copy = shutil.copytree(three[0], tmp_path / "copy")
+    assert spread(three[0], copy) == 2
+    assert capsys.readouterr().err == f"reports: {copy} is a copy of {three[0]}: name each run once\n"
+
+
+def test_what_not_all_runs_have_is_said(three, tmp_path):
+    for name in ("samples", "status"):
+        frame = pd.read_csv(three[1] / f"{name}.csv", keep_default_na=False)
+        frame[frame["case"] != "jit"].to_csv(three[1] / f"{name}.csv", index=False)
+    summarise(three[1])
+    assert spread(*three, "--to", tmp_path / "out") == 0
+    said = (tmp_path / "out" / "spread.md").read_text()
+    assert "Left out, as not all runs have it: TTFT of JIT-Only, " in said
 
 
 def test_pairs_say_whether_their_code_is_the_same(three, tmp_path):

@@ -149,8 +149,14 @@ TENTH = 10**8
 def test_a_clock_on_its_way_to_the_cap_is_not_unsteady(clocks, reasons, said):
     readings = pd.DataFrame({"sm_clock_mhz": clocks, "throttle": reasons})
     own = readings.loc[readings.index.repeat(5)].reset_index(drop=True)
-    own = own.assign(started_ns=np.arange(len(own)) * TENTH // 5)
+    own = own.assign(started_ns=np.arange(len(own)) * TENTH // 5, block=0)
     assert machine.steady(own) == said
+
+
+def test_clocks_of_two_hosts_are_not_mixed():
+    free = pd.DataFrame({"block": 0, "started_ns": [1e9, 3e9], "throttle": "", "sm_clock_mhz": [1900, 1000]})
+    slowed = free.assign(block=1, started_ns=free["started_ns"] + 1, throttle="sw_power_cap")
+    assert machine.steady(free) == machine.steady(pd.concat([free, slowed])) == "no"
 
 
 def test_samples_beside_which_nothing_was_read_are_not_called_free(new):
