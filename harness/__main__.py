@@ -21,7 +21,10 @@ from harness.settings import resume
 from harness.settings.commandline import in_order, parse
 from harness.settings.compose import CONF, Source, compose_raw, expand_sweeps, to_config
 from harness.settings.helptext import help_text
+from harness.settings.sentences import nearest
 from harness.task import CODES, preview, refuse, run_composed, task
+
+COMMANDS = ("validate", "summarise")
 
 
 def check_command_line(arguments: Sequence[str]) -> Callable[[], None] | None:
@@ -52,7 +55,7 @@ def check_command_line(arguments: Sequence[str]) -> Callable[[], None] | None:
     launchers.check(composed, several)
     if flags.cfg is None and all(config.dry_run for config in configs):
         own = [", ".join(key for key in job if any(key not in other for other in jobs)) for job in jobs]
-        return lambda: preview(*configs, titles=own)
+        return lambda: preview(*composed, titles=own)
     return None
 
 
@@ -89,16 +92,18 @@ def obey() -> int:
         from harness import unfinished
 
         return spoken(lambda: unfinished.main(sys.argv[2:]))
+    if hint := next((nearest(one, COMMANDS) for one in sys.argv[1:2] if "=" not in one), ""):
+        return refuse(ValueError(f"{sys.argv[1]} is no command{hint} (a run takes key=value)"))
     code = go_on(sys.argv[1:])
     if code is not None:
         return code
     try:
         instead = check_command_line(sys.argv[1:])
+        if instead is not None:
+            return spoken(instead)
     except ValueError as error:
         return refuse(error)
     sys.argv[1:] = in_order(sys.argv[1:])
-    if instead is not None:
-        return spoken(instead)
     hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
     return max(CODES, default=0)
 

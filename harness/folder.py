@@ -108,6 +108,18 @@ def check_same_plan(path: Path, stored: Job, asked: Job) -> None:
         raise Stopped(f"{path} is not the plan of this run's configuration ({difference}): this run can't go on", 2)
 
 
+def done_of(config: RunConfig) -> list[tuple[str, int]]:
+    """The blocks, by case and number, of the run in `output` that are done; none where no run began there.
+
+    Raises ValueError as `all_done` does.
+    """
+    folder = None if config.output is None else choose_folder(config)
+    if folder is None or not (folder / "job.json").is_file():
+        return []
+    job = read_job(folder / "job.json", folder)
+    return [pair for pair in job.order if is_done(job, *pair)]
+
+
 def all_done(folder: Path) -> bool:
     """Whether every block of the plan in a folder is over and did not fail: only tables and report can be missing.
 

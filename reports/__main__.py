@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from harness.output.spoken import spoken
@@ -94,6 +95,9 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; 2 and one sentence on stderr when the input is not what it should be."""
     if argv and argv[0] in COMMANDS:
         return COMMANDS[argv[0]](argv[1:])
+    words = [one for one in argv[:1] if not Path(one).exists()]
+    if meant := next((close for word in words for close in get_close_matches(word, COMMANDS)), ""):
+        return terminal.mistake(ValueError(f"{argv[0]} is no command and no run; did you mean '{meant}'?"))
     options = arguments(argv)
     console = terminal.console()
     try:
@@ -103,8 +107,7 @@ def main(argv: Sequence[str]) -> int:
             readme.update(options.readme, run, tables, study, options.part)
         written = None if options.terminal or options.readme else write_report(run, tables, study)
     except (ValueError, OSError) as error:
-        print(f"reports: {error}", file=sys.stderr)
-        return 2
+        return terminal.mistake(error)
     shown = [table for table in [*(study.tables if study else []), *tables] if table.shown]
     for table in shown if options.terminal else shown[:1]:
         terminal.show(table, console)

@@ -13,15 +13,13 @@ from typing import Any
 import pandas as pd
 
 from harness import schema
-from reports import enriched
+from reports import attempts, enriched, terminal
 from reports.compare.manifests import ABSENT, at
 from reports.files import TEXT
 from reports.merge.gather import expanded, loaded, name_of
 from reports.run import Run
-from reports.terminal import console
 from reports.write import aside
 
-MISTAKE = 2
 INSTALL = "pip install -c constraints.txt -e '.[export]'"
 OF_RUN = {
     "started": "started", "protocol": "protocol", "model": "model.name", "dtype": "model.dtype",
@@ -36,7 +34,7 @@ WHOLE = {
 }  # fmt: skip
 """Columns of whole numbers, which may be unknown."""
 TRUE_OR_FALSE = {"smoke", "supported"}
-CATEGORIES = {*TEXT, *OF_RUN, "run", "gpu", "neighbours", "title", "table"}
+CATEGORIES = {*TEXT, *OF_RUN, "run", "gpu", "card", "neighbours", "title", "table"}
 SUMMARIES = {"ttft": enriched.ttft, "p99": enriched.p99, "decode": enriched.decode}
 NO_SUMMARY = ("row",)
 
@@ -65,13 +63,12 @@ def main(argv: Sequence[str]) -> int:
         frame = tidy([make(loaded(path)) for path in found])
         write(frame, options.to)
     except (ValueError, OSError) as error:
-        print(f"reports: {error}", file=sys.stderr)
-        return MISTAKE
+        return terminal.mistake(error)
     for one in left_out:
         print(f"reports: left out {one}", file=sys.stderr)
     rows = "cells" if options.summary else "samples"
     said = f"{len(frame)} {rows} of {len(found)} run{'s' if len(found) > 1 else ''}: {options.to}"
-    console().print(said, markup=False, highlight=False, soft_wrap=True)
+    terminal.console().print(said, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -92,7 +89,8 @@ def check_names(paths: Sequence[Path]) -> None:
 
 def placed(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with the columns of its run, and the case's title, before its own."""
-    place: dict[str, Any] = {"run": name_of(run), "gpu": run.gpu, "smoke": run.smoke}
+    place: dict[str, Any] = {"run": name_of(run), "gpu": run.gpu, "card": attempts.card(run.manifest)}
+    place |= {"smoke": run.smoke}
     place |= {column: known(at(run.manifest, where)) for column, where in OF_RUN.items()}
     place |= {"neighbours": run.neighbours}
     place["title"] = frame["case"].map(run.cases)

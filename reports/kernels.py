@@ -96,8 +96,7 @@ def main(argv: Sequence[str]) -> int:
         tables.insert(0, kernels_table(folder))
         write(folder / "report", tables, missing)
     except (ValueError, OSError, pd.errors.ParserError) as error:
-        print(f"reports.kernels: {error}", file=sys.stderr)
-        return 2
+        return terminal.mistake(error, "reports.kernels")
     console = terminal.console()
     for table in tables:
         terminal.show(table, console)

@@ -25,7 +25,8 @@ STEPPED = {"attribution"}
 
 @dataclass(frozen=True)
 class Run:
-    """One run. Frames have the columns of harness/schema.py; latencies in ms; `cases` maps name to title, in order."""
+    """One run. Frames have the columns of harness/schema.py; latencies in ms; `cases` maps name to title, in order.
+    `machine` is the name of where it was measured, given to runs of GPUs of one name."""
 
     path: Path
     manifest: dict[str, Any]
@@ -36,6 +37,7 @@ class Run:
     p99: pd.DataFrame
     decode: pd.DataFrame
     equivalence: pd.DataFrame
+    machine: str = ""
     memo: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)  # of `once`, not copied
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -100,8 +102,9 @@ class Run:
 
     @property
     def gpu(self) -> str:
-        """The name of the GPU, or that there was none."""
-        return self.manifest["gpu"]["name"] if self.manifest["gpu"] else "CPU, no GPU"
+        """The name of the GPU, or that there was none, and of the machine where that tells it from others."""
+        name = self.manifest["gpu"]["name"] if self.manifest["gpu"] else "CPU, no GPU"
+        return f"{name} ({self.machine})" if self.machine else str(name)
 
     @property
     def model(self) -> str:

@@ -230,8 +230,7 @@ def main(argv: Sequence[str]) -> int:
         write_table(made, path.parent)
         write_figure(figure(path.stem, soak), path.parent)
     except (ValueError, OSError) as error:
-        print(f"reports.soak: {error}", file=sys.stderr)
-        return 2
+        return terminal.mistake(error, "reports.soak")
     terminal.show(made, terminal.console())
     return 0 if all(check.passed for check in found) else 1
 

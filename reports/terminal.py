@@ -14,6 +14,7 @@ from reports.run import SMOKE
 from reports.table import Cell, Table
 
 PIPE_WIDTH = 200
+MISTAKE = 2
 
 
 def console() -> Console:
@@ -25,6 +26,14 @@ def console() -> Console:
         sys.stdout.reconfigure(errors="replace")
     found = Console()
     return found if found.is_terminal else Console(width=PIPE_WIDTH, soft_wrap=True)
+
+
+def mistake(error: Exception, program: str = "reports") -> int:
+    """Tell the user on stderr what is wrong, one that the file system refuses by its path; the exit code is 2."""
+    path = error.filename if isinstance(error, OSError) else None
+    said = f"{path}: {error.strerror}" if isinstance(error, OSError) and path is not None else str(error)
+    print(f"{program}: {said}", file=sys.stderr)
+    return MISTAKE
 
 
 def show(table: Table, console: Console) -> None:

@@ -3,10 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from hydra.types import RunMode
 
+from harness import task
 from harness.machine.gpu import Gpu
 from harness.settings import preset
 
@@ -35,6 +38,7 @@ def harness(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     (["sweep.warmup_iterations=100001"], "error: sweep.warmup_iterations: 100001 is too large"),
     (["sweep.decode.sequences=100001"], "error: sweep.decode.sequences: 100001 is too large"),
     (["model.num_attention_heads=7", "model.num_key_value_heads=2"], "error: model.num_attention_heads=7 is not divis"),
+    (["summarize", "x"], "error: summarize is no command; did you mean 'summarise'?"),
     (["--resolve"], "error: --resolve says how --cfg prints"),
     (["--cfg", "job", "-m"], "error: --cfg prints one configuration"),
     (["--shell-completion", "x"], "error: --shell-completion needs one of install=SHELL"),
@@ -59,6 +63,27 @@ def test_dry_run_prints_the_plan_and_creates_nothing(tmp_path):
     assert "estimates" in done.stdout
     assert "not for this machine" not in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_of_a_run_that_goes_on_shows_what_is_done_and_of_anothers_folder_nothing(tmp_path):
+    short = ["sweep.prompt_lengths=[10]", "sweep.decode.sequences=0", f"cache={tmp_path}", f"output={tmp_path / 'run'}"]
+    done = harness(*FAKE, *short, "sweep.blocks=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    block = max((tmp_path / "run" / "blocks").iterdir())
+    (block / "verdict.json").unlink()
+    done = harness(f"resume={tmp_path / 'run'}", "dry_run=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if "Fake" in line]
+    assert ["done" in row for row in rows] == [True, False]
+    done = harness(*FAKE, *short, "sweep.blocks=3", "dry_run=true", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "holds a run with other settings (sweep.blocks is 2 there and 3 here)" in done.stderr
+
+
+def test_a_plan_says_when_an_interpreter_is_not_there(tmp_path):
+    done = harness(*FAKE, "dry_run=true", "cases.fake.python=/nowhere/python", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "not for this machine: cases.fake.python=/nowhere/python does not run" in done.stdout
 
 
 def test_a_plan_says_when_this_machine_would_refuse_it(tmp_path):
@@ -120,6 +145,26 @@ def test_multirun_runs_each_combination_into_its_own_folder_and_ends_with_the_wo
     assert len(states) == 2
     assert [",ok," in text for name, text in sorted(states.items()) if "fail-null" in name] == [True]
     assert [",failed," in text for name, text in sorted(states.items()) if "fail-raise" in name] == [True]
+
+
+def test_a_refused_run_of_a_sweep_leaves_no_folder(tmp_path):
+    where = [f"cache={tmp_path / 'cache'}", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = harness(*FAKE, *where, "-m", "seed=1,2", "cases.fake.python=/nowhere/python")
+    assert done.returncode == 2
+    assert done.stderr.count("error: cases.fake.python=/nowhere/python does not run") == 2
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["multirun.yaml"]
+
+
+def test_who_interrupts_a_sweep_is_told_how_all_of_it_goes_on(tmp_path, monkeypatch, capsys):
+    of_sweep = SimpleNamespace(mode=RunMode.MULTIRUN, sweep=SimpleNamespace(dir=tmp_path))
+    monkeypatch.setattr(task, "HydraConfig", SimpleNamespace(get=lambda: of_sweep))
+    monkeypatch.setattr(task, "CODES", [])
+    monkeypatch.setattr(task, "run_composed", lambda composed: 130)
+    with pytest.raises(SystemExit) as ended:
+        task.task(None)
+    assert ended.value.code == 130
+    said = f"the runs behind it did not begin: the same command with hydra.sweep.dir={tmp_path} goes on\n"
+    assert capsys.readouterr().out == said
 
 
 def gpu(index: int, free_mib: int) -> Gpu:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.cluster import NOT_ALONE
 from harness.cluster.slurm import check_slurm
-from harness.settings.compose import nearest
+from harness.settings.sentences import nearest
 
 ALLOWED = ("basic", "slurm", "local_gpus")
 PLUGIN = "hydra_plugins.hydra_submitit_launcher"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.cluster import NOT_ALONE
-from harness.settings.compose import nearest
+from harness.settings.sentences import nearest
 
 ONE_GPU = re.compile(r"gpu(:[A-Za-z][^:,]*)?(:1)?")
 SLICE = re.compile(r"(?<![a-z0-9])(mig|\d+g\.\d+gb)(?![a-z])", re.I)

@@ -5,12 +5,11 @@ Hydra composes; what it raises on the way is translated here. Nothing here looks
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException, ValidationError
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from harness.settings.config import CaseConfig, RunConfig
-from harness.settings.sentences import children, detail, first_line, known_parent, wrong_type
+from harness.settings.config import RunConfig
+from harness.settings.sentences import children, detail, first_line, known_parent, nearest
+from harness.settings.typed import typed, typed_case
 
 
 def pick(key: Any, choices: Mapping[str, Any], otherwise: Any = None) -> Any:
@@ -106,6 +106,8 @@ def compose_raw(overrides: Sequence[str], source: Source | None = None) -> DictC
         return _compose(overrides, source)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_explain(error, source, overrides)) from error
+    except ValueError as error:
+        raise ValueError(_no_choice(source, overrides) or first_line(error)) from error
 
 
 def _compose(overrides: Sequence[str], source: Source) -> DictConfig:
@@ -132,11 +134,11 @@ def to_config(composed: DictConfig) -> RunConfig:
     """
     _check_branches(composed)
     plain = resolved(composed)
-    config = _typed(RunConfig, plain, "")
+    config = typed(RunConfig, plain, "")
     if not isinstance(plain.get("cases"), dict):
         raise ValueError("cases must be a mapping from a case's name to its settings")
     protocol = plain["protocol"]
-    config.cases = {str(name): _typed_case(str(name), case, protocol) for name, case in plain["cases"].items()}
+    config.cases = {str(name): typed_case(str(name), case, protocol) for name, case in plain["cases"].items()}
     return config
 
 
@@ -191,48 +193,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def nearest(word: str, allowed: Sequence[str]) -> str:
-    """`; did you mean 'X'?` when one of `allowed` is close to `word`, else an empty text."""
-    close = difflib.get_close_matches(word, allowed, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def _typed_case(name: str, case: Any, protocol: Mapping[str, Any]) -> CaseConfig:
-    """A case without a procedure or a sampling of its own has the protocol's, one without blocks the sweep's."""
-    if not isinstance(case, dict):
-        raise ValueError(f"cases.{name} must be a mapping, not {case!r}: choose a file with case@cases.{name}=NAME")
-    case = {"procedure": protocol, "sampling": protocol["sampling"], "blocks": None, **case}
-    common = {field.name for field in fields(CaseConfig)} - {"options"}
-    missing = sorted(common - case.keys())
-    if missing:
-        raise ValueError(f"cases.{name}.{missing[0]} is missing: every file in conf/case needs it")
-    values: dict[str, Any] = {key: value for key, value in case.items() if key in common}
-    values["options"] = {key: value for key, value in case.items() if key not in common}
-    return _typed(CaseConfig, values, f"cases.{name}.")
-
-
-def _typed(kind: type[Any], values: dict[str, Any], prefix: str) -> Any:
-    """`values` as an instance of the dataclass `kind`; `prefix` stands before keys in error sentences."""
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), values))
-    except ValidationError as error:
-        key = error.full_key or ""
-        where = f"item {key} of a list" if key.isdigit() else f"{prefix}{key}"
-        raise ValueError(f"{where}: {wrong_type(error)}") from error
-    except ConfigKeyError as error:
-        allowed = [field.name for field in fields(error.object_type or kind)]
-        raise ValueError(
-            f"unknown key '{prefix}{error.full_key}'{nearest(str(error.key), allowed)} "
-            f"(keys beside it: {', '.join(allowed)})"
-        ) from error
-    except MissingMandatoryValue as error:
-        key = re.sub(r".*value: ", "", first_line(error))
-        sentence = f"{prefix}{error.full_key or key} is missing: it can't be removed from the configuration"
-        raise ValueError(sentence) from error
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{prefix}{error.full_key or ''}: {first_line(error)}") from error
-
-
 def _explain(error: Exception, source: Source, overrides: Sequence[str]) -> str:
     """One sentence for what Hydra or OmegaConf raised."""
     text = str(error)
@@ -254,7 +214,19 @@ def _explain(error: Exception, source: Source, overrides: Sequence[str]) -> str:
     return first_line(error)
 
 
+def _no_choice(source: Source, overrides: Sequence[str]) -> str:
+    """A group was given something other than the name of one of its files; empty where none was."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    groups = {one.input_line: source.folder / one.key_or_group for one in parsed if not isinstance(one.value(), str)}
+    for line, group in groups.items():
+        if group.is_dir():
+            return f"{line}: no such choice; allowed: {', '.join(sorted(path.stem for path in group.glob('*.yaml')))}"
+    return ""
+
+
 def _unknown_key(key: str, source: Source, overrides: Sequence[str]) -> str:
+    if key == "hydra":
+        return "hydra can't be set as a whole: set its keys one by one, as in hydra.sweep.dir=FOLDER"
     if key.startswith(LAUNCHER):
         return _unknown_of_launcher(key, source, overrides)
     base = resolved_keys(source)

@@ -13,9 +13,9 @@ from typing import Any
 from harness.loader import load
 from harness.machine import placement
 from harness.machine.gpu import Gpu, list_gpus, visible
-from harness.settings.compose import nearest
 from harness.settings.config import ModelConfig, RunConfig
 from harness.settings.plan import interpreter
+from harness.settings.sentences import nearest
 from harness.settings.validate import SHAPE_KEYS, known_shape, weights_folder
 
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -35,8 +35,13 @@ def check_machine(config: RunConfig) -> Gpu | None:
 
     Whether enough of the GPU's memory is free is asked by `check_free`, once no other run has it.
     """
-    check_environment()
     make_folder("cache", Path(config.cache).expanduser())
+    return check_named(config)
+
+
+def check_named(config: RunConfig) -> Gpu | None:
+    """The same of what is there without making anything: variables, interpreters and the GPU. Raises ValueError."""
+    check_environment()
     for name in config.run:
         python = config.cases[name].python
         if python is not None:

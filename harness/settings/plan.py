@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -115,13 +115,16 @@ def refereed(config: RunConfig) -> bool:
     return bool(judged_cases(build_job(config, Path(), unknown, longest(config.sweep))))
 
 
-def show(config: RunConfig, console: Console) -> None:
-    """Print the plan as a table."""
+def show(config: RunConfig, console: Console, done: Collection[tuple[str, int]] = ()) -> None:
+    """Print the plan as a table; blocks that are done already, by case and number, take no time."""
     table = Table(title=f"Plan: {config.model.name}, {config.model.dtype}, {config.device}, {config.protocol.name}")
     for column in ("#", "case", "name", "block", "requests", "expected s"):
         table.add_column(column, justify="left" if column in ("case", "name") else "right")
     total = 0.0
     for number, (name, block) in enumerate(order(config), start=1):
+        if (name, block) in done:
+            table.add_row(str(number), config.cases[name].title, name, str(block), "done", "0")
+            continue
         seconds = expected_seconds(config.cases[name], config.sweep, block) + energy_seconds(config, block)
         total += seconds
         count = f"{requests(config.cases[name], config.sweep, block)}{'+' if is_auto(config.sweep) else ''}"

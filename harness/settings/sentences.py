@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 from omegaconf.errors import ValidationError
@@ -39,3 +40,9 @@ def children(parent: str, base: Sequence[str]) -> list[str]:
     """What may stand behind a key, in the order of `base`."""
     start = parent + "."
     return list(dict.fromkeys(name[len(start) :].split(".")[0] for name in base if name.startswith(start)))
+
+
+def nearest(word: str, allowed: Sequence[str]) -> str:
+    """`; did you mean 'X'?` when one of `allowed` is close to `word`, else an empty text."""
+    close = difflib.get_close_matches(word, allowed, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""

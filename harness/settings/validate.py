@@ -13,7 +13,6 @@ from harness.machine import lock
 from harness.schema import STUDIES
 from harness.settings import conditions, plan
 from harness.settings.check_p99 import check_auto, check_p99
-from harness.settings.compose import nearest
 from harness.settings.config import (
     CaseConfig,
     InterferenceConfig,
@@ -25,6 +24,7 @@ from harness.settings.config import (
     SweepConfig,
 )
 from harness.settings.identity import FIXED, check_names
+from harness.settings.sentences import nearest
 
 DTYPES = ("float16", "bfloat16", "float32")
 LONGEST_PAUSE_MS = 10_000

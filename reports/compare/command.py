@@ -23,7 +23,7 @@ from reports.run import Run, load
 from reports.table import Table
 from reports.write import put, write_figure, write_table
 
-WORSE, MISTAKE = 1, 2
+WORSE = 1
 SHOWN = 6
 """Differences that a refusal names before it counts the rest."""
 
@@ -59,8 +59,7 @@ def main(argv: Sequence[str]) -> int:
             plot = forest(cells, tables[-1].title, both_facts(a, b), a.smoke or b.smoke, margin)
             write(options.to, tables, cells_latex(a, b, cells, found, margin), plot)
     except (ValueError, OSError) as error:
-        print(f"reports: {error}", file=sys.stderr)
-        return MISTAKE
+        return terminal.mistake(error)
     for table in tables:
         terminal.show(table, console)
     failing = fails_in(a, b)

@@ -16,7 +16,6 @@ from reports.merge.tables import of_all, of_model, slugs
 from reports.table import Table
 from reports.write import put, write_figure, write_table
 
-MISTAKE = 2
 MACHINES = "machines"
 ALL = "By GPU and model"
 SHOWN = ("ttft", "decode")
@@ -52,8 +51,7 @@ def main(argv: Sequence[str]) -> int:
         name = options.runs[0].resolve().name if len(options.runs) == 1 else target.resolve().name
         written = write_report(sweep, name, parts, target)
     except (ValueError, OSError) as error:
-        print(f"reports: {error}", file=sys.stderr)
-        return MISTAKE
+        return terminal.mistake(error)
     for one in sweep.left_out:
         print(f"reports: left out {one}", file=sys.stderr)
     for table in parts[ALL]:

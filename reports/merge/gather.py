@@ -92,11 +92,7 @@ def gather(paths: Sequence[Path], output: Path | None = None, machines: bool = F
 
 def of_machine(run: Run) -> Run:
     """The run with its folder's name behind that of its GPU."""
-    if run.manifest["gpu"] is None:
-        return run
-    manifest: dict[str, Any] = copy.deepcopy(run.manifest)
-    manifest["gpu"]["name"] = f"{run.gpu} ({name_of(run)})"
-    return replace(run, manifest=manifest)
+    return replace(run, machine=name_of(run))
 
 
 def loaded(path: Path) -> Run:

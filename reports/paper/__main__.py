@@ -97,8 +97,7 @@ def main(argv: Sequence[str]) -> int:
             found = runs.find(options.runs, options.measured, options.controlled)
             made, where = write(published.read(options.data), found, options.to or options.data / "report")
     except (ValueError, OSError) as error:
-        print(f"reports.paper: {error}", file=sys.stderr)
-        return 2
+        return terminal.mistake(error, "reports.paper")
     console = terminal.console()
     for table in made[:2]:
         terminal.show(table, console)

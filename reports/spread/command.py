@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,13 +21,11 @@ from reports.spread.pairs import between, pair_up, spreads
 from reports.spread.tables import LETTERS, machines_table, pairs_table, spread_table
 from reports.write import write_figure, write_table
 
-MISTAKE = 2
-
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m reports spread", description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, results/<run>")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="folders of runs, results/<run>")
     parser.add_argument(
         "--cases", nargs="+", default=(), metavar="CASE", help="these alone, by their names in the .csv"
     )
@@ -59,8 +56,7 @@ def main(argv: Sequence[str]) -> int:
             for table in tables:
                 write_table(table, options.to)
     except (ValueError, OSError) as error:
-        print(f"reports: {error}", file=sys.stderr)
-        return MISTAKE
+        return terminal.mistake(error)
     for table in tables:
         if table.shown:
             terminal.show(table, console)
@@ -72,6 +68,8 @@ def main(argv: Sequence[str]) -> int:
 def check_options(options: argparse.Namespace) -> None:
     """Raises ValueError with one sentence on options that can't be followed."""
     resolved = [path.resolve() for path in options.runs]
+    if not resolved and options.cases:
+        raise ValueError("--cases takes every word behind it, and no run is left: name the runs before it")
     if not 2 <= len(resolved) <= len(LETTERS):
         raise ValueError(f"runs to set side by side: {len(resolved)}; name two or more, at most {len(LETTERS)}")
     if twice := next((path for path in options.runs if resolved.count(path.resolve()) > 1), None):

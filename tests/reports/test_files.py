@@ -285,6 +285,18 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run_dir, capsys, spoil, messa
     assert error.count("\n") == 1
 
 
+def test_a_misspelt_command_is_told_which_it_may_be(capsys):
+    assert main(["compar", "a", "b"]) == 2
+    assert capsys.readouterr().err == "reports: compar is no command and no run; did you mean 'compare'?\n"
+
+
+def test_what_the_file_system_refuses_is_told_by_its_path(run_dir, capsys):
+    shutil.rmtree(run_dir / "report", ignore_errors=True)
+    (run_dir / "report" / "ttft.csv").mkdir(parents=True)
+    assert main([str(run_dir)]) == 2
+    assert capsys.readouterr().err == f"reports: {run_dir / 'report' / 'ttft.csv'}: Is a directory\n"
+
+
 def append(path, line):
     """A row more, its last fields empty."""
     fields = path.read_text().partition("\n")[0].count(",")

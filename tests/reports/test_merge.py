@@ -1,5 +1,6 @@
 """`python -m reports merge`: what stands in the tables, what is said of runs that are not alike or not whole."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -289,3 +290,9 @@ def test_machines_with_gpus_of_one_name_are_told_apart_by_their_folders(tmp_path
     assert merge(tmp_path, "--machines") == 0
     text = (tmp_path / "merged/machines.md").read_text()
     assert all(f"Fast GPU ({folder.name})" in text for folder in folders)
+    for folder in folders:
+        path = folder / "manifest.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"gpu": None}))
+    assert merge(tmp_path, "--machines") == 0
+    text = (tmp_path / "merged/machines.md").read_text()
+    assert all(f"CPU, no GPU ({folder.name})" in text for folder in folders)

@@ -147,6 +147,12 @@ def test_the_cases_that_are_named_are_told_alone(three, tmp_path, capsys):
     )  # fmt: skip
 
 
+def test_runs_behind_the_cases_are_none(three, capsys):
+    assert spread("--cases", "jit", *three) == 2
+    said = "reports: --cases takes every word behind it, and no run is left: name the runs before it\n"
+    assert capsys.readouterr().err == said
+
+
 def test_a_case_on_the_dashed_line_is_slower_by_as_much_as_its_host(three):
     hosts(three, (1.1, 1.0, 1.1))
     runs = [load(path) for path in three]

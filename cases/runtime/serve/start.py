@@ -22,9 +22,10 @@ from harness.ipc.service import Service
 from harness.loader import load, load_case
 from harness.machine.gpu import Gpu, list_gpus, visible
 from harness.settings import preset
-from harness.settings.compose import compose_raw, nearest, to_config
+from harness.settings.compose import compose_raw, to_config
 from harness.settings.config import RunConfig
 from harness.settings.machine import check_checkpoint, check_free, check_machine, check_memory
+from harness.settings.sentences import nearest
 from harness.settings.validate import check, weights_folder
 
 CONTEXT = 4096
