@@ -23,6 +23,9 @@ STEPPED = {"attribution"}
 """Studies whose cases each follow a procedure of their own."""
 
 
+FRAMES = ("status", "samples", "ttft", "p99", "decode", "equivalence")
+
+
 @dataclass(frozen=True)
 class Run:
     """One run. Frames have the columns of harness/schema.py; latencies in ms; `cases` maps name to title, in order.
@@ -37,7 +40,7 @@ class Run:
     p99: pd.DataFrame
     decode: pd.DataFrame
     equivalence: pd.DataFrame
-    machine: str = ""
+    machine: str = field(default="", kw_only=True)
     memo: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)  # of `once`, not copied
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -247,7 +250,7 @@ def load(path: Path) -> Run:
             raise ValueError(
                 f"{path / name}.csv names the case {stray[0]}, which the run of manifest.json does not have"
             )
-    return Run(path=path, manifest=manifest, cases=cases, **frames)
+    return Run(path, manifest, cases, *map(frames.__getitem__, FRAMES))
 
 
 def as_today(frames: dict[str, pd.DataFrame]) -> None:

@@ -86,6 +86,7 @@ def test_a_failed_worker_is_a_row_and_the_others_go_on(execute, tmp_path, capsys
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last.startswith("failed: fake block 0 (")
     grandchild = tmp_path / "blocks/fake-0/grandchild"
+    assert grandchild.exists() == (kind == "grandchild")
     assert not grandchild.exists() or not is_running(int(grandchild.read_text()))
     injected.happened(f"row `{state}`, {reason.partition('; last line')[0].strip()}; the other case ran")
 
