@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from reports.blockwise import ttft_samples
+from reports.floors import HEAD, of_step, of_sweep
 from reports.marks import case_marks
 from reports.run import Run
 from reports.table import DASH, Cell, Notes, Table, heads, number
@@ -79,7 +80,7 @@ def blocks_table(run: Run) -> Table:
     notes, frame, spreads = Notes(), blocks_frame(run), spread_frame(run)
     rows: list[list[Cell]] = []
     rules: list[int] = []
-    blocks = sorted(set(run.status["block"]))
+    blocks, floors = sorted(set(run.status["block"])), {"TTFT": of_sweep(run), "Decode": of_step(run)}
     values = frame.set_index(["metric", "case", "block"])["median_ms"]
     for metric in ("TTFT", "Decode"):
         if metric not in set(frame["metric"]):
@@ -95,18 +96,20 @@ def blocks_table(run: Run) -> Table:
             apart = Cell(f"{max(known) / min(known) - 1:.1%}" if len(known) > 1 else DASH)
             own = spreads[(spreads["metric"] == metric) & (spreads["case"] == case)]
             shares = [percent(own["block_sd"], 2), percent(own["block_share"], 0)]
-            rows.append([Cell(metric), Cell(title, case_marks(run, case, notes)), *cells, apart, *shares])
+            floor = Cell(DASH if math.isnan(floors[metric]) else number(floors[metric]))
+            rows.append([Cell(metric), Cell(title, case_marks(run, case, notes)), *cells, floor, apart, *shares])
     names = [f"Block {block:.0f} (ms)" for block in blocks]
     head = heads(
         "Metric",
         "Case",
         *names,
+        HEAD,
         "Largest over smallest",
         "Standard deviation",
         "Share of variance",
         left=("Metric", "Case"),
     )
-    words = "TTFT: mean over prompt lengths of the block's medians. Each block is a process of its own."
+    words = "TTFT: mean over prompt lengths of medians, and of floors. Each block is a process of its own."
     facts = f"{words} {SPREAD} {run.facts()}"
     title = "Medians block by block"
     return Table("blocks", title, head, rows, notes, facts, run.smoke, frame, frozenset(rules[1:]))

@@ -43,8 +43,8 @@ class Cell:
 
     `p` is Holm's over the page; `alone` is the verdict without that correction. `host` is B/A of the host's loop beside
     these samples (medians), `scaled` that of the same quantile of each sample's latency over the loop beside it, with
-    its interval; both are NaN where the loop was not timed beside each of the cell's samples. `floor` is B/A of the
-    floor below it, by the rates that each run's calibration measured; NaN where a run has none for it.
+    its interval; both are NaN where the loop was not timed beside each of the cell's samples. `floors` are A's
+    and B's below it in ms, by the rates that each run's calibration measured; NaN where a run has none for it.
     """
 
     key: Key
@@ -58,7 +58,12 @@ class Cell:
     alone: Verdict | None = None
     host: float = NAN
     scaled: Ratio = UNTOLD
-    floor: float = NAN
+    floors: tuple[float, float] = (NAN, NAN)
+
+    @property
+    def floor(self) -> float:
+        """B/A of the floors."""
+        return self.floors[1] / self.floors[0]
 
 
 def cells_of(a: Run, b: Run, margin: float) -> list[Cell]:
@@ -106,7 +111,7 @@ def case_cells(a: Run, b: Run, case: str) -> Iterator[Cell]:
         return
     for key in keys_of(a, b, case, mine, theirs):
         cell = cell_of(key, title, values(a, key, mine), values(b, key, theirs))
-        yield replace(cell, floor=floor_of(b, key) / floor_of(a, key))
+        yield replace(cell, floors=(floor_of(a, key), floor_of(b, key)))
 
 
 def cell_of(key: Key, title: str, a: pd.DataFrame, b: pd.DataFrame) -> Cell:

@@ -123,8 +123,10 @@ def cells_table(
     rows = [row_of(cell, marks(cell, a, b, notes)) for cell in shown]
     groups = [(cell.key.metric, cell.key.case) for cell in shown]
     rules = frozenset(place for place in range(1, len(groups)) if groups[place] != groups[place - 1])
-    columns = ("Metric", "Case", "Tokens", "A (ms)", "B (ms)", "B/A", "95 % interval", "p (Holm)", "Verdict")
-    head = heads(*columns, left=("Metric", "Case", "Verdict"))
+    head = heads(
+        "Metric", "Case", "Tokens", "A (ms)", "B (ms)", "Floors (ms)", "B/A", "95 % interval", "p (Holm)", "Verdict",
+        left=("Metric", "Case", "Verdict"),
+    )  # fmt: skip
     title = f"B against A, cell by cell{forced(found)}"
     frame = pd.DataFrame([record(cell) for cell in shown])
     facts = f"{counted(cells)} {facts_of(a, b, cells, margin)}"
@@ -144,7 +146,7 @@ def facts_of(a: Run, b: Run, cells: Sequence[Cell], margin: float) -> str:
     rule = RULE.format(margin=100 * margin, cells=tested)
     lost = unsupported(list(cells))
     p99 = f" P99: {lost} of the TTFT cells have too few samples for one in A or B." if lost else ""
-    medians = "Medians, but for P99; samples of all blocks pooled."
+    medians = "Medians, but for P99; samples of all blocks pooled. Floors: A's, then B's."
     return f"{rule} {medians}{p99} {both_facts(a, b)}"
 
 
@@ -177,6 +179,7 @@ def row_of(cell: Cell, marked: tuple[str, ...]) -> list[Field]:
         Field(cell.key.place),
         Field(milliseconds(cell.a)),
         Field(milliseconds(cell.b)),
+        Field(DASH if any(map(math.isnan, cell.floors)) else ", ".join(number(one, 2) for one in cell.floors)),
         Field(number(ratio.value, 3)),
         Field(reach),
         Field(p),
@@ -225,4 +228,5 @@ def record(cell: Cell) -> dict[str, object]:
         "p": ratio.p, "p_holm": cell.p, "verdict": cell.verdict, "verdict_alone": cell.alone, "why": cell.why,
         "host_ratio": cell.host, "scaled_ratio": cell.scaled.value,
         "scaled_low": cell.scaled.low, "scaled_high": cell.scaled.high, "floor_ratio": cell.floor,
+        "a_floor_ms": cell.floors[0], "b_floor_ms": cell.floors[1],
     }  # fmt: skip

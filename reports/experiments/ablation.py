@@ -27,6 +27,7 @@ from reports.experiments.section import (
     table_of,
     timed,
 )
+from reports.floors import HEAD, floor_ms, of_step
 from reports.plots import Plot
 from reports.quantiles import RESAMPLES, at
 from reports.run import Run
@@ -129,21 +130,30 @@ def records(run: Run) -> list[Record]:
     counts = timed(run, "ttft").groupby(["case", "prompt_length"]).size()
     n = int(counts.min()) if len(counts) else 0
     for length, logs in zip(sorted(run.sweep["prompt_lengths"]), ttft, strict=False):
-        rows.append({"label": f"TTFT, {length} tokens", "n": n, **logs.effects()})
+        floor = floor_ms(run, length)
+        rows.append({"label": f"TTFT, {length} tokens", "n": n, "floor_ms": floor, **logs.effects()})
     if ttft:
         mean = Logs(
             np.mean([logs.estimate for logs in ttft], axis=0),
             np.mean([logs.parts for logs in ttft], axis=0),
             ttft[0].blocks,
         )
-        rows.append({"label": "TTFT, all lengths", "n": n * len(ttft), **mean.effects()})
+        floor = float(np.exp(np.mean(np.log([row["floor_ms"] for row in rows]))))
+        rows.append({"label": "TTFT, all lengths", "n": n * len(ttft), "floor_ms": floor, **mean.effects()})
     for logs in logs_of(run, "decode"):
         steps = int(timed(run, "decode").groupby("case").size().min())
-        rows.append({"label": "Decode", "n": steps, **logs.effects()})
+        rows.append({"label": "Decode", "n": steps, "floor_ms": of_step(run), **logs.effects()})
     means = {case: stated("ablation", "mean_latency", PUBLISHED_AS[case]) for case in CELLS}
     factors = [float(np.exp(effect)) for effect in contrasts(np.log(list(means.values())))]
     intervals = [spread(name, (factor, math.nan, math.nan)) for name, factor in zip(EFFECTS, factors, strict=True)]
-    rows.append({"label": "Published, mean latency", **means, **{k: v for part in intervals for k, v in part.items()}})
+    rows.append(
+        {
+            "label": "Published, mean latency",
+            "floor_ms": math.nan,
+            **means,
+            **{k: v for part in intervals for k, v in part.items()},
+        }
+    )
     return [{"case": PUBLISHED if "n" not in row else "", "key": "Metric", **row} for row in rows]
 
 
@@ -160,6 +170,7 @@ def how(run: Run) -> str:
 def table(run: Run, rows: list[Record], name: str = "ablation", caution: str = "") -> Table:
     """One row a metric: the four medians, the two factors and their interaction."""
     fields = [figure(f"{run.cases.get(case, case)} (ms)", case) for case in CELLS]
+    fields += [figure(HEAD, "floor_ms")]
     fields += [estimate(title, effect, 3) for effect, title in EFFECTS.items()]
     words = "Medians; over all lengths their geometric mean. Published: factors computed here from the stated means."
     facts = f"{FACTORS} {words} {how(run)} {caution}{run.facts(row['n'] for row in rows if row.get('n'))}"

@@ -21,6 +21,7 @@ from reports.experiments.ladder import (
 from reports.experiments.null_comparison import STAND_IN_NAME, between, finding
 from reports.experiments.section import Record, Section, paper, stated, timed
 from reports.experiments.waterfall import Bar, draw, factor_text
+from reports.floors import of_step, of_sweep
 from reports.plots import Plot
 from reports.run import Run
 from reports.table import DAGGER, DASH, Cell, Column, Notes, Table, heads
@@ -146,11 +147,20 @@ def table(
         "Speed-up: the other's average over that of JIT+CUDA. Factor: speed-up over that of the step before. "
         f"Published: averages of the rows; both texts state {claimed(case):.2f}×.",
         f"Decode: mean over the steps at contexts {first} to {last}." if run.decodes else "",
+        floors(run),
         run.facts(ladder.counts()),
     ]
     rules = frozenset({len(texts), *(len(texts) + i for i, r in enumerate(ladder.rungs) if r.theirs == ENGINE)})
     title, facts = f"{title}, step by step (latencies in ms)", " ".join(filter(None, words))
     return Table(name, title, columns(run, other), rows, notes, facts, run.smoke, ladder.frame(texts), rules)
+
+
+def floors(run: Run) -> str:
+    """What the card allows at best, as a sentence."""
+    if math.isnan(of_step(run)):
+        return ""
+    decode = f", {of_step(run):.2f} ms a step of decode" if run.decodes else ""
+    return f"Floor: {of_sweep(run):.2f} ms of average TTFT{decode}."
 
 
 def columns(run: Run, other: Cell) -> list[Column]:

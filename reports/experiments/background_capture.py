@@ -8,7 +8,19 @@ import pandas as pd
 
 from reports import style
 from reports.experiments.draw import ecdfs
-from reports.experiments.section import INDEPENDENT, Field, Record, Section, estimate, seed_of, spread, table_of, timed
+from reports.experiments.section import (
+    INDEPENDENT,
+    Field,
+    Record,
+    Section,
+    estimate,
+    figure,
+    seed_of,
+    spread,
+    table_of,
+    timed,
+)
+from reports.floors import HEAD, OF_REQUESTS, of_requests
 from reports.plots import Plot
 from reports.quantiles import quantile, ratio
 from reports.run import Run
@@ -56,6 +68,7 @@ def records(run: Run, case: str) -> list[Record]:
                 "n": len(latency),
                 "ungraphed": int((samples["ungraphed"] > 0).sum()),
                 **spread("p50_ms", quantile(latency, 0.5)),
+                "floor_ms": of_requests(run, samples),
                 **spread("p99_ms", p99),
                 "p99_ms_max": latency.max(),
                 **spread("p99_ratio", factor),
@@ -78,11 +91,13 @@ def table(run: Run) -> Table:
         Field("n", lambda row: f"{row['n']}"),
         Field("Without a graph", lambda row: f"{row['ungraphed']}" if row["n"] else ""),
         estimate("P50 (ms)", "p50_ms", 3),
+        figure(HEAD, "floor_ms", 3),
         estimate("P99 (ms)", "p99_ms", 3),
         Field("P99 over quiet P99", over_quiet),
     ]
     rows = [row for case in run.cases for row in records(run, case)]
     words = (
+        f"{OF_REQUESTS} "
         "Brackets: 95 % intervals, between order statistics for P50 and P99, by the bootstrap over requests for the "
         f"ratio. {INDEPENDENT} All lengths are pooled, so the P99 is that of the longest ones. "
         "It needs n of at least 368; below that the maximum stands in its place. The timed requests find their graphs: "

@@ -23,6 +23,7 @@ from reports.experiments.section import (
     table_of,
     timed,
 )
+from reports.floors import HEAD, OF_REQUESTS, of_requests
 from reports.plots import Plot
 from reports.quantiles import quantile
 from reports.run import Run
@@ -78,6 +79,7 @@ def record(run: Run, case: str) -> Record:
         "n": len(latency),
         "hit_rate": samples["hits"].sum() / asked if asked else math.nan,
         **spread("p50_ms", quantile(latency, 0.5)),
+        "floor_ms": of_requests(run, samples),
         **spread("p99_ms", quantile(latency, 0.99)),
         "p99_ms_max": latency.max(),
         "captures": made if len(captures) else math.nan,
@@ -112,6 +114,7 @@ def table(run: Run, records: list[Record]) -> Table:
         figure("Requests", "n", 0),
         Field("Hit rate", lambda row: "" if math.isnan(row["hit_rate"]) else f"{row['hit_rate']:.1%}"),
         estimate("P50 (ms)", "p50_ms"),
+        figure(HEAD, "floor_ms"),
         estimate("P99 (ms)", "p99_ms"),
         figure("Captures", "captures", 0),
         figure("Failed", "failures", 0),
@@ -120,7 +123,8 @@ def table(run: Run, records: list[Record]) -> Table:
     ]
     words = (
         "Hit rate: requests whose graph was there. Captures and evictions: of the whole process, the graph of a decode "
-        f"step with them. {INDEPENDENT} A P99 needs n of at least 368; below it the maximum stands in its place."
+        f"step with them. {INDEPENDENT} A P99 needs n of at least 368; below it the maximum stands in its place. "
+        f"{OF_REQUESTS}"
     )
     facts = f"{words} {run.facts(row['n'] for row in records if row['n'])}"
     return table_of(run, "rolling", "Hits, latency and captures by cap", fields, records, facts)
