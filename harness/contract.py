@@ -264,6 +264,11 @@ class Case(ABC):
         """Give every graph back and measure what that returned; later requests capture again. Not timed."""
         raise Unsupported("this engine keeps no graphs that could be evicted")
 
+    @property
+    def engine_thread(self) -> int | None:
+        """The thread that launches for a request, by its Linux id, where that is known and not the caller's."""
+        return None
+
     def rehearse(self) -> None:  # noqa: B027  most engines have nothing to keep warm
         """Run the next part of what a request runs, on nothing: called again and again by who waits for a request.
 

@@ -36,6 +36,7 @@ class CaseJob:
     prompt: Literal["random", "sentence"] = "random"
     blocks: int | None = None
     rehearse: bool = True
+    pinning: Literal["none", "quickest"] = "none"
 
 
 @dataclass(frozen=True)

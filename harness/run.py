@@ -21,6 +21,7 @@ from harness.folder import (
 )
 from harness.job import Job, read_job, write_job
 from harness.judging import judge
+from harness.machine.gpu import near_cores
 from harness.machine.telemetry import Telemetry
 from harness.output import manifest, record
 from harness.output.equivalence import unequal
@@ -195,11 +196,17 @@ def _run_block(run: Run, job: Job, case: str, block: int, watch: Watcher) -> dic
     entry = job.cases[case]
     folder = job.block_dir(case, block)
     attempt.set_aside(folder)
-    call = command(entry.python, run.worker, "block", str(run.folder / "job.json"), case, str(block))
+    call = command(entry.python, run.worker, "block", str(run.folder / "job.json"), case, str(block), *_near(run))
     outcome = run_child(call, run.environment(), folder / "log.txt", entry.timeout_s, watch.event, run.interrupts)
     if outcome.state not in record.DONE:
         run.interrupts.check()  # what was stopped on the way is no result: it begins anew when the run goes on
     return record.verdict_row(case, block, attempt.checked(job, case, block, outcome))
+
+
+def _near(run: Run) -> list[str]:
+    """For a worker: the CPUs in the GPU's part of the machine, where NVML says them."""
+    cpus = near_cores(run.gpu.index) if run.gpu is not None else None
+    return ["--near", *map(str, sorted(cpus))] if cpus else []
 
 
 def _close(run: Run, job: Job, unjudged: str) -> int:

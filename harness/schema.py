@@ -23,13 +23,15 @@ STATUS = (
     "peak_memory_gib", "graph_pool_mib", "graphs", "exit_code",
     "stage", "wall_s", "replays", "ungraphed", "ready_s",
     "identity", "modules", "sampler", "kernels", "graph_launches", "replayed",
+    "pinning",
 )  # fmt: skip
 STATUS_ALWAYS = STATUS[:16]
 """Columns that every status.csv has. Later came `ready_s`, seconds from a worker's start until its case was ready, and
 what proves the engine: `identity` is `proven: ...` or `not proven: ...` with the reason, `modules` names those loaded
 and their versions, `kernels` counts the different ones that the profiler saw, `graph_launches` the CUDA graphs that it
 saw launched in a prefill and two decode steps, and `replayed` the samples that a graph answered, of all: empty where
-graphs were launched and the case counts none, as an engine's own."""
+graphs were launched and the case counts none, as an engine's own. `pinning`: among how many CPUs a request's threads
+were kept on the quickest, and how often they moved, or why they were not."""
 SAMPLES = (
     "case", "block", "metric", "prompt_length", "context_length", "iteration", "started_ns",
     "host_ms", "gpu_ms", "server_ms", "token_id", "captures", "sm_clock_mhz", "throttle",
@@ -37,6 +39,7 @@ SAMPLES = (
     "latency_ms", "coalesced",
     "replays", "temperature_c", "power_w", "co_tenants", "co_tenant_mib",
     "host_loop_us", "given_token_id",
+    "engine_cpu",
 )  # fmt: skip
 SAMPLES_ALWAYS = SAMPLES[:14]
 """Columns that every samples.csv has; those behind them came later, and are 0 where a file lacks them, but for
@@ -46,10 +49,11 @@ own, so that the first of a sequence, which has no sample, is known too; it is e
 SAMPLES_STATE = ("sm_clock_mhz", "throttle", "temperature_c", "power_w", "co_tenants", "co_tenant_mib")
 """The machine at a sample, by the nearest reading within a second; empty where nothing was read. `co_tenants` are the
 processes that compute on the GPU and are not of this run, and `co_tenant_mib` what they hold."""
-SAMPLES_UNKNOWN = (*SAMPLES_STATE, "host_loop_us", "given_token_id")
+SAMPLES_UNKNOWN = (*SAMPLES_STATE, "host_loop_us", "given_token_id", "engine_cpu")
 """Columns of SAMPLES of which an older file does not say what stood there. `host_loop_us`: how long a fixed loop of
 Python took right behind the sample, on the thread that asked for it, which in process launches the kernels too (not
-TensorRT-LLM's, which have a process of their own)."""
+TensorRT-LLM's, which have a process of their own). `engine_cpu`: the CPU on which the thread that launches ran, where
+the case knows that thread, else that of the thread that asked."""
 TTFT = (
     "case", "prompt_length", "n", "cold_ms", "mean_ms", "std_ms", "min_ms", "p50_ms", "p50_low_ms", "p50_high_ms",
     "gpu_p50_ms", "server_p50_ms", "floor_ms", "ratio_to_floor",

@@ -25,6 +25,7 @@ from harness.job import CaseJob, Job, read_job
 from harness.loader import load, load_case
 from harness.measure import energy, referee
 from harness.measure.overhead import loop_overhead_us
+from harness.measure.pinning import pinned
 from harness.measure.preparing import heard
 from harness.measure.prompts import prompt
 from harness.measure.proof import Replayed, WrongIdentity, prove
@@ -67,10 +68,13 @@ def score(case: Case, job: Job, folder: Path) -> None:
     part.replace(folder / "scores.f32")
 
 
-def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int, heed: Heed) -> dict[str, Any]:
+def measure_block(
+    job: Job, name: str, block: int, events: Events, began_ns: int, heed: Heed, near: Sequence[int] = ()
+) -> dict[str, Any]:
     """Prepare the case, measure, and say what happened. The verdict names the stage at which a failure struck.
 
-    `began_ns`: when this process was started, by the monotonic clock. `heed`: whether it was asked to stop.
+    `began_ns`: when this process was started, by the monotonic clock. `heed`: whether it was asked to stop. `near`: the
+    CPUs in the GPU's part of the machine, empty where that is not known.
     """
     entry = job.cases[name]
     folder = job.block_dir(name, block)
@@ -85,8 +89,10 @@ def measure_block(job: Job, name: str, block: int, events: Events, began_ns: int
         with heard(case, sink.stage):
             verdict |= describe(case.prepare(job.plan(name)))
         verdict["ready_s"] = round((time.monotonic_ns() - began_ns) / 1e9, 3)
-        with heed.measuring():
-            workload(job)(job, name, block, case, sink, heed=heed.check).measure()
+        sink.engine = case.engine_thread
+        with heed.measuring(), pinned(job, name, sink.engine, near) as kept_on:
+            workload(job)(job, name, block, case, sink, heed=heed.check, settle=kept_on.check).measure()
+        verdict["pinning"] = str(kept_on)
         verdict |= counters(case.stats())
         for found in behind(case, job, name, block, sink):
             verdict |= found
@@ -263,6 +269,7 @@ def arguments() -> argparse.Namespace:
     measuring.add_argument("job", type=Path)
     measuring.add_argument("case")
     measuring.add_argument("block", type=int)
+    measuring.add_argument("--near", nargs="*", type=int, default=[], help="CPUs in the GPU's part of the machine")
     judging = modes.add_parser("judge", parents=[common])
     judging.add_argument("job", type=Path)
     return parser.parse_args()
@@ -282,7 +289,7 @@ def main() -> int:
     elif args.mode == "judge":
         verdict = ended(lambda: referee.judge(read_job(args.job, args.job.parent), events))
     else:
-        verdict = measure_block(read_job(args.job), args.case, args.block, events, began, heed)
+        verdict = measure_block(read_job(args.job), args.case, args.block, events, began, heed, args.near)
     events.send("verdict", wall_s=round(time.monotonic() - started, 3), **verdict)
     return EXIT_CODES[verdict["state"]]
 

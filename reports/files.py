@@ -28,7 +28,7 @@ MAY_BE_0 = ("std_", "gpu_", "server_")
 """How the names of columns of times begin that may be 0."""
 TEXT = {
     "case", "state", "reason", "engine", "stage", "metric", "throttle", "identity", "modules", "sampler", "replayed",
-    "phase", "kernel", "method",
+    "phase", "kernel", "method", "pinning",
 }  # fmt: skip
 TRUTH = {"supported", "passed", "not_above_plain", "cache_equal"}
 WHOLE = {

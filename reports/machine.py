@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -34,6 +35,10 @@ LOOP = (
 )
 SLOW = 1.3
 """Times the quickest tenth: a processor shared with a busy neighbour takes some 1.8 times as long."""
+PINNED = re.compile(r"quickest of (\d+) CPUs, (\d+) moves")
+KEPT = (
+    "Kept on: among how many CPUs a request's threads were kept on the quickest, and how often a process moved them. "
+)
 UNREAD = "Nothing was read near {count} of {n} samples: whether they were slowed down is not known."
 ENERGY = (
     "Joules of the whole card, by NVML's counter, over about a second of requests of one length back to back, behind "
@@ -123,11 +128,27 @@ def slow_share(loops: pd.Series, quick: float) -> float:
     return float((known > SLOW * quick).mean()) if len(known) else math.nan
 
 
+def kept_on(run: Run, case: str) -> str:
+    """On which CPUs a case's threads were kept, over its blocks; why they were not, where they were not."""
+    said = [str(text) for text in run.status.loc[run.status["case"] == case, "pinning"].dropna() if text]
+    found = [match for text in said if (match := PINNED.match(text))]
+    if not found:
+        return "; ".join(dict.fromkeys(said)) or DASH
+    cpus, moves = (sorted({int(match[group]) for match in found}) for group in (1, 2))
+    return f"quickest of {to(cpus)}, {to(moves)} moves"
+
+
+def to(numbers: list[int]) -> str:
+    """The lowest to the highest."""
+    return f"{numbers[0]}" if numbers[0] == numbers[-1] else f"{numbers[0]} to {numbers[-1]}"
+
+
 def machine_table(run: Run) -> Table:
     """One row a case: clock, temperature, power, and how many samples were slowed down or shared the card."""
     notes, frame, rows = Notes(), machine_frame(run), []
     looped = bool(frame["host_loop_us"].notna().any())
-    more = 8 if looped else 6
+    pinned = bool(run.status["pinning"].fillna("").any())
+    more = 6 + 2 * looped + pinned
     for record in frame.to_dict("records"):
         title, marks = run.cases[str(record["case"])], case_marks(run, str(record["case"]), notes)
         if not record["n"]:
@@ -146,11 +167,16 @@ def machine_table(run: Run) -> Table:
             Cell(f"{record['throttled']} of {n - unread}" if n > unread else DASH, tuple(why)),
             Cell(DASH if hidden == n else f"{record['with_co_tenants']}", unknown),
             *(loop_cells(float(record["host_loop_us"]), float(record["host_slow"])) if looped else ()),
+            *((Cell(kept_on(run, str(record["case"]))),) if pinned else ()),
         ])  # fmt: skip
     columns = ["Case", "SM clock (MHz)", "Steady", "Hottest (°C)", "Power, median (W)", "Samples slowed down",
-               "Samples beside other processes", *(("Host's loop (us)", "Slow host") if looped else ())]  # fmt: skip
-    head, host = heads(*columns, left=("Case", "Steady")), " and the host" if looped else ""
-    facts = f"{READ}{LOOP if looped else ''}{run.facts(frame['n'])}"
+               "Samples beside other processes", *(("Host's loop (us)", "Slow host") if looped else ()),
+               *(("Kept on",) if pinned else ())]  # fmt: skip
+    head, host = (
+        heads(*columns, left=("Case", "Steady", "Kept on"), wide=("Kept on",)),
+        " and the host" if looped else "",
+    )
+    facts = f"{READ}{LOOP if looped else ''}{KEPT if pinned else ''}{run.facts(frame['n'])}"
     return Table("machine", f"The card{host} beside the timed samples", head, rows, notes, facts, run.smoke, frame)
 
 

@@ -238,6 +238,8 @@ def status_table(run: Run) -> Table:
     """One row a case and block: state, engine, set-up in parts, reason."""
     order = {case: index for index, case in enumerate(run.cases)}
     frame = run.status.sort_values(["case", "block"], key=lambda c: c.map(order) if c.name == "case" else c)
+    if not frame["pinning"].any():
+        frame = frame.drop(columns="pinning")  # of a run from before there was such a thing
     rows = [
         [
             Cell(run.cases[str(r["case"])]), Cell(f"{r['block']:.0f}"), Cell(str(r["state"])),

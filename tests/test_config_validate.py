@@ -59,6 +59,7 @@ MISTAKES = [
     (["sweep.equivalence.tolerance=0"], "tolerance=0.0"),
     (["sweep.equivalence.tolerance=inf"], "tolerance"),
     (["protocol.sampling.strategy=beam"], "protocol.sampling.strategy=beam is not allowed; choose greedy, sample"),
+    (["protocol.pinning=all"], "protocol.pinning=all is not allowed; choose quickest, none"),
     (["protocol.sampling.temperature=0"], "temperature=0.0"),
     (["protocol.sampling.top_k=-1"], "top_k: -1"),
     (["protocol.sampling.top_p=1.5"], "top_p=1.5"),

@@ -34,6 +34,15 @@ def change(path: Path, **facts: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | facts))
 
 
+@pytest.mark.parametrize(("near", "passed"), [({3, 1, 2}, ["--near", "1", "2", "3"]), (None, []), (set(), [])])
+def test_a_worker_is_told_which_cpus_lie_in_the_gpus_part_of_the_machine(tmp_path, monkeypatch, near, passed):
+    prepared = replace(begin(tmp_path), gpu=H200)
+    monkeypatch.setattr(run, "near_cores", {0: near}.get)
+    assert run._near(prepared) == passed
+    assert run._near(replace(prepared, gpu=None)) == []
+    prepared.held.close()
+
+
 def test_what_no_block_was_measured_on_is_not_the_runs_machine(tmp_path, monkeypatch, no_report):
     with monkeypatch.context() as patch:
         patch.setattr(run, "_run_blocks", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -68,6 +68,23 @@ def test_requests_reach_the_case_and_answers_come_back(remote):
     assert remote.footprint() == Footprint(3 * 2**30, 2**20, 4)
 
 
+def test_the_thread_that_serves_is_the_main_one_of_the_server(remote):
+    assert remote.engine_thread is None
+    remote.prepare(plan())
+    idle = {task.name: ticks(task) for task in Path(f"/proc/{remote.pid}/task").iterdir()}
+    deadline = time.monotonic() + DEADLINE_S
+    while ticks(Path(f"/proc/{remote.pid}/task/{remote.engine_thread}")) < idle[str(remote.engine_thread)] + 5:
+        remote.prefill([5, 6, 7])
+        assert time.monotonic() < deadline
+    assert remote.engine_thread == remote.pid
+
+
+def ticks(task):
+    """Time that a thread has run, in clock ticks (proc(5), utime and stime)."""
+    fields = (task / "stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
 def test_the_plan_arrives_whole(remote):
     remote.prepare(Plan("fake", "/c", "cpu", "float32", 400, Sampling("greedy", seed=9), {"vocabulary": 11}))
     assert remote.prefill([1, 2]) == next_token([1, 2], 11)

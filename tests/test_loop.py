@@ -322,6 +322,27 @@ def test_without_rehearsals_a_case_rests_cold(make_job):
     assert rested
 
 
+def test_threads_are_settled_before_each_rest_and_behind_each_decode_step_outside_the_intervals(make_job):
+    subject, case, kept = block(make_job(pause_ms=7))
+
+    def settle() -> None:
+        case.now += STATS_NS
+        case.calls.append(("settle", 0))
+
+    subject = replace(subject, settle=settle, pause=lambda _wait, _rehearse: case.calls.append(("rest", 0)))
+    subject.warm_up()
+    assert ("settle", 0) not in case.calls, "what is not timed is not settled for"
+    case.calls.clear()
+    subject.ttft()
+    assert [name for name, _ in case.calls] == ["settle", "rest", "prefill"] * (len(case.calls) // 3)
+    case.calls.clear()
+    subject.decode()
+    steps = subject.job.sweep.decode_steps
+    assert [name for name, _ in case.calls] == 2 * ["prefill", *["decode", "settle"] * steps]
+    for place, timed in kept.samples:
+        assert duration(timed) == (7 if place.metric == "decode" else 1000 * place.prompt_length), place
+
+
 def test_resting_passes_the_time_and_rehearses_now_and_then():
     calls = []
     begun = time.perf_counter_ns()

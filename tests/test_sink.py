@@ -35,6 +35,7 @@ def events(tmp_path):
 def sink(tmp_path, events):
     made = BlockSink(tmp_path, "fake", 2, events[0])
     made.host_loop = lambda: 4.5678
+    made.cpu = lambda process: 3
     yield made
     made.close()
 
@@ -54,7 +55,7 @@ def test_a_sample_is_a_row_with_the_schemas_columns(sink, tmp_path):
     sink.keep([(Place("decode", 10, 11, 4), timed(before, after))])
     assert (tmp_path / "samples.csv").read_text().splitlines() == [
         ",".join(SAMPLES),
-        "fake,2,decode,10,11,4,1000000000000000,1.234567,2.000000,0.750000,77,2,,,1,0,1,2,1,1,1.234567,1,1,,,,,4.568,",
+        "fake,2,decode,10,11,4,1000000000000000,1.234567,2.000000,0.750000,77,2,,,1,0,1,2,1,1,1.234567,1,1,,,,,4.568,,3",
     ]
 
 

@@ -71,7 +71,7 @@ def test_a_good_block_ends_with_its_verdict_and_leaves_samples_and_scores(make_j
         "load_s": 0.25, "compile_s": 0.125, "capture_s": 0.5,
         "peak_memory_gib": 3.0, "graph_pool_mib": 1.0, "graphs": 4, "replays": 1 + 3 + 6 + 12 + 12, "ungraphed": 0,
         "identity": "not proven: this engine has no way to show its kernels", "modules": "", "sampler": "",
-        "kernels": None, "graph_launches": None, "replayed": "23 of 23",
+        "kernels": None, "graph_launches": None, "replayed": "23 of 23", "pinning": "none: the procedure says so",
     }  # fmt: skip
     stages = [event["stage"] for event in events if event["event"] == "stage"]
     assert stages == ["load", "compile", "capture", "cold", "warmup", "ttft", "decode", "identity", "score", "close"]

@@ -75,6 +75,19 @@ def test_who_rests_rehearses_where_the_procedure_says_so(make_job, kind, rehears
     assert bool(played) is rehearse
 
 
+@pytest.mark.parametrize("kind", [Stream, Interference])
+def test_threads_are_settled_before_each_timed_request(make_job, kind):
+    job = with_sweep(make_job(), stream=STREAM, interference=BESIDE)
+    seen: list[str] = []
+    ticks = itertools.count(0, 1000)
+    subject = kind(
+        job, "fake", 0, FakeCase(), Recorder(), lambda: next(ticks), lambda _wait, _play: seen.append("rest")
+    )
+    replace(subject, settle=lambda: seen.append("settle")).measure()
+    assert seen == ["settle", "rest"] * (len(seen) // 2)
+    assert seen
+
+
 def with_sweep(job: Job, **sweep) -> Job:
     return replace(job, sweep=replace(job.sweep, **sweep))
 

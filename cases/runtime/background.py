@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Hashable, Iterator
@@ -75,7 +76,10 @@ class CaptureThread:
     """
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="capture")
+        free = os.sched_getaffinity(0)  # by the first capture, the thread that asks may be kept on one CPU
+        self._executor = ThreadPoolExecutor(
+            1, thread_name_prefix="capture", initializer=os.sched_setaffinity, initargs=(0, free)
+        )
         self._pending: dict[Hashable, Future[object]] = {}
 
     def run(self, job: Callable[[], T]) -> T:

@@ -77,6 +77,9 @@ class RemoteCase(Case):
         """The server's process id while there is one."""
         return self._process.pid if self._process else None
 
+    engine_thread = pid
+    """Its main thread, which has the process's id, serves every request."""
+
     def prepare(self, plan: Plan) -> SetUp:
         """Start the server and have it prepare the case.
 

@@ -134,6 +134,8 @@ class Block:
     pause: Pause = stay_awake
     heed: Callable[[], None] = lambda: None
     """Called before each request is begun; what it raises ends the block between two requests."""
+    settle: Callable[[], None] = lambda: None
+    """Called before each timed request rests, and behind each decode step; see harness.measure.pinning."""
 
     def measure(self) -> None:
         """Cold, then warm-up, then the timed requests; or, as published, timed ones from the first on."""
@@ -150,6 +152,11 @@ class Block:
         """Keep the case's path of a request warm, where its procedure has that."""
         if self.job.cases[self.case_name].rehearse:
             self.case.rehearse()
+
+    def rest(self) -> None:
+        """Before a timed request."""
+        self.settle()
+        self.pause(self.job.sweep.pause_ms, self.rehearse)
 
     @property
     def warmup(self) -> str:
@@ -233,7 +240,7 @@ class Block:
     def request(self, length: int, iteration: int, done: int, total: int) -> Timed:
         """One timed request, number `done` of `total`."""
         ids = self.ids("ttft", length, timed_index(self.job, self.warmup, self.block, iteration))
-        self.pause(self.job.sweep.pause_ms, self.rehearse)
+        self.rest()
         timed = time_prefill(self.case, ids, self.clock)
         self.sink.keep([(Place("ttft", length, length, iteration), timed)])
         self.sink.progress("ttft", length, done, total)
@@ -251,6 +258,7 @@ class Block:
             ids = self.ids("decode", sweep.decode_prompt_length, sequence)
             for step, timed in enumerate(time_decode(self.case, ids, sweep.decode_steps, self.clock)):
                 self.sink.keep([(Place("decode", len(ids), len(ids) + step, sequence), timed)])
+                self.settle()
             self.sink.progress("decode", len(ids), sequence + 1, sweep.decode_sequences)
 
     def _shuffled(self, purpose: str) -> list[int]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.contract import Footprint, Stats
 from harness.measure.adaptive import Stop
-from harness.measure.host import host_loop_us
+from harness.measure.host import cpu_of, host_loop_us
 from harness.measure.loop import Place, Timed, latency_ns
 from harness.measure.proof import Replayed
 from harness.schema import MEMORY, P99_STOPS, SAMPLES
@@ -49,6 +49,10 @@ class BlockSink:
 
     host_loop: Callable[[], float] = staticmethod(host_loop_us)
     """How fast the processor is beside a sample, on the thread that asked for it."""
+    cpu: Callable[[int | None], int | None] = staticmethod(cpu_of)
+    """On which CPU the process `engine` runs, None: the thread that asks."""
+    engine: int | None = None
+    """The process that launches, where that is another: on which CPU is written beside each sample."""
 
     def __init__(self, folder: Path, case: str, block: int, events: Events, clock: str = "client") -> None:
         path = folder / "samples.csv"
@@ -66,9 +70,9 @@ class BlockSink:
 
     def keep(self, samples: Sequence[tuple[Place, Timed]]) -> None:
         """Write samples, one line each with the processor's speed now, and hand them to the operating system."""
-        beside = f"{self.host_loop():.3f}"
+        beside, cpu = f"{self.host_loop():.3f}", self.cpu(self.engine)
         for place, timed in samples:
-            self._rows.writerow([*self._row(place, timed), beside, timed.given_id])
+            self._rows.writerow([*self._row(place, timed), beside, timed.given_id, cpu])
             self._count(timed)
             self._recent[place.metric, place.prompt_length].append(self._latency_ms(timed))
         self._file.flush()

@@ -38,7 +38,7 @@ class Stream(Block):
             if request % COLLECT_EVERY == 0:
                 gc.collect()
             length = draw.randint(low, high)
-            self.pause(self.job.sweep.pause_ms, self.rehearse)
+            self.rest()
             timed = time_prefill(self.case, self.ids("stream", length, request), self.clock)
             self.sink.keep([(Place("stream", length, length, request), timed)])
             self.sink.progress("stream", length, request + 1, plan["requests"])
@@ -75,7 +75,7 @@ class Interference(Block):
                 gc.collect()
             length = plan["lengths"][request % len(plan["lengths"])]
             other = between[request % len(between)]
-            self.pause(self.job.sweep.pause_ms, self.rehearse)
+            self.rest()
             self.case.prefill(self.ids(f"{name}/between", other, request))
             timed = time_prefill(self.case, self.ids(name, length, request), self.clock)
             self.sink.keep([(Place(name, length, length, request), timed)])

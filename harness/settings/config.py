@@ -105,6 +105,9 @@ class ProtocolConfig:
     rehearse: bool = option(
         "who waits for a request or its token keeps the path warm: the loop in process, a polling server and its client"
     )
+    pinning: str = option(
+        "CPUs of a request's threads: quickest keeps them on those quick now, where CUDA is used; none: the scheduler's"
+    )
     engine_check: bool = option(
         "every case answers by the engine in its name; false lets one be impersonated, labelled"
     )

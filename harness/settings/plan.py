@@ -165,6 +165,7 @@ def case_job(case: CaseConfig, sweep: SweepConfig, seed: int) -> CaseJob:
         warmup=cast(Any, case.procedure.warmup),
         prompt=cast(Any, case.procedure.prompt),
         rehearse=case.procedure.rehearse,
+        pinning=cast(Any, case.procedure.pinning),
         blocks=blocks_of(case, sweep),
     )
 

@@ -41,6 +41,7 @@ PROCEDURE = {
     "clock": ("client", "server"),
     "warmup": ("apart", "none"),
     "prompt": ("random", "sentence"),
+    "pinning": ("quickest", "none"),
 }
 SHAPE_KEYS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",

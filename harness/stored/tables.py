@@ -44,14 +44,14 @@ FIRST = {
 WHOLE = re.compile(r"-?\d{1,19}")
 TEXT = (
     "case", "state", "reason", "engine", "stage", "metric", "throttle", "identity", "modules", "sampler", "replayed",
-    "kernel", "phase", "method",
+    "kernel", "phase", "method", "pinning",
 )  # fmt: skip
 TRUTH = ("supported", "passed")
 NUMBERS = (
     "block", "prompt_length", "context_length", "iteration", "started_ns", "token_id", "captures", "ungraphed",
     "hits", "misses", "evictions", "failures", "capturing", "n", "throttled", "context_from", "context_to", "graphs",
     "exit_code", "replays", "order", "bucket", "request", "time_ns", "kernels", "graph_launches", "count", "co_tenants",
-    "coalesced", "tokens", "began_ns", "ended_ns", "given_token_id",
+    "coalesced", "tokens", "began_ns", "ended_ns", "given_token_id", "engine_cpu",
     "judged", "likeliest", "near_ties", "wrong", "first_wrong", *schema.EQUIVALENCE_JUDGED,
 )  # fmt: skip
 COUNTS = ("compared", "equal", "divergence")

@@ -31,7 +31,7 @@ ALSO = {
 """Places that may differ, and are said: a change of the code or of a case is what one compares for."""
 BEFORE: dict[str, Any] = {
     "model_code": "lean", "decode": "kv_cache", "logits": "last", "capture_set": "policy", "clock": "client",
-    "warmup": "apart", "prompt": "random", "engine_check": True, "sampling.repetition_penalty": 1.0,
+    "warmup": "apart", "prompt": "random", "pinning": "none", "engine_check": True, "sampling.repetition_penalty": 1.0,
 }  # fmt: skip
 """What every run did before a protocol had these keys. `rehearse` is not among them: what was done then depended on the
 code, so a run that does not state it differs from one that does."""

@@ -255,6 +255,7 @@ UNLIKE = {
     "workload": ({"config__sweep__workload": "stream"}, "sweep.workload is "),
     "clock": ({"config__protocol": {"clock": "server"}}, "protocol.clock is client in A and server in B"),
     "rehearse": ({"config__protocol": {"rehearse": True}}, "protocol.rehearse is not stated in A and true in B"),
+    "pinning": ({"config__protocol": {"pinning": "quickest"}}, "protocol.pinning is none in A and quickest in B"),
     "procedure": ({"config__cases__jit__procedure": {"prompt": "sentence"}}, "jit.procedure.prompt is random in A"),
     "option": ({"config__cases__jit__decode": "recompute"}, "cases.jit.procedure.decode is kv_cache in A"),
 }  # fmt: skip

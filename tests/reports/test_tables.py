@@ -323,6 +323,22 @@ def test_a_case_whose_processor_was_slow_throughout_is_held_against_the_runs_qui
     assert (found["JIT+CUDA"], found["Eager (control)"]) == (["2.50", "0 %"], ["2.70", "100 %"])
 
 
+def test_on_which_cpus_a_cases_threads_were_kept_is_said_where_the_run_tells(run_dir):
+    plain = machine_table(load(run_dir))
+    assert [column.head.text for column in plain.columns][-1] != "Kept on"
+    words = {"baseline": "quickest of 16 CPUs, {} moves in 40 looks", "jit": "none: 2 CPUs are here, and 4 are needed"}
+    spoil(run_dir, "status", lambda frame: frame.assign(
+        pinning=[words.get(case, "").format(3 + 4 * block) for case, block in zip(*map(frame.get, ["case", "block"]), strict=True)]
+    ))  # fmt: skip
+    table = machine_table(load(run_dir))
+    found = {row[0]: row[-1] for row in texts(table)}
+    assert [column.head.text for column in table.columns][-1] == "Kept on"
+    assert found["Baseline"] == "quickest of 16, 3 to 7 moves"
+    assert found["JIT-Only"] == "none: 2 CPUs are here, and 4 are needed"
+    assert found["CUDA Graph"] == "–"
+    assert "Kept on: among how many CPUs" in table.facts
+
+
 def test_titles_that_hold_commas_are_told_apart(tmp_path):
     titles = {"baseline": "Baseline", "jit": "JIT, alone", "jit_cuda_graph": "JIT, and graphs"}
     run = load(invent(tmp_path / "run", Spec(cases=tuple(titles), titles=titles, missing=(), wrong=(), blocks=3)))

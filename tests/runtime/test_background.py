@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,15 @@ def thread() -> Iterator[CaptureThread]:
     made = CaptureThread()
     yield made
     made.stop()
+
+
+def test_whoever_asks_from_one_cpu_does_not_keep_the_captures_there(thread):
+    free = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(free)})
+    try:
+        assert thread.run(lambda: os.sched_getaffinity(0)) == free
+    finally:
+        os.sched_setaffinity(0, free)
 
 
 def test_jobs_run_one_at_a_time_in_order_on_one_other_thread(thread):

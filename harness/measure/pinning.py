@@ -1,0 +1,171 @@
+"""On which processors a request's threads run: the quickest at hand, found by a loop of Python.
+
+Virtual cores share physical ones with neighbours, who come and go within seconds: a core takes some 1.8 times as long
+while its other half is busy, and the scheduler of a virtual machine can't know. A case that launches its kernels one by
+one then measures the neighbours. So the thread that launches, and the one that asks where that is another, are kept on
+cores that are quick now: every case by the same rule, outside the intervals. No sample is chosen or left out by it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from statistics import median
+
+from harness.job import Job
+from harness.measure.host import lap_us
+
+LEAST_CPUS = 4
+"""Two for the threads of a request, one to step aside to, one for everything else."""
+MOST_CPUS = 64
+"""Of more, so many are looked at, evenly spread: each look takes some 0.15 ms."""
+LAPS = 15
+"""Laps of the loop that a reading is the median of, some 2 us each."""
+SLACK = 1.25
+"""A core is slow above so many times the quickest reading so far; a busy neighbour makes it 1.5 to 2."""
+NEW = 0.2
+"""Weight of a core's new reading against its earlier ones: of the cores that are quick now, one that mostly is."""
+SHARE = 20
+"""Looks at all cores rest for so many times as long as one took: where no core is quick they take 5 % of the time."""
+ENGINE_NS = 100_000_000
+"""Between two looks at the core of an engine in another process, which has to step aside for it."""
+
+Move = Callable[[int, Collection[int]], None]
+"""Has a thread, by its Linux id (0: the caller), run on these CPUs alone from now on."""
+
+
+def reading_us() -> float:
+    """Microseconds of a lap on this core now: the median, after one that warms the caches."""
+    lap_us()
+    return median(lap_us() for _ in range(LAPS))
+
+
+class Pinning:
+    """Keeps the calling thread, and the thread `engine` that launches for it where that is another, on quick CPUs.
+
+    `cpus`: those that may be used, LEAST_CPUS or more. The engine has the first choice, who asks for it the next one.
+    """
+
+    def __init__(
+        self, cpus: Sequence[int], engine: int | None = None, *, move: Move = os.sched_setaffinity,
+        reading: Callable[[], float] = reading_us, clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:  # fmt: skip
+        self._cpus = list(cpus)[:: -(-len(cpus) // MOST_CPUS)]
+        self._engine, self._move, self._reading, self._clock = engine, move, reading, clock
+        self._there, self._here = self._cpus[:2]  # of the engine, of who asks for it
+        self._quickest = float("inf")
+        self._usual: dict[int, float] = {}
+        self._next_look = self._next_engine = 0
+        self.looks = self.moves = 0
+
+    def __str__(self) -> str:
+        """What a table shows."""
+        return f"quickest of {len(self._cpus)} CPUs, {self.moves} moves in {self.looks} looks"
+
+    def check(self) -> None:
+        """Between two intervals: see whether the cores at hand are still quick, look for others where they are not."""
+        if not self.looks:
+            self._send(self._there)
+            self._look()
+        elif self._clock() >= self._next_look and self._slow():
+            self._look()
+
+    def _slow(self) -> bool:
+        most = SLACK * self._quickest
+        if self._reading() > most:
+            return True
+        if self._engine is None or self._clock() < self._next_engine:
+            return False
+        found = self._read(self._there)
+        self._next_engine = self._clock() + ENGINE_NS
+        return found > most
+
+    def _look(self) -> None:
+        """Read every core; of those that are quick now take the one that was before, too."""
+        began, before = self._clock(), (self._there, self._here)
+        readings = {cpu: self._read(cpu) for cpu in self._cpus}
+        best = min(readings.values())
+        self._quickest = min(self._quickest, best)
+        for cpu, found in readings.items():
+            self._usual[cpu] = (1 - NEW) * self._usual.get(cpu, found) + NEW * found
+        slow = {cpu: found for cpu, found in readings.items() if found > SLACK * best}
+        quick, *others = sorted(readings, key=lambda cpu: (slow.get(cpu, 0.0), self._usual[cpu]))
+        if self._engine is None:
+            self._here = quick
+        else:
+            self._there = quick
+            self._send(quick)
+            self._here = self._beside(others)
+        self._move(0, {self._here})
+        self.moves += self.looks > 0 and before != (self._there, self._here)
+        self.looks += 1
+        now = self._clock()
+        self._next_look, self._next_engine = now + SHARE * (now - began), now + ENGINE_NS
+
+    def _beside(self, others: Sequence[int]) -> int:
+        """The first of these that is quick now that the engine polls on its own, whose other half it may be."""
+        readings = {}
+        for cpu in others:
+            readings[cpu] = self._read(cpu)
+            if readings[cpu] <= SLACK * self._quickest:
+                return cpu
+        return min(readings, key=readings.__getitem__)
+
+    def _read(self, cpu: int) -> float:
+        """A reading on this core, where the caller stays; an engine that runs there steps aside meanwhile."""
+        aside = self._engine is not None and cpu == self._there
+        if aside:
+            self._send(next(other for other in self._cpus if other not in (cpu, self._here)))
+        self._move(0, {cpu})
+        found = self._reading()
+        if aside:
+            self._move(0, {self._here})
+            self._send(cpu)
+        return found
+
+    def _send(self, cpu: int) -> None:
+        """Have the engine's thread run there. That it has ended is its next request's to tell."""
+        if self._engine is not None:
+            with suppress(ProcessLookupError):
+                self._move(self._engine, {cpu})
+
+
+class Unpinned:
+    """The scheduler chooses; `why` it does."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def __str__(self) -> str:
+        """What a table shows."""
+        return f"none: {self._why}"
+
+    def check(self) -> None:
+        """Nothing to see to."""
+
+
+@contextmanager
+def pinned(job: Job, case: str, engine: int | None, near: Sequence[int]) -> Iterator[Pinning | Unpinned]:
+    """Keep this thread and the engine's on quick CPUs of `near` while the context lasts; `check` does it.
+
+    Threads that they start meanwhile would be kept with them: whoever starts some to work beside a request undoes it.
+    """
+    ours = os.sched_getaffinity(0)
+    cpus = sorted(ours & set(near)) or sorted(ours)
+    if job.cases[case].pinning == "none":
+        yield Unpinned("the procedure says so")
+    elif job.device != "cuda":
+        yield Unpinned("on the CPU a request has as many threads as there are cores")
+    elif len(cpus) < LEAST_CPUS:
+        yield Unpinned(f"{len(cpus)} CPUs are here, and {LEAST_CPUS} are needed")
+    else:
+        theirs = os.sched_getaffinity(engine) if engine is not None else ours
+        try:
+            yield Pinning(cpus, engine)
+        finally:
+            os.sched_setaffinity(0, ours)
+            if engine is not None:
+                with suppress(ProcessLookupError):
+                    os.sched_setaffinity(engine, theirs)
