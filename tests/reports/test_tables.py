@@ -328,7 +328,7 @@ def test_on_which_cpus_a_cases_threads_were_kept_is_said_where_the_run_tells(run
     assert [column.head.text for column in plain.columns][-1] != "Kept on"
     words = {"baseline": "quickest of 16 CPUs, {} moves in 40 looks", "jit": "none: 2 CPUs are here, and 4 are needed"}
     spoil(run_dir, "status", lambda frame: frame.assign(
-        pinning=[words.get(case, "").format(3 + 4 * block) for case, block in zip(*map(frame.get, ["case", "block"]), strict=True)]
+        pinning=[words.get(case, "").format(3 + 4 * block) for case, block in frame[["case", "block"]].to_numpy()]
     ))  # fmt: skip
     table = machine_table(load(run_dir))
     found = {row[0]: row[-1] for row in texts(table)}
