@@ -65,12 +65,12 @@ def test_samples_take_the_nearest_reading_and_lose_an_unfinished_line(tmp_path):
     path = tmp_path / "samples.csv"
     header = ",".join(record.SAMPLES)
     path.write_text(
-        f"{header}\nfake,0,ttft,10,10,0,5000,1.25,,,7,0,,,0,1,0,0,0,0,1.25,0,0,,,,,2.25,\nfake,0,ttft,10,10,1,60"
+        f"{header}\nfake,0,ttft,10,10,0,5000,1.25,,,7,0,,,0,1,0,0,0,0,1.25,0,0,,,,,2.25,,\nfake,0,ttft,10,10,1,60"
     )
     readings = [telemetry.Reading(time, clock, 1, 1.5, 1, reason, 1, 9, 2, "") for time, clock, reason in
                 [(0, 900, ""), (4000, 1980, "sw_power_cap"), (9000, 100, "idle")]]  # fmt: skip
     record.join_conditions(path, lambda time_ns: telemetry.state(readings, time_ns))
-    whole = "fake,0,ttft,10,10,0,5000,1.25,,,7,0,1980,sw_power_cap,0,1,0,0,0,0,1.25,0,0,1,1.5,2,,2.25,"
+    whole = "fake,0,ttft,10,10,0,5000,1.25,,,7,0,1980,sw_power_cap,0,1,0,0,0,0,1.25,0,0,1,1.5,2,,2.25,,"
     assert path.read_text() == f"{header}\n{whole}\n"
 
 
