@@ -20,15 +20,15 @@ from harness.measure.host import lap_us
 LEAST_CPUS = 4
 """Two for the threads of a request, one to step aside to, one for everything else."""
 MOST_CPUS = 64
-"""Of more, so many are looked at, evenly spread: each look takes some 0.15 ms."""
+"""Of more, so many are asked, evenly spread: each reading takes some 0.15 ms."""
 LAPS = 15
 """Laps of the loop that a reading is the median of, some 2 us each."""
 SLACK = 1.25
 """A core is slow above so many times the quickest reading so far; a busy neighbour makes it 1.5 to 2."""
 NEW = 0.2
-"""Weight of a core's new reading against its earlier ones: of the cores that are quick now, one that mostly is."""
+"""Weight of a core's new reading against its earlier ones: those that mostly were quick are asked first."""
 SHARE = 20
-"""Looks at all cores rest for so many times as long as one took: where no core is quick they take 5 % of the time."""
+"""A look for another core is followed by so many times as long without one: they take at most 5 % of the time."""
 ENGINE_NS = 100_000_000
 """Between two looks at the core of an engine in another process, which has to step aside for it."""
 
@@ -68,50 +68,49 @@ class Pinning:
         """Between two intervals: see whether the cores at hand are still quick, look for others where they are not."""
         if not self.looks:
             self._send(self._there)
+            for cpu in self._cpus:
+                self._is_quick(cpu, self._read(cpu))
             self._look()
         elif self._clock() >= self._next_look and self._slow():
             self._look()
 
     def _slow(self) -> bool:
-        most = SLACK * self._quickest
-        if self._reading() > most:
+        if not self._is_quick(self._here, self._reading()):
             return True
         if self._engine is None or self._clock() < self._next_engine:
             return False
-        found = self._read(self._there)
         self._next_engine = self._clock() + ENGINE_NS
-        return found > most
+        return not self._is_quick(self._there, self._read(self._there))
 
     def _look(self) -> None:
-        """Read every core; of those that are quick now take the one that was before, too."""
+        """Take cores that are quick now, the engine first, then who asks: its own other half would slow it down."""
         began, before = self._clock(), (self._there, self._here)
-        readings = {cpu: self._read(cpu) for cpu in self._cpus}
-        best = min(readings.values())
-        self._quickest = min(self._quickest, best)
-        for cpu, found in readings.items():
-            self._usual[cpu] = (1 - NEW) * self._usual.get(cpu, found) + NEW * found
-        slow = {cpu: found for cpu, found in readings.items() if found > SLACK * best}
-        quick, *others = sorted(readings, key=lambda cpu: (slow.get(cpu, 0.0), self._usual[cpu]))
         if self._engine is None:
-            self._here = quick
+            self._here = self._choose(self._cpus)
         else:
-            self._there = quick
-            self._send(quick)
-            self._here = self._beside(others)
+            self._there = self._choose(self._cpus)
+            self._send(self._there)
+            self._here = self._choose([cpu for cpu in self._cpus if cpu != self._there])
         self._move(0, {self._here})
         self.moves += self.looks > 0 and before != (self._there, self._here)
         self.looks += 1
         now = self._clock()
         self._next_look, self._next_engine = now + SHARE * (now - began), now + ENGINE_NS
 
-    def _beside(self, others: Sequence[int]) -> int:
-        """The first of these that is quick now that the engine polls on its own, whose other half it may be."""
+    def _choose(self, cpus: Sequence[int]) -> int:
+        """The first that is quick now, beginning with those that mostly were; where none is, the quickest."""
         readings = {}
-        for cpu in others:
+        for cpu in sorted(cpus, key=self._usual.__getitem__):
             readings[cpu] = self._read(cpu)
-            if readings[cpu] <= SLACK * self._quickest:
+            if self._is_quick(cpu, readings[cpu]):
                 return cpu
         return min(readings, key=readings.__getitem__)
+
+    def _is_quick(self, cpu: int, found: float) -> bool:
+        """Whether a reading is that of a quick core; it is remembered."""
+        self._usual[cpu] = (1 - NEW) * self._usual.get(cpu, found) + NEW * found
+        self._quickest = min(self._quickest, found)
+        return found <= SLACK * self._quickest
 
     def _read(self, cpu: int) -> float:
         """A reading on this core, where the caller stays; an engine that runs there steps aside meanwhile."""
