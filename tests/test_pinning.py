@@ -135,6 +135,18 @@ def test_an_engine_whose_core_got_slow_is_moved_within_a_tenth_of_a_second():
     assert subject.moves == 1
 
 
+def test_an_engine_on_a_quick_core_stays_when_only_who_asks_has_to_move():
+    machine = host(0, 1)
+    subject = machine.pinning(ENGINE)
+    subject.check()
+    mine, theirs = machine.places[0], machine.places[ENGINE]
+    machine.speeds[mine] = SLOW
+    machine.now += 10**9
+    subject.check()
+    assert machine.places[ENGINE] == theirs
+    assert machine.places[0] not in (0, 1, mine, theirs)
+
+
 def test_the_engine_steps_aside_for_a_look_and_returns():
     machine = host(0, 1)
     subject = machine.pinning(ENGINE)

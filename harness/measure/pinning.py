@@ -88,8 +88,9 @@ class Pinning:
         if self._engine is None:
             self._here = self._choose(self._cpus)
         else:
-            self._there = self._choose(self._cpus)
-            self._send(self._there)
+            if not self._is_quick(self._there, self._read(self._there)):
+                self._there = self._choose(self._cpus)
+                self._send(self._there)
             self._here = self._choose([cpu for cpu in self._cpus if cpu != self._there])
         self._move(0, {self._here})
         self.moves += self.looks > 0 and before != (self._there, self._here)
