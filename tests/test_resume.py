@@ -231,6 +231,19 @@ def stored(folder: Path, *overrides: str) -> dict[str, Any]:
     return resume.stored_settings(folder, overrides)
 
 
+def test_a_run_that_older_code_began_goes_on_with_that(tmp_path):
+    stored(tmp_path)
+    path = tmp_path / "settings.json"
+    settings = json.loads(path.read_text())
+    del settings["config"]["protocol"]["pinning"]
+    path.write_text(json.dumps(settings))
+    said = (
+        r"resume=.*: its settings.json is not what this code asks for \(protocol.pinning is missing: .*\): go on with "
+    )
+    with pytest.raises(ValueError, match=said):
+        resume.stored_settings(tmp_path, [])
+
+
 def test_resume_takes_the_stored_configuration_and_what_is_no_setting(tmp_path):
     config = stored(tmp_path, "lock=refuse", "seed=20260423", "model=tiny", f"output={tmp_path}", "dry_run=true")
     assert (config["lock"], config["dry_run"], config["resume"], config["output"]) == (

@@ -11,8 +11,9 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
-from harness.settings.compose import compose_raw, flatten, resolved
+from harness.settings.compose import compose_raw, flatten, resolved, to_config
 
 FREE = ("lock", "dry_run")
 """What may be given beside `resume`: it is no setting of the run."""
@@ -59,7 +60,15 @@ def stored_settings(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
             free[override.key_or_group] = override.value()
         else:
             check_same(folder, known, override)
-    return {**config, **UNWRITTEN, **free, "output": str(folder)}
+    found = {**config, **UNWRITTEN, **free, "output": str(folder)}
+    try:
+        to_config(OmegaConf.create(found))
+    except ValueError as error:
+        raise ValueError(
+            f"resume={folder}: its settings.json is not what this code asks for ({error}): go on with the code that "
+            "began it (git.sha in its manifest.json), or begin a new run"
+        ) from error
+    return found
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
