@@ -47,7 +47,7 @@ RUNS = (
     "h200-2026-11-23-default-4",
 )
 """One run of two processes a case and one of three, which the older design is imitated from too, and three of five, the
-last of them the run that README quotes."""
+last of them A of README's results."""
 
 
 def exact(n: int, p: float) -> float:

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "results" / "published"
 PUBLISHED = sorted(path.parent for path in RUNS.glob("*/manifest.json"))
 COMPARED = {
-    "again": ("h200-2026-11-23-default-4", "h200-2026-11-23-default-6"),
+    "again": ("h200-2026-11-23-default-8", "h200-2026-11-23-default-9"),
+    "again/unpinned": ("h200-2026-11-23-default-4", "h200-2026-11-23-default-6"),
     "again/busy": ("h200-2026-11-23-default-4", "h200-2026-11-23-default-7"),
     "again/day": ("h200-2026-11-22-default-3", "h200-2026-11-23-default-4"),
     "again/older": ("h200-2026-11-22-default-2", "h200-2026-11-22-default-4", "--force"),
