@@ -91,8 +91,10 @@ def measure_block(
         verdict["ready_s"] = round((time.monotonic_ns() - began_ns) / 1e9, 3)
         sink.engine = case.engine_thread
         with heed.measuring(), pinned(job, name, sink.engine, near) as kept_on:
-            workload(job)(job, name, block, case, sink, heed=heed.check, settle=kept_on.check).measure()
-        verdict["pinning"] = str(kept_on)
+            try:
+                workload(job)(job, name, block, case, sink, heed=heed.check, settle=kept_on.check).measure()
+            finally:
+                verdict["pinning"] = str(kept_on)
         verdict |= counters(case.stats())
         for found in behind(case, job, name, block, sink):
             verdict |= found

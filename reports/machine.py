@@ -135,7 +135,16 @@ def kept_on(run: Run, case: str) -> str:
     if not found:
         return "; ".join(dict.fromkeys(said)) or DASH
     cpus, moves = (sorted({int(match[group]) for match in found}) for group in (1, 2))
-    return f"quickest of {to(cpus)}, {to(moves)} moves"
+    others = Counter(why for text in said if (why := unkept(text)))
+    return "; ".join(
+        [f"quickest of {to(cpus)}, {to(moves)} moves", *(f"{n} blocks {why}" for why, n in others.items())]
+    )
+
+
+def unkept(text: str) -> str:
+    """Why the threads of a block were not kept, or from some time on not any more; empty where they were."""
+    at = max(text.find("none: "), text.find("stopped: "))
+    return text[at:] if at >= 0 else ""
 
 
 def to(numbers: list[int]) -> str:

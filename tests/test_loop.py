@@ -338,9 +338,19 @@ def test_threads_are_settled_before_each_rest_and_behind_each_decode_step_outsid
     case.calls.clear()
     subject.decode()
     steps = subject.job.sweep.decode_steps
-    assert [name for name, _ in case.calls] == 2 * ["prefill", *["decode", "settle"] * steps]
+    assert [name for name, _ in case.calls] == 2 * ["settle", "prefill", *["decode", "settle"] * steps]
     for place, timed in kept.samples:
         assert duration(timed) == (7 if place.metric == "decode" else 1000 * place.prompt_length), place
+
+
+def test_nothing_is_settled_between_the_tokens_of_an_engine_that_runs_ahead(make_job):
+    class Ahead(TimedCase):
+        capabilities: ClassVar[Capabilities] = Capabilities(pacing="push")
+
+    subject, case, _ = block(make_job(), case=Ahead())
+    replace(subject, settle=lambda: case.calls.append(("settle", 0))).decode()
+    steps = subject.job.sweep.decode_steps
+    assert [name for name, _ in case.calls] == 2 * ["settle", "prefill", *["decode"] * steps]
 
 
 def test_resting_passes_the_time_and_rehearses_now_and_then():

@@ -40,7 +40,7 @@ class Host:
 
     def pinning(self, engine: int | None = None) -> Pinning:
         return Pinning(
-            sorted(self.speeds), engine, move=self.move, reading=self.reading, clock=lambda: self.now
+            sorted(self.speeds), {}, engine, move=self.move, reading=self.reading, clock=lambda: self.now
         )  # fmt: skip
 
 
@@ -171,6 +171,62 @@ def test_an_engine_that_has_ended_is_left_for_its_next_request_to_tell():
     assert subject.looks == 2
 
 
+@pytest.mark.parametrize("engine", [None, ENGINE])
+def test_where_a_core_has_gone_the_threads_are_let_go_for_good_and_that_is_said(engine):
+    machine = host()
+    freed = []
+
+    def move(thread: int, cpus: Collection[int]) -> None:
+        if len(cpus) > 1:
+            freed.append((thread, set(cpus)))
+        elif 3 in cpus:
+            raise OSError(22, "Invalid argument")
+        else:
+            machine.move(thread, cpus)
+
+    free = {thread: set(range(6)) for thread in (0, engine) if thread is not None}
+    subject = Pinning(range(6), free, engine, move=move, reading=machine.reading, clock=lambda: machine.now)
+    subject.check()
+    assert freed == list(free.items())
+    assert str(subject) == "quickest of 6 CPUs, 0 moves in 0 looks, stopped: [Errno 22] Invalid argument"
+    places, read = dict(machine.places), machine.readings
+    subject.check()
+    assert (machine.places, machine.readings) == (places, read)
+
+
+def test_the_engine_steps_aside_to_another_core_than_the_one_that_is_read():
+    halves = {cpu: cpu ^ 1 for cpu in range(6)}
+    machine = Host(dict.fromkeys(range(6), QUICK), halves)
+    subject = machine.pinning(ENGINE)
+    subject.check()
+    places = dict(machine.places)
+    for _ in range(5):
+        machine.now += 10**9
+        subject.check()
+    assert (machine.places, subject.looks, subject.moves) == (places, 1, 0)
+
+
+def test_both_threads_have_their_cpus_again_even_where_one_can_not_be_asked(make_job, monkeypatch):
+    places = {0: set(range(8)), ENGINE: {4, 5, 6, 7}}
+
+    def move(thread: int, cpus: Collection[int]) -> None:
+        if thread == 0 and refused:
+            raise PermissionError
+        places[thread] = set(cpus)
+
+    refused = False
+    monkeypatch.setattr(pinning.os, "sched_getaffinity", places.__getitem__)
+    monkeypatch.setattr(Pinning.__init__, "__kwdefaults__", {**Pinning.__init__.__kwdefaults__, "move": move})
+    with pinned(on(make_job()), "fake", ENGINE, []) as subject:
+        subject.check()
+        assert (len(places[0]), len(places[ENGINE])) == (1, 1)
+    assert places == {0: set(range(8)), ENGINE: {4, 5, 6, 7}}
+    with pinned(on(make_job()), "fake", ENGINE, []) as subject:
+        subject.check()
+        refused = True
+    assert places[ENGINE] == {4, 5, 6, 7}
+
+
 def test_of_very_many_cores_some_are_looked_at_evenly_spread():
     machine = host(count=3 * MOST_CPUS + 1)
     subject = machine.pinning()
@@ -232,6 +288,8 @@ def test_only_the_gpus_part_of_the_machine_is_looked_at_where_it_is_known(make_j
     for unknown in ([], [100, 101]):
         with pinned(on(make_job()), "fake", None, unknown) as subject:
             assert str(subject) == "quickest of 8 CPUs, 0 moves in 0 looks"
+    with pinned(on(make_job()), "fake", None, [1, 2, 3]) as subject:
+        assert str(subject) == "none: 2 CPUs are near the GPU, and 4 are needed"
 
 
 @pytest.mark.parametrize(

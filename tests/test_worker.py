@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ import pytest
 
 from harness import worker
 from harness.job import write_job
+from harness.measure import pinning
+from harness.measure.sink import Events
+from harness.processes.heed import Heed
 from tests.fakes import FORGED, VOCABULARY, next_token
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,6 +83,28 @@ def test_a_good_block_ends_with_its_verdict_and_leaves_samples_and_scores(make_j
     assert [row["metric"] for row in rows(folder / "samples.csv")] == ["cold"] + ["ttft"] * 12 + ["decode"] * 10
     scores = array("f", (folder / "scores.f32").read_bytes())
     assert len(scores) == 3 * (job.sweep.forced_tokens + 1) * VOCABULARY
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is nothing to choose from")
+@pytest.mark.parametrize(
+    ("options", "state"), [({}, "ok"), ({"fail": "error", "fail_at": "decode", "fail_after": 5 + 5 + 3}, "failed")]
+)
+def test_threads_are_kept_from_the_first_timed_request_on_and_let_go_whatever_happens(
+    make_job, monkeypatch, tmp_path, options, state
+):
+    monkeypatch.setattr(pinning, "LEAST_CPUS", 2)
+    free = os.sched_getaffinity(0)
+    job = make_job(options=options)
+    entry = replace(job.cases["fake"], pinning="quickest")
+    job = replace(job, device="cuda", cases={"fake": entry})
+    with (tmp_path / "events").open("w") as file:
+        events = Events(os.dup(file.fileno()))
+        found = worker.measure_block(job, "fake", 0, events, time.monotonic_ns(), Heed(), sorted(free))
+    assert found["state"] == state
+    looks = re.fullmatch(rf"quickest of {len(free)} CPUs, \d+ moves in (\d+) looks", found["pinning"])
+    assert looks
+    assert int(looks[1]) >= 1
+    assert os.sched_getaffinity(0) == free
 
 
 def test_the_hosts_loop_is_timed_beside_each_sample(make_job):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Lock
 from typing import TypeVar
 
@@ -68,6 +68,12 @@ class Gate:
             self.launching.acquire()
 
 
+def _spread(cpus: Collection[int]) -> None:
+    """Have this thread run on any of these CPUs; where that is refused nothing is pinned, and it does already."""
+    with suppress(OSError):
+        os.sched_setaffinity(0, cpus)
+
+
 class CaptureThread:
     """Runs one job at a time, in the order asked for.
 
@@ -78,8 +84,8 @@ class CaptureThread:
     def __init__(self) -> None:
         free = os.sched_getaffinity(0)  # by the first capture, the thread that asks may be kept on one CPU
         self._executor = ThreadPoolExecutor(
-            1, thread_name_prefix="capture", initializer=os.sched_setaffinity, initargs=(0, free)
-        )
+            1, thread_name_prefix="capture", initializer=_spread, initargs=(free,)
+        )  # fmt: skip
         self._pending: dict[Hashable, Future[object]] = {}
 
     def run(self, job: Callable[[], T]) -> T:

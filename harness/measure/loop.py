@@ -249,16 +249,19 @@ class Block:
     def decode(self) -> None:
         """Whole sequences; a sample's context length is what the cache holds before the step.
 
-        Samples go to the file after each step, between two intervals: a killed worker has lost none.
+        Samples go to the file after each step, between two intervals: a killed worker has lost none. An engine that
+        runs ahead of its client would work on while this thread settles, and the next interval would come out short.
         """
         self.sink.stage("decode")
         sweep = self.job.sweep
         for sequence in range(sweep.decode_sequences):
             gc.collect()
             ids = self.ids("decode", sweep.decode_prompt_length, sequence)
+            self.settle()
             for step, timed in enumerate(time_decode(self.case, ids, sweep.decode_steps, self.clock)):
                 self.sink.keep([(Place("decode", len(ids), len(ids) + step, sequence), timed)])
-                self.settle()
+                if self.case.capabilities.pacing == "pull":
+                    self.settle()
             self.sink.progress("decode", len(ids), sequence + 1, sweep.decode_sequences)
 
     def _shuffled(self, purpose: str) -> list[int]:

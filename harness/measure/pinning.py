@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from statistics import median
 
@@ -45,27 +45,49 @@ def reading_us() -> float:
 class Pinning:
     """Keeps the calling thread, and the thread `engine` that launches for it where that is another, on quick CPUs.
 
-    `cpus`: those that may be used, LEAST_CPUS or more. The engine has the first choice, who asks for it the next one.
+    `cpus`: those that may be used, LEAST_CPUS or more. `free`: those of each of the two threads before, by its id. The
+    engine has the first choice, who asks for it the next one.
     """
 
     def __init__(
-        self, cpus: Sequence[int], engine: int | None = None, *, move: Move = os.sched_setaffinity,
-        reading: Callable[[], float] = reading_us, clock: Callable[[], int] = time.perf_counter_ns,
+        self, cpus: Sequence[int], free: Mapping[int, Collection[int]], engine: int | None = None, *,
+        move: Move = os.sched_setaffinity, reading: Callable[[], float] = reading_us,
+        clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:  # fmt: skip
         self._cpus = list(cpus)[:: -(-len(cpus) // MOST_CPUS)]
-        self._engine, self._move, self._reading, self._clock = engine, move, reading, clock
+        self._free, self._engine, self._move, self._reading, self._clock = free, engine, move, reading, clock
         self._there, self._here = self._cpus[:2]  # of the engine, of who asks for it
         self._quickest = float("inf")
         self._usual: dict[int, float] = {}
         self._next_look = self._next_engine = 0
         self.looks = self.moves = 0
+        self._stopped = ""
 
     def __str__(self) -> str:
         """What a table shows."""
-        return f"quickest of {len(self._cpus)} CPUs, {self.moves} moves in {self.looks} looks"
+        found = f"quickest of {len(self._cpus)} CPUs, {self.moves} moves in {self.looks} looks"
+        return found + (f", stopped: {self._stopped}" if self._stopped else "")
 
     def check(self) -> None:
-        """Between two intervals: see whether the cores at hand are still quick, look for others where they are not."""
+        """Between two intervals: see whether the cores at hand are still quick, look for others where they are not.
+
+        Where a CPU has gone or moving is refused, the threads are let go for good, and that is said: nothing fails.
+        """
+        if self._stopped:
+            return
+        try:
+            self._check()
+        except OSError as error:
+            self._stopped = str(error)
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Leave both threads to the scheduler; one that has ended, or may not be moved, is left as it is."""
+        for thread, cpus in self._free.items():
+            with suppress(OSError):
+                self._move(thread, cpus)
+
+    def _check(self) -> None:
         if not self.looks:
             self._send(self._there)
             for cpu in self._cpus:
@@ -117,13 +139,18 @@ class Pinning:
         """A reading on this core, where the caller stays; an engine that runs there steps aside meanwhile."""
         aside = self._engine is not None and cpu == self._there
         if aside:
-            self._send(next(other for other in self._cpus if other not in (cpu, self._here)))
+            self._send(self._aside(cpu))
         self._move(0, {cpu})
         found = self._reading()
         if aside:
             self._move(0, {self._here})
             self._send(cpu)
         return found
+
+    def _aside(self, cpu: int) -> int:
+        """Where the engine steps aside to: a third of the CPUs away, as no two halves of one core are numbered."""
+        far = self._cpus.index(cpu) + len(self._cpus) // 3
+        return next(other for other in self._cpus[far:] + self._cpus if other not in (cpu, self._here))
 
     def _send(self, cpu: int) -> None:
         """Have the engine's thread run there. That it has ended is its next request's to tell."""
@@ -153,19 +180,18 @@ def pinned(job: Job, case: str, engine: int | None, near: Sequence[int]) -> Iter
     Threads that they start meanwhile would be kept with them: whoever starts some to work beside a request undoes it.
     """
     ours = os.sched_getaffinity(0)
-    cpus = sorted(ours & set(near)) or sorted(ours)
+    close = sorted(ours & set(near))
+    cpus = close or sorted(ours)
     if job.cases[case].pinning == "none":
         yield Unpinned("the procedure says so")
     elif job.device != "cuda":
         yield Unpinned("on the CPU a request has as many threads as there are cores")
     elif len(cpus) < LEAST_CPUS:
-        yield Unpinned(f"{len(cpus)} CPUs are here, and {LEAST_CPUS} are needed")
+        yield Unpinned(f"{len(cpus)} CPUs are {'near the GPU' if close else 'here'}, and {LEAST_CPUS} are needed")
     else:
-        theirs = os.sched_getaffinity(engine) if engine is not None else ours
+        free = {0: ours} if engine is None else {0: ours, engine: os.sched_getaffinity(engine)}
+        subject = Pinning(cpus, free, engine)
         try:
-            yield Pinning(cpus, engine)
+            yield subject
         finally:
-            os.sched_setaffinity(0, ours)
-            if engine is not None:
-                with suppress(ProcessLookupError):
-                    os.sched_setaffinity(engine, theirs)
+            subject.let_go()

@@ -173,3 +173,11 @@ def test_a_forward_gives_way_before_each_layer_and_computes_the_same(folder):
         llama.forward(10, lambda: (turns.append(gate.launching.locked()), give_way()))
     assert turns == [True] * (llama.shape.num_hidden_layers + 1)
     assert torch.equal(llama.state.logits, expected)
+
+
+def test_captures_work_where_moving_a_thread_is_refused(monkeypatch):
+    def refuse(_thread, _cpus):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    assert CaptureThread().run(lambda: 7) == 7
