@@ -130,7 +130,7 @@ def slow_share(loops: pd.Series, quick: float) -> float:
 
 def kept_on(run: Run, case: str) -> str:
     """On which CPUs a case's threads were kept, over its blocks; why they were not, where they were not."""
-    said = [str(text) for text in run.status.loc[run.status["case"] == case, "pinning"].dropna() if text]
+    said = pinning_of(run, case)
     found = [match for text in said if (match := PINNED.match(text))]
     if not found:
         return "; ".join(dict.fromkeys(said)) or DASH
@@ -139,6 +139,11 @@ def kept_on(run: Run, case: str) -> str:
     return "; ".join(
         [f"quickest of {to(cpus)}, {to(moves)} moves", *(f"{n} blocks {why}" for why, n in others.items())]
     )
+
+
+def pinning_of(run: Run, case: str) -> list[str]:
+    """What each block of a case says of it; nothing in runs made before."""
+    return [str(text) for text in run.status.loc[run.status["case"] == case, "pinning"].dropna() if text]
 
 
 def unkept(text: str) -> str:

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from reports.machine import pinning_of, unkept
 from reports.run import Run
 
 ABSENT = "not stated"
+KEPT = "kept on quick CPUs"
 MATTERS = {
     "gpu.name": "GPU", "gpu.driver": "driver", "versions.torch": "torch", "versions.cuda": "CUDA",
     "model.digest": "digest of the weights", "model.dtype": "dtype", "protocol": "protocol",
@@ -69,6 +71,7 @@ def differences(a: Run, b: Run) -> list[Difference]:
         found = unlike(own, *(case_procedure(run, case) for run in (a, b)))
         pairs += [(*one, True) for one in found if (one[0].removeprefix(own), *one[1:]) not in said]
     pairs += [(name, at(a.manifest, place), at(b.manifest, place), False) for place, name in ALSO.items()]
+    pairs += [(*one, True) for case in same for one in threads(a, b, case)]
     pairs += [(*one, False) for case in same for one in case_options(a, b, case)]
     pairs += [("CPU cores", a.cores or ABSENT, b.cores or ABSENT, False)]
     pairs += [("beside it", a.neighbours or "nothing", b.neighbours or "nothing", False)]
@@ -110,6 +113,14 @@ def case_options(a: Run, b: Run, case: str) -> Iterator[tuple[str, Any, Any]]:
         for run in (a, b)
     )
     yield from unlike(f"cases.{case}", ours, theirs)
+
+
+def threads(a: Run, b: Run, case: str) -> Iterator[tuple[str, str, str]]:
+    """Where one procedure for both kept a case's threads on quick CPUs in one of the runs alone, or in part of it."""
+    if case_procedure(a, case).get("pinning") == case_procedure(b, case).get("pinning"):
+        ours, theirs = ({unkept(text) for text in pinning_of(run, case)} for run in (a, b))
+        if ours and theirs and ours != theirs:
+            yield f"cases.{case}, threads", *("; ".join(sorted(one or KEPT for one in whys)) for whys in (ours, theirs))
 
 
 def unlike(name: str, a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:

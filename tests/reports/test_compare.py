@@ -286,6 +286,22 @@ def test_a_change_of_the_code_or_of_an_option_is_said_and_compared(first, second
     assert compare(first, second) == 0
 
 
+def test_threads_kept_in_one_run_only_matter_where_both_were_to_keep_them(first, second):
+    few, kept = "none: 2 CPUs are here, and 4 are needed", "quickest of 16 CPUs, {} moves in 9 looks"
+    for run, words in ((first, [kept] * 4), (second, [kept, kept, few, few])):
+        frame = pd.read_csv(run / "status.csv", keep_default_na=False)
+        frame["pinning"] = [
+            words[block].format(block) if case == "jit" else kept for case, block in frame[["case", "block"]].to_numpy()
+        ]
+        frame.to_csv(run / "status.csv", index=False)
+    found = {one.what: one for one in differences(load(first), load(second))}
+    assert set(found) == {"cases.jit, threads"}
+    (only,) = found.values()
+    assert (only.a, only.b, only.matters) == ("kept on quick CPUs", f"kept on quick CPUs; {few}", True)
+    manifest(second, config__protocol={"pinning": "quickest"})
+    assert "cases.jit, threads" not in {one.what for one in differences(load(first), load(second))}, "told already"
+
+
 def test_what_ran_beside_is_said_in_the_run_and_in_the_comparison(first, second):
     manifest(first, placements=[{"cores": [0, 1, 2, 3]}, {"cores": None}])
     manifest(second, neighbours={"runs": 1, "gpus": [1], "cores": [[4, 5]]}, placements=[{"cores": [0, 1]}])
