@@ -136,9 +136,8 @@ def kept_on(run: Run, case: str) -> str:
         return "; ".join(dict.fromkeys(said)) or DASH
     cpus, moves = (sorted({int(match[group]) for match in found}) for group in (1, 2))
     others = Counter(why for text in said if (why := unkept(text)))
-    return "; ".join(
-        [f"quickest of {to(cpus)}, {to(moves)} moves", *(f"{n} blocks {why}" for why, n in others.items())]
-    )
+    rest = [f"{n} block{'s' * (n > 1)} {why}" for why, n in others.items()]
+    return "; ".join([f"quickest of {to(cpus)}, {to(moves)} moves", *rest])
 
 
 def pinning_of(run: Run, case: str) -> list[str]:

@@ -120,7 +120,8 @@ def threads(a: Run, b: Run, case: str) -> Iterator[tuple[str, str, str]]:
     if case_procedure(a, case).get("pinning") == case_procedure(b, case).get("pinning"):
         ours, theirs = ({unkept(text) for text in pinning_of(run, case)} for run in (a, b))
         if ours and theirs and ours != theirs:
-            yield f"cases.{case}, threads", *("; ".join(sorted(one or KEPT for one in whys)) for whys in (ours, theirs))
+            told, other = ("; ".join(sorted(one or KEPT for one in whys)) for whys in (ours, theirs))
+            yield f"cases.{case}, threads", told, other
 
 
 def unlike(name: str, a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:

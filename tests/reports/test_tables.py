@@ -339,6 +339,10 @@ def test_on_which_cpus_a_cases_threads_were_kept_is_said_where_the_run_tells(run
     assert "Kept on: among how many CPUs" in table.facts
 
 
+def counted(n, why):
+    return f"quickest of 16, 3 moves; {n} {'block' if n == 1 else 'blocks'} {why}"
+
+
 def test_blocks_whose_threads_were_not_kept_are_counted_beside_those_that_were(run_dir):
     words = ["quickest of 16 CPUs, 3 moves in 4 looks", "none: 2 CPUs are here, and 4 are needed"]
     gone = "quickest of 16 CPUs, 3 moves in 4 looks, stopped: [Errno 22] Invalid argument"
@@ -347,8 +351,8 @@ def test_blocks_whose_threads_were_not_kept_are_counted_beside_those_that_were(r
     ))  # fmt: skip
     blocks = load(run_dir).status.groupby("case").size()
     found = {row[0]: row[-1] for row in texts(machine_table(load(run_dir)))}
-    assert found["Baseline"] == f"quickest of 16, 3 moves; {blocks['baseline'] - 1} blocks {words[1]}"
-    assert found["JIT-Only"] == f"quickest of 16, 3 moves; {blocks['jit']} blocks stopped: [Errno 22] Invalid argument"
+    assert found["Baseline"] == counted(blocks["baseline"] - 1, words[1])
+    assert found["JIT-Only"] == counted(blocks["jit"], "stopped: [Errno 22] Invalid argument")
 
 
 def test_titles_that_hold_commas_are_told_apart(tmp_path):
